@@ -1,0 +1,16 @@
+//! Parsed types that every room shares. A value of one of these types is valid by construction, so
+//! a message that carries it needs no further check. Pure: no I/O, no async.
+
+mod closure;
+mod source;
+mod spec;
+mod store_path;
+mod target;
+mod volume_id;
+
+pub use closure::{Closure, PathInfo};
+pub use source::{InvalidSource, Source, System, choose_source};
+pub use spec::{Access, PodInfo, VolumeSpec};
+pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};
+pub use target::{InvalidTarget, TargetPath};
+pub use volume_id::{InvalidVolumeId, VolumeId};

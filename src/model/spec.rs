@@ -1,0 +1,49 @@
+//! A volume as it was asked for.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Source;
+
+/// How the pod may use the volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// A bind of the shared view; no write is possible.
+    ReadOnly,
+    /// An overlay of the volume's own over the view; writes stay in the volume.
+    Writable,
+}
+
+/// What the kubelet says about the pod with `podInfoOnMount` (`csi.storage.k8s.io/…`).
+/// Unauthenticated text unless the caller is a kubelet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodInfo {
+    pub name: String,
+    pub namespace: String,
+    pub uid: String,
+    pub service_account: String,
+}
+
+/// Everything that decides whether two publishes of one id are the same request
+/// (CSI 1.12, NodePublishVolume: "compatible"), and what they resolve to.
+#[derive(Debug, Clone)]
+pub struct VolumeSpec {
+    pub access: Access,
+    /// The CSI access mode's number, kept for the comparison.
+    pub access_mode: i32,
+    /// The user's attributes literally, without the kubelet's `csi.storage.k8s.io/…`.
+    pub attributes: BTreeMap<String, String>,
+    pub source: Source,
+    pub pod: Option<PodInfo>,
+}
+
+impl VolumeSpec {
+    /// The kubelet's own keys are not part of the comparison: a restarted kubelet may add some.
+    pub fn is_same_request(&self, other: &Self) -> bool {
+        self.access == other.access
+            && self.access_mode == other.access_mode
+            && self.attributes == other.attributes
+    }
+}

@@ -1,0 +1,176 @@
+//! Everything that mounts: views of closures, volumes at target paths, and the paths themselves.
+//! All functions block; call them on a blocking thread.
+//!
+//! [`Mounts`] is what the actors see; `real` uses the kernel's mount API, `fake` keeps a
+//! table in memory with faults on demand. One test suite runs over both.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
+use crate::nix::NixError;
+
+/// How a view shows the store's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presentation {
+    /// An overlay of redirects: one directory and one xattr per store path.
+    Redirect,
+    /// A tree of hard links: one link per file.
+    Hardlink,
+}
+
+/// A view's name, also its directory's: `<hash part of the root>.<n>`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct ViewId(String);
+
+impl ViewId {
+    pub fn new(root: &StorePath, n: u64) -> Self {
+        Self(format!("{}.{n}", root.hash()))
+    }
+
+    /// Parses a directory's name; `None` if it is not a view's.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (hash, n) = name.split_once('.')?;
+        StorePath::from_base_name(&format!("{hash}-x")).ok()?;
+        (n.parse::<u64>().ok()?.to_string() == n).then(|| Self(name.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A view that is mounted and complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    pub id: ViewId,
+    pub root: StorePath,
+    /// Number of store paths.
+    pub paths: usize,
+    /// Bytes of their NAR serialisations.
+    pub nar_size: u64,
+    pub presentation: Presentation,
+}
+
+/// What is at a target path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attached {
+    /// Nothing is mounted there (the directory may or may not exist).
+    Nothing,
+    /// A mount that shows this view, or this volume's own overlay.
+    Ours,
+    /// A mount of somebody else's, or of another volume.
+    Foreign,
+}
+
+/// Bytes and inodes for NodeGetVolumeStats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    pub bytes_total: u64,
+    pub bytes_used: u64,
+    pub bytes_available: u64,
+    pub inodes_total: u64,
+    pub inodes_used: u64,
+    pub inodes_available: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// Outside every allowed directory.
+    #[error(
+        "target_path {target} is outside the allowed directories ({allowed}): start nix-csi with --target-root for it"
+    )]
+    NotAllowed { target: TargetPath, allowed: String },
+    /// A component of the target's parents is a symlink or magic link.
+    #[error("target_path {target}: {} is a symlink or leaves the allowed directory; symlinks in the target's parents are not followed", .at.display())]
+    Symlink { target: TargetPath, at: PathBuf },
+    #[error("target_path {target}: its parent directory does not exist; the caller creates it")]
+    NoParent { target: TargetPath },
+    #[error("target_path {target} exists and is not a directory")]
+    NotADirectory { target: TargetPath },
+    #[error("target_path {target} already is a mount point, and not of this volume")]
+    Foreign { target: TargetPath },
+    /// Something still uses the mount; nothing was changed.
+    #[error("target_path {target} is busy: a process still uses the mount")]
+    Busy { target: TargetPath },
+    /// A path of the closure is gone from the store.
+    #[error("{path} of the closure is missing from the store's directory: repair the store")]
+    MissingPath { path: StorePath },
+    #[error("no space left on the file system of {}", .path.display())]
+    NoSpace { path: PathBuf },
+    #[error("the view {} is still shown by a mount", .id.as_str())]
+    ViewInUse { id: ViewId },
+    /// `detail` is the kernel's own text where it gives one.
+    #[error("can't {verb} {}: {source}{}", .path.display(), .detail.as_ref().map(|d| format!(" ({d})")).unwrap_or_default())]
+    Io {
+        verb: &'static str,
+        path: PathBuf,
+        source: io::Error,
+        detail: Option<String>,
+    },
+    #[error("view metadata {} is unreadable: {reason}", .path.display())]
+    Metadata { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Database(#[from] NixError),
+}
+
+/// Writes the closure's Nix database into the directory it is given.
+pub type WriteDatabase<'a> = &'a dyn Fn(&Path) -> Result<(), NixError>;
+
+/// Views and volumes. Every function is idempotent and leaves, if the process dies in it, a state
+/// that calling it again (or its counterpart) repairs.
+pub trait Mounts: Send + Sync + 'static {
+    fn presentation(&self) -> Presentation;
+
+    /// Makes and mounts a new view of `closure`. Every path is checked to be there first. The
+    /// caller holds a GC root for `closure.root`. A half-made view of the same id is replaced.
+    fn create_view(
+        &self,
+        id: &ViewId,
+        closure: &Closure,
+        database: WriteDatabase<'_>,
+    ) -> Result<View, MountError>;
+
+    /// Finds a view that an earlier process of this boot completed, mounting it again if its mount
+    /// is gone. `Ok(None)`: there is none, or it is half-made or of an earlier boot.
+    fn reopen_view(&self, id: &ViewId) -> Result<Option<View>, MountError>;
+
+    /// Unmounts the view and removes its files. Refuses with `ViewInUse` while another mount of
+    /// this mount namespace shows it.
+    fn remove_view(&self, id: &ViewId) -> Result<(), MountError>;
+
+    /// All view directories, complete or not.
+    fn list_views(&self) -> Result<Vec<ViewId>, MountError>;
+
+    /// Store paths of a mounted view whose directory entry was replaced since the view was made.
+    fn replaced_paths(&self, id: &ViewId) -> Result<Vec<StorePath>, MountError>;
+
+    /// Shows `view` at `target`, creating the target directory. `Ours` already there is success.
+    fn attach(
+        &self,
+        view: &ViewId,
+        target: &TargetPath,
+        volume: &VolumeId,
+        access: Access,
+    ) -> Result<(), MountError>;
+
+    /// Unmounts the volume's mount at `target`, removes the target directory if it is empty, and
+    /// the volume's own files. Nothing there is success. `Busy` changes nothing.
+    fn detach(&self, target: &TargetPath, volume: &VolumeId) -> Result<(), MountError>;
+
+    /// What is at `target`. `view` and `volume` tell ours from foreign; O(1).
+    fn attached(
+        &self,
+        view: &ViewId,
+        target: &TargetPath,
+        volume: &VolumeId,
+        access: Access,
+    ) -> Result<Attached, MountError>;
+
+    /// Statistics of the file system that takes a writable volume's writes; O(1).
+    fn writable_usage(&self, volume: &VolumeId) -> Result<Usage, MountError>;
+
+    /// Volume ids that have files of their own (writable layers) on disk.
+    fn list_volume_files(&self) -> Result<Vec<VolumeId>, MountError>;
+}

@@ -1,0 +1,58 @@
+//! How far a realisation is, shared between the one who runs it and whoever asks.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Lines of build log kept for error messages.
+const LOG_LINES: usize = 20;
+/// Bytes of one kept line; the rest is cut.
+const LOG_LINE_BYTES: usize = 400;
+
+/// A snapshot. Counts are Nix's own expectations, which grow while it plans.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub builds_done: u64,
+    pub builds_expected: u64,
+    /// Paths fetched from a substituter.
+    pub fetches_done: u64,
+    pub fetches_expected: u64,
+    /// Bytes downloaded, and Nix's expectation of them.
+    pub bytes_done: u64,
+    pub bytes_expected: u64,
+    /// What Nix works on now, such as a derivation's name, or a phase such as `evaluating`.
+    pub current: String,
+    /// The last lines of the builders' output, oldest first.
+    pub log_tail: VecDeque<String>,
+}
+
+impl Progress {
+    /// Adds a builder's line, without terminal escapes, cut and bounded.
+    pub fn push_log(&mut self, line: &str) {
+        let clean: String = line
+            .chars()
+            .filter(|c| !c.is_control() || *c == '\t')
+            .collect();
+        let end = clean.floor_char_boundary(LOG_LINE_BYTES);
+        if self.log_tail.len() == LOG_LINES {
+            self.log_tail.pop_front();
+        }
+        self.log_tail.push_back(clean[..end].to_owned());
+    }
+}
+
+/// A shared, cheaply cloned cell with the latest [`Progress`].
+#[derive(Debug, Clone, Default)]
+pub struct ProgressSink(Arc<Mutex<Progress>>);
+
+impl ProgressSink {
+    pub fn update(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub fn snapshot(&self) -> Progress {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
