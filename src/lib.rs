@@ -1,6 +1,8 @@
 //! Mounts Nix closures into pods: a CSI node driver built as supervised actors.
 //! `ARCHITECTURE.md` is the map.
 
+pub mod actors;
+pub mod metrics;
 pub mod model;
 pub mod mount;
 pub mod nix;
