@@ -2,6 +2,7 @@
 //! `ARCHITECTURE.md` is the map.
 
 pub mod actors;
+pub mod crash;
 pub mod metrics;
 pub mod model;
 pub mod mount;

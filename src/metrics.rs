@@ -10,13 +10,8 @@ use prometheus::{Encoder, TextEncoder};
 pub fn register<C: Collector + Clone + 'static>(metric: prometheus::Result<C>) -> C {
     #[expect(clippy::expect_used, reason = "names are literals in this crate")]
     let metric = metric.expect("a valid metric name");
-    #[expect(
-        clippy::expect_used,
-        reason = "each family is registered by one LazyLock"
-    )]
-    prometheus::default_registry()
-        .register(Box::new(metric.clone()))
-        .expect("a new metric name");
+    #[expect(clippy::expect_used, reason = "each family is registered by one LazyLock")]
+    prometheus::default_registry().register(Box::new(metric.clone())).expect("a new metric name");
     metric
 }
 

@@ -1,3 +1,10 @@
 //! The actors. `core` is the framework; each other module is one actor or one family.
+//!
+//! Asks point one way: grpc → volumes → volume → builds and views → the nix and mount rooms.
+//! The other way go only events, so no ring of asks can wait for itself.
 
+pub mod builds;
 pub mod core;
+mod metrics;
+pub mod views;
+pub mod volume;

@@ -30,13 +30,8 @@ impl System {
     fn is_key(key: &str) -> bool {
         key.split_once('-').is_some_and(|(arch, kernel)| {
             !arch.is_empty()
-                && arch
-                    .bytes()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
-                && matches!(
-                    kernel,
-                    "linux" | "darwin" | "freebsd" | "netbsd" | "openbsd"
-                )
+                && arch.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
+                && matches!(kernel, "linux" | "darwin" | "freebsd" | "netbsd" | "openbsd")
         })
     }
 }
@@ -80,12 +75,7 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.text();
         let short: String = text.chars().take(80).collect();
-        write!(
-            f,
-            "{} {short}{}",
-            self.key(),
-            if short.len() < text.len() { "…" } else { "" }
-        )
+        write!(f, "{} {short}{}", self.key(), if short.len() < text.len() { "…" } else { "" })
     }
 }
 
@@ -112,18 +102,11 @@ pub enum InvalidSource {
     #[error("volumeAttributes.{key} has a control character in it")]
     ControlCharacter { key: String },
     #[error("volumeAttributes.{key}: {reason}")]
-    StorePath {
-        key: String,
-        reason: InvalidStorePath,
-    },
+    StorePath { key: String, reason: InvalidStorePath },
 }
 
 fn list(keys: &[String]) -> String {
-    if keys.is_empty() {
-        "none".to_owned()
-    } else {
-        keys.join(", ")
-    }
+    if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
 }
 
 /// Picks the one source for a node of `system`.
@@ -135,21 +118,16 @@ pub fn choose_source(
     system: &System,
 ) -> Result<Source, InvalidSource> {
     let own: Vec<&String> = attributes.keys().filter(|k| !k.contains('/')).collect();
-    if let Some(unknown) = own
-        .iter()
-        .find(|k| !SOURCE_KEYS.contains(&k.as_str()) && !System::is_key(k))
+    if let Some(unknown) =
+        own.iter().find(|k| !SOURCE_KEYS.contains(&k.as_str()) && !System::is_key(k))
     {
-        return Err(InvalidSource::UnknownKey {
-            key: unknown.chars().take(80).collect(),
-        });
+        return Err(InvalidSource::UnknownKey { key: unknown.chars().take(80).collect() });
     }
     if let Some(value) = attributes.get(&system.0) {
         return parse(&system.0, value);
     }
-    let present: Vec<&str> = SOURCE_KEYS
-        .into_iter()
-        .filter(|k| attributes.contains_key(*k))
-        .collect();
+    let present: Vec<&str> =
+        SOURCE_KEYS.into_iter().filter(|k| attributes.contains_key(*k)).collect();
     match present[..] {
         [key] => parse(key, &attributes[key]),
         [] => Err(InvalidSource::Missing {
@@ -166,17 +144,9 @@ pub fn choose_source(
 fn parse(key: &str, value: &str) -> Result<Source, InvalidSource> {
     let key_owned = || key.to_owned();
     let is_expression = matches!(key, "nixExpr" | "expression");
-    let max = if is_expression {
-        MAX_EXPRESSION
-    } else {
-        MAX_REFERENCE
-    };
+    let max = if is_expression { MAX_EXPRESSION } else { MAX_REFERENCE };
     if value.len() > max {
-        return Err(InvalidSource::TooLong {
-            key: key_owned(),
-            len: value.len(),
-            max,
-        });
+        return Err(InvalidSource::TooLong { key: key_owned(), len: value.len(), max });
     }
     if value.trim().is_empty() {
         return Err(InvalidSource::Empty { key: key_owned() });
@@ -190,10 +160,7 @@ fn parse(key: &str, value: &str) -> Result<Source, InvalidSource> {
         "nixExpr" | "expression" => Ok(Source::NixExpr(value.to_owned())),
         _ => StorePath::parse(value)
             .map(Source::StorePath)
-            .map_err(|reason| InvalidSource::StorePath {
-                key: key_owned(),
-                reason,
-            }),
+            .map_err(|reason| InvalidSource::StorePath { key: key_owned(), reason }),
     }
 }
 
@@ -204,10 +171,7 @@ mod tests {
     const PATH: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-hello";
 
     fn choose(pairs: &[(&str, &str)]) -> Result<Source, InvalidSource> {
-        let map = pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
+        let map = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         choose_source(&map, &System("x86_64-linux".into()))
     }
 
@@ -218,30 +182,15 @@ mod tests {
     #[test]
     fn one_source_is_taken() {
         assert_eq!(choose(&[("storePath", PATH)]).unwrap(), store_path());
-        assert_eq!(
-            choose(&[("flakeRef", "a#b")]).unwrap(),
-            Source::FlakeRef("a#b".into())
-        );
-        assert_eq!(
-            choose(&[("nixExpr", "1\n")]).unwrap(),
-            Source::NixExpr("1\n".into())
-        );
-        assert_eq!(
-            choose(&[("expression", "1")]).unwrap(),
-            Source::NixExpr("1".into())
-        );
+        assert_eq!(choose(&[("flakeRef", "a#b")]).unwrap(), Source::FlakeRef("a#b".into()));
+        assert_eq!(choose(&[("nixExpr", "1\n")]).unwrap(), Source::NixExpr("1\n".into()));
+        assert_eq!(choose(&[("expression", "1")]).unwrap(), Source::NixExpr("1".into()));
     }
 
     #[test]
     fn this_systems_key_wins_and_others_are_ignored() {
-        assert_eq!(
-            choose(&[("x86_64-linux", PATH), ("flakeRef", "x")]).unwrap(),
-            store_path()
-        );
-        assert_eq!(
-            choose(&[("aarch64-linux", PATH), ("storePath", PATH)]).unwrap(),
-            store_path()
-        );
+        assert_eq!(choose(&[("x86_64-linux", PATH), ("flakeRef", "x")]).unwrap(), store_path());
+        assert_eq!(choose(&[("aarch64-linux", PATH), ("storePath", PATH)]).unwrap(), store_path());
         let err = choose(&[("aarch64-linux", PATH)]).unwrap_err();
         assert_eq!(
             err.to_string(),
@@ -253,16 +202,12 @@ mod tests {
     #[test]
     fn none_or_several_name_the_keys() {
         assert_eq!(
-            choose(&[("csi.storage.k8s.io/pod.name", "p")])
-                .unwrap_err()
-                .to_string(),
+            choose(&[("csi.storage.k8s.io/pod.name", "p")]).unwrap_err().to_string(),
             "volumeAttributes name no source for x86_64-linux: give exactly one of storePath, \
              flakeRef, nixExpr or x86_64-linux (keys seen: none)"
         );
         assert_eq!(
-            choose(&[("nixExpr", "1"), ("flakeRef", "x")])
-                .unwrap_err()
-                .to_string(),
+            choose(&[("nixExpr", "1"), ("flakeRef", "x")]).unwrap_err().to_string(),
             "volumeAttributes name 2 sources for x86_64-linux (flakeRef, nixExpr): give exactly \
              one of storePath, flakeRef, nixExpr or x86_64-linux"
         );
@@ -272,27 +217,18 @@ mod tests {
     fn bad_values_name_their_key() {
         assert_eq!(
             choose(&[("storepath", PATH)]).unwrap_err(),
-            InvalidSource::UnknownKey {
-                key: "storepath".into()
-            }
+            InvalidSource::UnknownKey { key: "storepath".into() }
         );
         assert_eq!(
             choose(&[("flakeRef", " ")]).unwrap_err(),
-            InvalidSource::Empty {
-                key: "flakeRef".into()
-            }
+            InvalidSource::Empty { key: "flakeRef".into() }
         );
         assert_eq!(
             choose(&[("flakeRef", "a\nb")]).unwrap_err(),
-            InvalidSource::ControlCharacter {
-                key: "flakeRef".into()
-            }
+            InvalidSource::ControlCharacter { key: "flakeRef".into() }
         );
         let long = "x".repeat(64 * 1024 + 1);
-        assert!(matches!(
-            choose(&[("nixExpr", &long)]),
-            Err(InvalidSource::TooLong { .. })
-        ));
+        assert!(matches!(choose(&[("nixExpr", &long)]), Err(InvalidSource::TooLong { .. })));
         assert!(matches!(
             choose(&[("x86_64-linux", "/etc/passwd")]),
             Err(InvalidSource::StorePath { ref key, .. }) if key == "x86_64-linux"

@@ -34,10 +34,7 @@ pub enum InvalidStorePath {
 impl StorePath {
     /// Parses `/nix/store/<hash>-<name>`.
     pub fn parse(value: &str) -> Result<Self, InvalidStorePath> {
-        let Some(rest) = value
-            .strip_prefix(STORE_DIR)
-            .and_then(|v| v.strip_prefix('/'))
-        else {
+        let Some(rest) = value.strip_prefix(STORE_DIR).and_then(|v| v.strip_prefix('/')) else {
             return Err(InvalidStorePath::NotInStore { value: clip(value) });
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -56,15 +53,10 @@ impl StorePath {
     /// Parses `<hash>-<name>`.
     pub fn from_base_name(base: &str) -> Result<Self, InvalidStorePath> {
         let malformed = || InvalidStorePath::Malformed { value: clip(base) };
-        let (hash, rest) = base
-            .as_bytes()
-            .split_at_checked(HASH_LEN)
-            .ok_or_else(malformed)?;
+        let (hash, rest) = base.as_bytes().split_at_checked(HASH_LEN).ok_or_else(malformed)?;
         let name = rest.strip_prefix(b"-").ok_or_else(malformed)?;
         let name_ok = (1..=MAX_NAME_LEN).contains(&name.len())
-            && name
-                .iter()
-                .all(|c| c.is_ascii_alphanumeric() || b"+-._?=".contains(c))
+            && name.iter().all(|c| c.is_ascii_alphanumeric() || b"+-._?=".contains(c))
             && name != b"."
             && name != b"..";
         if hash.iter().all(|c| is_base32(*c)) && name_ok {
@@ -159,11 +151,7 @@ mod tests {
             ("/nix/store/0123456789abcdfghijklmnpqrsvwxy\u{e9}-x", false),
         ] {
             let err = StorePath::parse(value).unwrap_err();
-            assert_eq!(
-                matches!(err, InvalidStorePath::NotInStore { .. }),
-                not_in_store,
-                "{value}"
-            );
+            assert_eq!(matches!(err, InvalidStorePath::NotInStore { .. }), not_in_store, "{value}");
         }
     }
 }

@@ -34,29 +34,18 @@ impl TargetPath {
             return Err(InvalidTarget::Missing { field });
         }
         if value.len() >= MAX_LEN {
-            return Err(InvalidTarget::TooLong {
-                field,
-                len: value.len(),
-            });
+            return Err(InvalidTarget::TooLong { field, len: value.len() });
         }
         if !value.starts_with('/') {
-            return Err(InvalidTarget::Relative {
-                field,
-                value: value.to_owned(),
-            });
+            return Err(InvalidTarget::Relative { field, value: value.to_owned() });
         }
         let trimmed = value.strip_suffix('/').unwrap_or(value);
         let normal = trimmed.len() > 1
-            && trimmed[1..]
-                .split('/')
-                .all(|c| !matches!(c, "" | "." | "..") && !c.contains('\0'));
+            && trimmed[1..].split('/').all(|c| !matches!(c, "" | "." | "..") && !c.contains('\0'));
         if normal {
             Ok(Self(PathBuf::from(trimmed)))
         } else {
-            Err(InvalidTarget::NotNormal {
-                field,
-                value: value.to_owned(),
-            })
+            Err(InvalidTarget::NotNormal { field, value: value.to_owned() })
         }
     }
 
@@ -115,20 +104,11 @@ mod tests {
         assert_eq!(t.parent(), Path::new("/var/lib/kubelet/pods/u"));
         for bad in ["/", "//", "/a/../b", "/a/./b", "/a//b", "/..", "/a\0b"] {
             assert!(
-                matches!(
-                    TargetPath::parse("f", bad),
-                    Err(InvalidTarget::NotNormal { .. })
-                ),
+                matches!(TargetPath::parse("f", bad), Err(InvalidTarget::NotNormal { .. })),
                 "{bad:?}"
             );
         }
-        assert!(matches!(
-            TargetPath::parse("f", "a/b"),
-            Err(InvalidTarget::Relative { .. })
-        ));
-        assert!(matches!(
-            TargetPath::parse("f", ""),
-            Err(InvalidTarget::Missing { field: "f" })
-        ));
+        assert!(matches!(TargetPath::parse("f", "a/b"), Err(InvalidTarget::Relative { .. })));
+        assert!(matches!(TargetPath::parse("f", ""), Err(InvalidTarget::Missing { field: "f" })));
     }
 }

@@ -38,10 +38,9 @@ impl VolumeId {
             !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':') || (c == '.' && i > 0))
         });
         match bad {
-            Some((_, found)) => Err(InvalidVolumeId::BadCharacter {
-                value: value.to_owned(),
-                found,
-            }),
+            Some((_, found)) => {
+                Err(InvalidVolumeId::BadCharacter { value: value.to_owned(), found })
+            }
             None => Ok(Self(value.into())),
         }
     }
@@ -90,20 +89,12 @@ mod tests {
             VolumeId::parse(&"x".repeat(129)).unwrap_err(),
             InvalidVolumeId::TooLong { len: 129 }
         );
-        for (bad, found) in [
-            ("..", '.'),
-            (".hidden", '.'),
-            ("a/b", '/'),
-            ("a\0", '\0'),
-            ("a b", ' '),
-            ("é", 'é'),
-        ] {
+        for (bad, found) in
+            [("..", '.'), (".hidden", '.'), ("a/b", '/'), ("a\0", '\0'), ("a b", ' '), ("é", 'é')]
+        {
             assert_eq!(
                 VolumeId::parse(bad).unwrap_err(),
-                InvalidVolumeId::BadCharacter {
-                    value: bad.to_owned(),
-                    found
-                }
+                InvalidVolumeId::BadCharacter { value: bad.to_owned(), found }
             );
         }
     }

@@ -103,12 +103,7 @@ pub enum MountError {
     ViewInUse { id: ViewId },
     /// `detail` is the kernel's own text where it gives one.
     #[error("can't {verb} {}: {source}{}", .path.display(), .detail.as_ref().map(|d| format!(" ({d})")).unwrap_or_default())]
-    Io {
-        verb: &'static str,
-        path: PathBuf,
-        source: io::Error,
-        detail: Option<String>,
-    },
+    Io { verb: &'static str, path: PathBuf, source: io::Error, detail: Option<String> },
     #[error("view metadata {} is unreadable: {reason}", .path.display())]
     Metadata { path: PathBuf, reason: String },
     #[error(transparent)]

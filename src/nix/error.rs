@@ -31,17 +31,9 @@ impl fmt::Display for Step {
 #[derive(Debug, thiserror::Error)]
 pub enum NixError {
     #[error("can't {verb} {}: {source}", .path.display())]
-    Io {
-        verb: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { verb: &'static str, path: PathBuf, source: io::Error },
     #[error("can't {verb} the store's database {}: {source}", .path.display())]
-    Database {
-        verb: &'static str,
-        path: PathBuf,
-        source: rusqlite::Error,
-    },
+    Database { verb: &'static str, path: PathBuf, source: rusqlite::Error },
     #[error("{path} is not valid in the store")]
     NotValid { path: StorePath },
     #[error("can't run {program}: {source}")]
@@ -57,30 +49,15 @@ pub enum NixError {
 pub enum RealiseError {
     /// The request itself can't work: it doesn't evaluate, there is no such flake, no such path.
     #[error("{step} failed: {cause}{}", in_brackets(.hint))]
-    Refused {
-        step: Step,
-        cause: String,
-        hint: Option<String>,
-    },
+    Refused { step: Step, cause: String, hint: Option<String> },
     /// A derivation failed. `log_tail` holds the last lines of its output.
     #[error("build of {derivation} failed: {cause}{}", log_lines(.log_tail))]
-    BuildFailed {
-        derivation: String,
-        cause: String,
-        log_tail: Vec<String>,
-    },
+    BuildFailed { derivation: String, cause: String, log_tail: Vec<String> },
     /// A path that nobody has.
     #[error("{path} is not in the node's store and no substituter has it{}", in_brackets(.hint))]
-    NotFound {
-        path: StorePath,
-        hint: Option<String>,
-    },
+    NotFound { path: StorePath, hint: Option<String> },
     #[error("{step} took longer than {}: raise {setting}", humantime::format_duration(*.limit))]
-    TimedOut {
-        step: Step,
-        limit: Duration,
-        setting: &'static str,
-    },
+    TimedOut { step: Step, limit: Duration, setting: &'static str },
     /// The disk is full.
     #[error("{step} failed: no space left on the store's file system: {cause}")]
     NoSpace { step: Step, cause: String },

@@ -28,10 +28,7 @@ pub struct Progress {
 impl Progress {
     /// Adds a builder's line, without terminal escapes, cut and bounded.
     pub fn push_log(&mut self, line: &str) {
-        let clean: String = line
-            .chars()
-            .filter(|c| !c.is_control() || *c == '\t')
-            .collect();
+        let clean: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
         let end = clean.floor_char_boundary(LOG_LINE_BYTES);
         if self.log_tail.len() == LOG_LINES {
             self.log_tail.pop_front();
@@ -50,9 +47,6 @@ impl ProgressSink {
     }
 
     pub fn snapshot(&self) -> Progress {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -22,20 +22,13 @@ pub struct Overloaded {
 
 impl Admission {
     pub fn new(what: &'static str, limit: usize) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(limit)),
-            limit,
-            what,
-        }
+        Self { permits: Arc::new(Semaphore::new(limit)), limit, what }
     }
 
     pub fn enter(&self) -> Result<OwnedSemaphorePermit, Overloaded> {
         self.permits
             .clone()
             .try_acquire_owned()
-            .map_err(|_| Overloaded {
-                what: self.what,
-                limit: self.limit,
-            })
+            .map_err(|_| Overloaded { what: self.what, limit: self.limit })
     }
 }

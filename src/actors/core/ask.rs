@@ -1,10 +1,9 @@
 //! Sending messages, and replying later.
 
-use actix::dev::ToEnvelope;
 use actix::{Addr, Handler, MailboxError, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
-use super::{Ctx, Supervised, metrics};
+use super::{Supervised, metrics};
 
 /// The other side ended, or panicked over this very message, before it answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +19,6 @@ where
     A: Supervised + Handler<M>,
     M: Message + Send + 'static,
     M::Result: Send,
-    Ctx<A>: ToEnvelope<A, M>,
 {
     // A timeout belongs to the caller that has a reason for one.
     to.send(message).await.map_err(|e| match e {
@@ -34,12 +32,8 @@ pub fn tell<A, M>(to: &Addr<A>, message: M)
 where
     A: Supervised + Handler<M>,
     M: Message<Result = ()> + Send + 'static,
-    Ctx<A>: ToEnvelope<A, M>,
 {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that checks before it drops"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that checks before it drops")]
     if to.connected() {
         to.do_send(message);
     } else {
@@ -72,9 +66,7 @@ where
     E: From<ActorGone> + 'static,
 {
     let (tx, rx) = oneshot::channel();
-    let answer = async move {
-        rx.await
-            .unwrap_or_else(|_| Err(E::from(ActorGone { actor: A::KIND })))
-    };
+    let answer =
+        async move { rx.await.unwrap_or_else(|_| Err(E::from(ActorGone { actor: A::KIND }))) };
     (Reply(tx), Box::pin(answer))
 }

@@ -19,14 +19,7 @@ pub struct Backoff {
 
 impl Backoff {
     pub const fn new(min: Duration, max: Duration, reset: Duration, tries: u32) -> Self {
-        Self {
-            min,
-            max,
-            reset,
-            tries,
-            failures: 0,
-            last: None,
-        }
+        Self { min, max, reset, tries, failures: 0, last: None }
     }
 
     /// Records a failure. `None`: give up.
@@ -40,10 +33,7 @@ impl Backoff {
         if self.failures > self.tries {
             return None;
         }
-        let doubled = self
-            .min
-            .saturating_mul(1 << (self.failures - 1).min(20))
-            .min(self.max);
+        let doubled = self.min.saturating_mul(1 << (self.failures - 1).min(20)).min(self.max);
         Some(doubled + doubled.mul_f64(jitter() / 4.0))
     }
 }
@@ -65,18 +55,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn doubles_to_the_maximum_and_gives_up() {
         let mut b = Backoff::new(SECOND, 5 * SECOND, 60 * SECOND, 5);
-        let delays: Vec<u64> = std::iter::from_fn(|| b.next_delay())
-            .map(|d| d.as_secs())
-            .collect();
+        let delays: Vec<u64> = std::iter::from_fn(|| b.next_delay()).map(|d| d.as_secs()).collect();
         // Each is base plus less than a quarter of it.
-        assert_eq!(
-            delays[..3]
-                .iter()
-                .zip([1, 2, 4])
-                .filter(|(d, b)| **d != *b)
-                .count(),
-            0
-        );
+        assert_eq!(delays[..3].iter().zip([1, 2, 4]).filter(|(d, b)| **d != *b).count(), 0);
         assert!(delays[3..].iter().all(|d| (5..=6).contains(d)));
         assert_eq!(delays.len(), 5);
         assert_eq!(b.next_delay(), None);

@@ -23,14 +23,7 @@ impl<A: Supervised> Ctx<A> {
     pub(super) fn start(actor: A) -> ContextFut<A, Self> {
         let mailbox = Mailbox::default();
         let parts = ContextParts::new(mailbox.sender_producer());
-        ContextFut::new(
-            Self {
-                parts,
-                failure: None,
-            },
-            actor,
-            mailbox,
-        )
+        ContextFut::new(Self { parts, failure: None }, actor, mailbox)
     }
 
     /// Ends this incarnation as failed; the supervisor restarts the actor after a backoff.
@@ -75,10 +68,7 @@ impl<A: Supervised> AsyncContext<A> for Ctx<A> {
     where
         F: ActorFuture<A, Output = ()> + 'static,
     {
-        self.parts.spawn(InSpan {
-            future: Box::pin(future),
-            span: Span::current(),
-        })
+        self.parts.spawn(InSpan { future: Box::pin(future), span: Span::current() })
     }
     fn wait<F>(&mut self, future: F)
     where
@@ -116,7 +106,6 @@ impl<A: Supervised> ActorFuture<A> for InSpan<A> {
         task: &mut TaskContext<'_>,
     ) -> Poll<()> {
         let this = &mut *self;
-        this.span
-            .in_scope(|| this.future.as_mut().poll(actor, ctx, task))
+        this.span.in_scope(|| this.future.as_mut().poll(actor, ctx, task))
     }
 }

@@ -48,16 +48,13 @@ where
             return;
         };
         let reply = self.reply.take();
-        self.metrics
-            .queue
-            .observe(self.sent.elapsed().as_secs_f64());
+        self.metrics.queue.observe(self.sent.elapsed().as_secs_f64());
         // The asker went away while its message was queued: the answer is not wanted.
         if reply.as_ref().is_some_and(OneshotSender::is_closed) {
             return;
         }
         let began = Instant::now();
-        self.span
-            .in_scope(|| actor.handle(message, ctx).handle(ctx, reply));
+        self.span.in_scope(|| actor.handle(message, ctx).handle(ctx, reply));
         self.metrics.handle.observe(began.elapsed().as_secs_f64());
     }
 }

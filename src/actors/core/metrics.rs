@@ -10,9 +10,8 @@ use prometheus::{
 use crate::metrics::register;
 
 /// Seconds; from a mailbox hop (microseconds) to a handler that blocks its thread.
-const BUCKETS: &[f64] = &[
-    0.000_002, 0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0,
-];
+const BUCKETS: &[f64] =
+    &[0.000_002, 0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0];
 
 struct Families {
     depth: IntGaugeVec,
@@ -34,10 +33,7 @@ static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
         register(IntCounterVec::new(Opts::new(name, help), labels))
     };
     Families {
-        depth: gauge(
-            "nixcsi_actor_mailbox_depth",
-            "Messages sent and not yet handled.",
-        ),
+        depth: gauge("nixcsi_actor_mailbox_depth", "Messages sent and not yet handled."),
         alive: gauge("nixcsi_actor_alive", "Actors that run."),
         restarts: counter(
             "nixcsi_actor_restarts_total",
@@ -49,14 +45,8 @@ static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
             "Events to an actor that had already ended.",
             &["actor"],
         ),
-        queue: seconds(
-            "nixcsi_actor_queue_seconds",
-            "Time a message waited in the mailbox.",
-        ),
-        handle: seconds(
-            "nixcsi_actor_handle_seconds",
-            "Time a handler held its thread.",
-        ),
+        queue: seconds("nixcsi_actor_queue_seconds", "Time a message waited in the mailbox."),
+        handle: seconds("nixcsi_actor_handle_seconds", "Time a handler held its thread."),
     }
 });
 

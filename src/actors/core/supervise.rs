@@ -105,12 +105,9 @@ async fn one_life<A: Supervised>(running: &mut ContextFut<A, Ctx<A>>) -> Stop {
         // The state may be torn after a panic; `forget` replaces it before it is used again.
         match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *running).poll(task))) {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(())) => Poll::Ready(
-                running
-                    .ctx()
-                    .take_failure()
-                    .map_or(Stop::Done, Stop::Failed),
-            ),
+            Ok(Poll::Ready(())) => {
+                Poll::Ready(running.ctx().take_failure().map_or(Stop::Done, Stop::Failed))
+            }
             Err(panic) => Poll::Ready(Stop::Panicked(message_of(panic.as_ref()))),
         }
     })

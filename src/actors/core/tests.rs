@@ -30,9 +30,7 @@ impl_supervised!(Probe, "probe", |this| {
 impl Actor for Probe {
     type Context = Ctx<Self>;
     fn started(&mut self, _: &mut Self::Context) {
-        self.log
-            .borrow_mut()
-            .push(format!("started with {}", self.memory));
+        self.log.borrow_mut().push(format!("started with {}", self.memory));
         if self.panic_on_start > 0 {
             self.panic_on_start -= 1;
             panic!("no start");
@@ -100,12 +98,7 @@ impl Handler<Hold> for Probe {
 }
 
 fn probe(log: &Log) -> Probe {
-    Probe {
-        log: log.clone(),
-        memory: 0,
-        panic_on_start: 0,
-        held: Vec::new(),
-    }
+    Probe { log: log.clone(), memory: 0, panic_on_start: 0, held: Vec::new() }
 }
 
 fn three_tries() -> Backoff {
@@ -115,9 +108,7 @@ fn three_tries() -> Backoff {
 /// Starts a probe whose end lands in the log.
 fn start(probe: Probe) -> actix::Addr<Probe> {
     let log = probe.log.clone();
-    supervise(probe, three_tries(), move |end| {
-        log.borrow_mut().push(format!("{end:?}"))
-    })
+    supervise(probe, three_tries(), move |end| log.borrow_mut().push(format!("{end:?}")))
 }
 
 async fn local<F: Future>(test: impl FnOnce(Log) -> F) {
@@ -134,17 +125,10 @@ async fn each_kind_of_panic_restarts_on_the_same_address_with_its_mail() {
         let (poisoned, kept) = tokio::join!(ask(&addr, PanicNow), ask(&addr, Add(1)));
         assert_eq!(poisoned, Err(ActorGone { actor: "probe" }));
         assert_eq!(kept, Ok(1), "memory was forgotten, mail was not");
-        assert!(
-            before.elapsed() >= SECOND,
-            "a restart waits for its backoff"
-        );
+        assert!(before.elapsed() >= SECOND, "a restart waits for its backoff");
 
         tell(&addr, PanicInEffect);
-        assert_eq!(
-            ask(&addr, Add(2)).await,
-            Ok(3),
-            "handled before the effect ran"
-        );
+        assert_eq!(ask(&addr, Add(2)).await, Ok(3), "handled before the effect ran");
         tokio::time::sleep(3 * SECOND).await;
         assert_eq!(ask(&addr, Add(2)).await, Ok(2));
 
@@ -158,10 +142,7 @@ async fn each_kind_of_panic_restarts_on_the_same_address_with_its_mail() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_while_starting_is_retried_too() {
     local(|log| async move {
-        let addr = start(Probe {
-            panic_on_start: 2,
-            ..probe(&log)
-        });
+        let addr = start(Probe { panic_on_start: 2, ..probe(&log) });
         assert_eq!(ask(&addr, Add(1)).await, Ok(1));
         assert_eq!(log.borrow().len(), 3);
     })
@@ -172,15 +153,9 @@ async fn a_panic_while_starting_is_retried_too() {
 async fn it_gives_up_after_its_tries_and_says_so() {
     local(|log| async move {
         let restarts = metrics::restarts("probe", "panicked");
-        let addr = start(Probe {
-            panic_on_start: 9,
-            ..probe(&log)
-        });
+        let addr = start(Probe { panic_on_start: 9, ..probe(&log) });
         assert_eq!(ask(&addr, Add(1)).await, Err(ActorGone { actor: "probe" }));
-        assert_eq!(
-            log.borrow().last().unwrap(),
-            r#"GaveUp { reason: "no start" }"#
-        );
+        assert_eq!(log.borrow().last().unwrap(), r#"GaveUp { reason: "no start" }"#);
         assert!(metrics::restarts("probe", "panicked") >= restarts + 4);
         assert!(!addr.connected());
         tell(&addr, PanicNow); // counted, not a panic

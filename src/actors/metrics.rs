@@ -1,0 +1,51 @@
+//! Metrics of what the actors do. The framework's own are in `core::metrics`.
+
+use std::sync::LazyLock;
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts};
+
+use crate::metrics::register;
+
+/// Seconds; a warm publish takes fractions of a millisecond, a build may take an hour.
+const BUCKETS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0,
+];
+
+/// Seconds of one publish, by source and outcome.
+pub static PUBLISH_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    let help = "Seconds from a publish's first call until it was mounted or failed.";
+    let opts = HistogramOpts::new("nixcsi_publish_seconds", help).buckets(BUCKETS.to_vec());
+    register(HistogramVec::new(opts, &["source", "outcome"]))
+});
+
+/// Seconds of one realisation, by outcome.
+pub static REALISE_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    let help = "Seconds of one evaluation, fetch and build.";
+    let opts = HistogramOpts::new("nixcsi_realise_seconds", help).buckets(BUCKETS.to_vec());
+    register(HistogramVec::new(opts, &["source", "outcome"]))
+});
+
+pub static BUILDS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let opts = Opts::new("nixcsi_builds", "Realisations that run or wait for a slot.");
+    register(IntGaugeVec::new(opts, &["state"]))
+});
+
+pub static VOLUMES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    register(IntGaugeVec::new(Opts::new("nixcsi_volumes", "Volumes by access."), &["access"]))
+});
+
+pub static VIEW_PATHS_REPLACED: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Store paths found replaced below a mounted view.";
+    register(IntCounter::new("nixcsi_view_paths_replaced_total", help))
+});
+
+pub static UNREADABLE_RECORDS: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Volume records found unreadable; each is kept.";
+    register(IntCounter::new("nixcsi_unreadable_records_total", help))
+});
+
+pub static CHILD_RESTARTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let opts = Opts::new("nixcsi_child_exits_total", "Exits of a supervised child process.");
+    register(IntCounterVec::new(opts, &["child"]))
+});

@@ -1,0 +1,279 @@
+//! The actor and its messages.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Handler, Message, ResponseFuture};
+use tokio::time::Instant;
+
+use super::effects::Hands;
+use super::lease::{Lease, Leases};
+use crate::actors::core::{Ctx, Reply, deferred, impl_supervised, tell};
+use crate::actors::metrics;
+use crate::actors::volume::ViewError;
+use crate::model::StorePath;
+use crate::mount::{MountError, Mounts, View, ViewId};
+use crate::nix::Nix;
+
+/// A view for this closure, made if there is none.
+#[derive(Message)]
+#[rtype(result = "Acquired")]
+pub struct Acquire(pub StorePath);
+
+/// `Ok(None)`: the path is not valid in the store, realise it first.
+pub type Acquired = Result<Option<Arc<Lease>>, Arc<ViewError>>;
+
+/// The view that a volume's record names. `Ok(None)`: it is no longer there.
+#[derive(Message)]
+#[rtype(result = "Option<Arc<Lease>>")]
+pub struct Adopt(pub ViewId);
+
+#[derive(Message)]
+#[rtype(result = "Vec<ViewSummary>")]
+pub struct ListViews;
+
+#[derive(Debug, Clone)]
+pub struct ViewSummary {
+    pub view: Arc<View>,
+    pub users: usize,
+    /// Store paths that were replaced below the mounted view.
+    pub replaced: Vec<StorePath>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tick;
+
+#[derive(Debug, Clone)]
+pub struct ViewsConfig {
+    /// Where the views' GC roots are; below the store's `gcroots`.
+    pub roots: PathBuf,
+    /// How long a view without users is kept for the next volume.
+    pub keep_idle: Duration,
+    /// How often mounted views are compared with the store.
+    pub verify_interval: Duration,
+}
+
+struct Ready {
+    view: Arc<View>,
+    idle_since: Option<Instant>,
+    removing: bool,
+    replaced: Vec<StorePath>,
+}
+
+pub struct Views {
+    hands: Hands,
+    config: ViewsConfig,
+    leases: Leases,
+    /// The view that the next volume of this closure gets.
+    current: HashMap<StorePath, ViewId>,
+    ready: HashMap<ViewId, Ready>,
+    making: HashMap<StorePath, Vec<Reply<Acquired>>>,
+    /// Numbers views of one closure; greater than any on disk.
+    next: u64,
+    verified: Instant,
+}
+
+impl_supervised!(Views, "views", |this| {
+    this.current.clear();
+    this.ready.clear();
+    this.making.clear();
+});
+
+impl Views {
+    pub fn new(nix: Arc<dyn Nix>, mounts: Arc<dyn Mounts>, config: ViewsConfig) -> Self {
+        Self {
+            hands: Hands::new(nix, mounts, config.roots.clone()),
+            config,
+            leases: Leases::default(),
+            current: HashMap::new(),
+            ready: HashMap::new(),
+            making: HashMap::new(),
+            next: 0,
+            verified: Instant::now(),
+        }
+    }
+
+    fn tick_interval(&self) -> Duration {
+        let shorter = self.config.keep_idle.min(self.config.verify_interval) / 2;
+        shorter.clamp(Duration::from_millis(100), Duration::from_secs(30))
+    }
+
+    fn insert(&mut self, view: View) -> Arc<View> {
+        let view = Arc::new(view);
+        self.current.insert(view.root.clone(), view.id.clone());
+        let idle_since = Some(Instant::now());
+        let ready = Ready { view: view.clone(), idle_since, removing: false, replaced: vec![] };
+        self.ready.insert(view.id.clone(), ready);
+        view
+    }
+
+    fn make(&mut self, root: StorePath, reply: Reply<Acquired>, ctx: &mut Ctx<Self>) {
+        self.making.insert(root.clone(), vec![reply]);
+        let id = ViewId::new(&root, self.next);
+        self.next += 1;
+        let effect = self.hands.clone().make(id, root.clone());
+        ctx.effect(effect, move |this, made, _| this.made(&root, made));
+    }
+
+    fn made(&mut self, root: &StorePath, made: Result<Option<View>, ViewError>) {
+        let waiters = self.making.remove(root).unwrap_or_default();
+        match made {
+            Ok(Some(view)) => {
+                let view = self.insert(view);
+                for waiter in waiters {
+                    waiter.send(Ok(Some(self.leases.grant(&view))));
+                }
+            }
+            Ok(None) => waiters.into_iter().for_each(|w| w.send(Ok(None))),
+            Err(error) => {
+                let error = Arc::new(error);
+                waiters.into_iter().for_each(|w| w.send(Err(error.clone())));
+            }
+        }
+    }
+
+    fn evict_idle(&mut self, ctx: &mut Ctx<Self>) {
+        let now = Instant::now();
+        let keep = self.config.keep_idle;
+        let mut idle = Vec::new();
+        for (id, ready) in &mut self.ready {
+            if self.leases.users(id) > 0 {
+                ready.idle_since = None;
+            } else if !ready.removing && now - *ready.idle_since.get_or_insert(now) >= keep {
+                ready.removing = true;
+                idle.push(id.clone());
+            }
+        }
+        for id in idle {
+            // From here on the closure's next volume gets a view of its own.
+            self.current.retain(|_, current| *current != id);
+            let effect = self.hands.clone().remove(id.clone());
+            ctx.effect(effect, move |this, removed, _| this.evicted(&id, removed));
+        }
+    }
+
+    fn evicted(&mut self, id: &ViewId, removed: Result<(), ViewError>) {
+        let Err(error) = removed else {
+            tracing::info!(view = id.as_str(), "idle view removed");
+            self.ready.remove(id);
+            return;
+        };
+        if let ViewError::Mount(MountError::ViewInUse { .. }) = error {
+            tracing::debug!(view = id.as_str(), "an idle view is still shown by a mount");
+        } else {
+            tracing::warn!(view = id.as_str(), %error, "can't remove an idle view");
+        }
+        if let Some(ready) = self.ready.get_mut(id) {
+            ready.removing = false;
+            ready.idle_since = None;
+        }
+    }
+
+    fn verify(&mut self, ctx: &mut Ctx<Self>) {
+        self.verified = Instant::now();
+        for id in self.ready.iter().filter(|(_, r)| !r.removing).map(|(id, _)| id.clone()) {
+            let effect = self.hands.clone().replaced(id.clone());
+            ctx.effect(effect, move |this, found, _| match found {
+                Ok(replaced) => this.found_replaced(&id, replaced),
+                Err(error) => tracing::warn!(view = id.as_str(), %error, "can't verify a view"),
+            });
+        }
+    }
+
+    /// The view's users may see ENOENT until caches drop; new volumes get a new view.
+    fn found_replaced(&mut self, id: &ViewId, replaced: Vec<StorePath>) {
+        let Some(ready) = self.ready.get_mut(id) else {
+            return;
+        };
+        if !replaced.is_empty() && replaced != ready.replaced {
+            tracing::error!(
+                view = id.as_str(),
+                ?replaced,
+                "store paths were replaced below a mounted view; its pods may not see them: \
+                 restart those pods, and keep repairs and other collectors away from this store"
+            );
+            metrics::VIEW_PATHS_REPLACED.inc_by(replaced.len() as u64);
+            self.current.retain(|_, current| current != id);
+        }
+        ready.replaced = replaced;
+    }
+}
+
+impl Actor for Views {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // The mailbox waits: nobody acquires before what is there is known.
+        let recover = actix::fut::wrap_future::<_, Self>(self.hands.clone().recover());
+        ctx.wait(actix::ActorFutureExt::map(
+            recover,
+            |found, this: &mut Self, ctx: &mut Ctx<Self>| match found {
+                Ok(views) => {
+                    for view in views {
+                        let (_, n) = view.id.as_str().rsplit_once('.').unwrap_or_default();
+                        this.next = this.next.max(n.parse::<u64>().unwrap_or(0) + 1);
+                        this.insert(view);
+                    }
+                    tell(&ctx.address(), Tick);
+                }
+                Err(error) => ctx.fail(format!("can't read the views: {error}")),
+            },
+        ));
+    }
+}
+
+impl Handler<Acquire> for Views {
+    type Result = ResponseFuture<Acquired>;
+
+    fn handle(&mut self, Acquire(root): Acquire, ctx: &mut Ctx<Self>) -> Self::Result {
+        let (reply, answer) = deferred::<Self, _, _>();
+        if let Some(ready) = self.current.get(&root).and_then(|id| self.ready.get_mut(id)) {
+            ready.idle_since = None;
+            reply.send(Ok(Some(self.leases.grant(&ready.view))));
+        } else if let Some(waiters) = self.making.get_mut(&root) {
+            waiters.push(reply);
+        } else {
+            self.make(root, reply, ctx);
+        }
+        answer
+    }
+}
+
+impl Handler<Adopt> for Views {
+    type Result = Option<Arc<Lease>>;
+
+    fn handle(&mut self, Adopt(id): Adopt, _: &mut Ctx<Self>) -> Self::Result {
+        let ready = self.ready.get_mut(&id).filter(|ready| !ready.removing)?;
+        ready.idle_since = None;
+        Some(self.leases.grant(&ready.view))
+    }
+}
+
+impl Handler<ListViews> for Views {
+    type Result = Vec<ViewSummary>;
+
+    fn handle(&mut self, _: ListViews, _: &mut Ctx<Self>) -> Self::Result {
+        let summary = |ready: &Ready| ViewSummary {
+            view: ready.view.clone(),
+            users: self.leases.users(&ready.view.id),
+            replaced: ready.replaced.clone(),
+        };
+        self.ready.values().map(summary).collect()
+    }
+}
+
+impl Handler<Tick> for Views {
+    type Result = ();
+
+    fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
+        self.evict_idle(ctx);
+        if self.verified.elapsed() >= self.config.verify_interval {
+            self.verify(ctx);
+        }
+        let interval = self.tick_interval();
+        ctx.effect(tokio::time::sleep(interval), |_, (), ctx| tell(&ctx.address(), Tick));
+    }
+}

@@ -1,0 +1,168 @@
+//! What the views actor does on blocking threads.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{RwLock, Semaphore};
+
+use crate::actors::volume::ViewError;
+use crate::model::StorePath;
+use crate::mount::{MountError, Mounts, View, ViewId};
+use crate::nix::{Nix, NixError};
+
+/// Views being made at once: each is bound by one disk.
+const MAKERS: usize = 4;
+
+/// The rooms that effects use; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Hands {
+    pub(super) nix: Arc<dyn Nix>,
+    pub(super) mounts: Arc<dyn Mounts>,
+    /// GC roots of views, one symlink each.
+    pub(super) roots: PathBuf,
+    makers: Arc<Semaphore>,
+    /// Held shared by every effect, and alone by a recovery, which must not meet the effects of the
+    /// incarnation before it.
+    busy: Arc<RwLock<()>>,
+}
+
+impl Hands {
+    pub(super) fn new(nix: Arc<dyn Nix>, mounts: Arc<dyn Mounts>, roots: PathBuf) -> Self {
+        Self { nix, mounts, roots, makers: Arc::new(Semaphore::new(MAKERS)), busy: Arc::default() }
+    }
+
+    fn root_link(&self, id: &ViewId) -> PathBuf {
+        self.roots.join(id.as_str())
+    }
+
+    /// Roots, then checks, then makes. `None`: the path is not valid in the store.
+    pub(super) async fn make(self, id: ViewId, root: StorePath) -> Result<Option<View>, ViewError> {
+        let permit = self.makers.clone().acquire_owned().await;
+        let busy = self.busy.clone().read_owned().await;
+        blocking(move || {
+            let _held = (permit, busy);
+            self.make_now(&id, &root)
+        })
+        .await
+    }
+
+    fn make_now(&self, id: &ViewId, root: &StorePath) -> Result<Option<View>, ViewError> {
+        let link = self.root_link(id);
+        if !self.nix.root_if_valid(root, &link)? {
+            return Ok(None);
+        }
+        let made = self.nix.closure(root).map_err(ViewError::from).and_then(|closure| {
+            let database = |dir: &Path| self.nix.write_database(&closure, dir);
+            Ok(self.mounts.create_view(id, &closure, &database)?)
+        });
+        if made.is_err() {
+            self.undo(id);
+        }
+        made.map(Some)
+    }
+
+    /// The error that led here is what the caller hears; a failed undo is repaired at next start.
+    fn undo(&self, id: &ViewId) {
+        if let Err(error) = self.remove_now(id) {
+            tracing::warn!(view = id.as_str(), %error, "can't remove a half-made view");
+        }
+    }
+
+    pub(super) async fn remove(self, id: ViewId) -> Result<(), ViewError> {
+        let busy = self.busy.clone().read_owned().await;
+        blocking(move || {
+            let _held = busy;
+            self.remove_now(&id)
+        })
+        .await
+    }
+
+    /// The root goes last: what still shows the view keeps its paths.
+    fn remove_now(&self, id: &ViewId) -> Result<(), ViewError> {
+        self.mounts.remove_view(id)?;
+        remove_link(&self.root_link(id))?;
+        Ok(())
+    }
+
+    pub(super) async fn replaced(self, id: ViewId) -> Result<Vec<StorePath>, ViewError> {
+        blocking(move || Ok(self.mounts.replaced_paths(&id)?)).await
+    }
+
+    /// Takes over what an earlier process left: complete views of this boot, rooted again in case;
+    /// everything else of ours goes, unless a mount still shows it.
+    pub(super) async fn recover(self) -> Result<Vec<View>, ViewError> {
+        let alone = self.busy.clone().write_owned().await;
+        blocking(move || {
+            let _held = alone;
+            fs::create_dir_all(&self.roots).map_err(|source| NixError::Io {
+                verb: "make the directory of GC roots",
+                path: self.roots.clone(),
+                source,
+            })?;
+            let ids = self.mounts.list_views()?;
+            let views = ids.iter().filter_map(|id| self.reopen(id)).collect();
+            self.sweep_roots()?;
+            Ok(views)
+        })
+        .await
+    }
+
+    fn reopen(&self, id: &ViewId) -> Option<View> {
+        let reopened = self.mounts.reopen_view(id).map_err(ViewError::from).and_then(|found| {
+            let Some(view) = found else {
+                self.remove_now(id)?;
+                return Ok(None);
+            };
+            if self.nix.root_if_valid(&view.root, &self.root_link(id))? {
+                return Ok(Some(view));
+            }
+            // Its paths are gone, so nobody can use it; a mount that shows it says so loudly.
+            self.remove_now(id)?;
+            Ok(None)
+        });
+        reopened.unwrap_or_else(|error| {
+            tracing::error!(view = id.as_str(), %error, "a view was left as it is");
+            None
+        })
+    }
+
+    /// Removes roots of ours that belong to no view directory.
+    fn sweep_roots(&self) -> Result<(), ViewError> {
+        let known = self.mounts.list_views()?;
+        let failed = |source| NixError::Io { verb: "list", path: self.roots.clone(), source };
+        for entry in fs::read_dir(&self.roots).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if ViewId::parse(&name.to_string_lossy()).is_some_and(|id| !known.contains(&id)) {
+                remove_link(&self.roots.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove_link(link: &Path) -> Result<(), NixError> {
+    match fs::remove_file(link) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(NixError::Io { verb: "remove the GC root", path: link.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs on a blocking thread; a panic there becomes an error of this one call.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
+) -> Result<T, ViewError> {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work)).await.unwrap_or_else(|panic| {
+        Err(MountError::Io {
+            verb: "finish work on",
+            path: PathBuf::from("a view"),
+            source: io::Error::other(panic.to_string()),
+            detail: None,
+        }
+        .into())
+    })
+}

@@ -1,0 +1,308 @@
+//! Finding a volume's actor, opening it, and recovering all volumes at start.
+//!
+//! - [`Volumes`] owns who is in the [`Directory`]; it hears `Open` and its actors' ends.
+//!   On restart it recovers only records that nobody in the directory stands for.
+//! - [`Directory`] is read by everybody, without a message.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext, Handler, Message};
+use dashmap::DashMap;
+
+use super::VolumeError;
+use super::actor::{Publish, Stats, Status, Unpublish, VolumeActor, VolumeStats, VolumeStatus};
+use super::effects::{Hands, blocking};
+use super::machine::Request;
+use super::record::{Record, RecordStore, Unreadable};
+use crate::actors::builds::Builds;
+use crate::actors::core::{ActorGone, Backoff, Ctx, End, ask, impl_supervised, supervise, tell};
+use crate::actors::metrics;
+use crate::actors::views::{Adopt, Views};
+use crate::model::{Access, TargetPath, VolumeId};
+use crate::mount::{Attached, Mounts};
+
+/// A volume that panics is looked at again from its record; one that goes on panicking answers
+/// UNAVAILABLE for itself alone until the next call opens it anew.
+const RESTART: Backoff =
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(10), Duration::from_secs(300), 5);
+
+/// How often a message may meet an actor that is just ending.
+const MEETINGS: usize = 4;
+
+pub struct VolumesConfig {
+    pub records: std::path::PathBuf,
+    pub boot_id: Arc<str>,
+}
+
+/// A record that can't be read; the volume's id is known if the file's name is one of ours.
+pub type UnreadableVolume = Unreadable;
+
+#[derive(Clone)]
+pub struct Directory {
+    open: Arc<DashMap<VolumeId, Addr<VolumeActor>>>,
+    unreadable: Arc<DashMap<VolumeId, UnreadableVolume>>,
+    volumes: Addr<Volumes>,
+    records: RecordStore,
+}
+
+pub struct Volumes {
+    hands: Hands,
+    open: Arc<DashMap<VolumeId, Addr<VolumeActor>>>,
+    unreadable: Arc<DashMap<VolumeId, UnreadableVolume>>,
+}
+
+impl_supervised!(Volumes, "volumes", |_this| ());
+
+#[derive(Message)]
+#[rtype(result = "Addr<VolumeActor>")]
+struct Open(VolumeId);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Closed(VolumeId);
+
+/// Answered when the recovery is over.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Recovered;
+
+impl Volumes {
+    /// Starts the actor; `on_end` hears when it gave up.
+    pub fn start(
+        config: VolumesConfig,
+        mounts: Arc<dyn Mounts>,
+        builds: Addr<Builds>,
+        views: Addr<Views>,
+        backoff: Backoff,
+        on_end: impl FnOnce(End) + 'static,
+    ) -> Result<Directory, VolumeError> {
+        let records = RecordStore::open(config.records)?;
+        let hands = Hands { builds, views, mounts, records, boot_id: config.boot_id };
+        let (open, unreadable) = (Arc::<DashMap<_, _>>::default(), Arc::<DashMap<_, _>>::default());
+        let actor = Self { hands, open: open.clone(), unreadable: unreadable.clone() };
+        let volumes = supervise(actor, backoff, on_end);
+        Ok(Directory { open, unreadable, volumes, records })
+    }
+
+    fn launch(&self, actor: VolumeActor, id: VolumeId, ctx: &mut Ctx<Self>) -> Addr<VolumeActor> {
+        let (this, ended) = (ctx.address(), id.clone());
+        let addr = supervise(actor, RESTART, move |_| tell(&this, Closed(ended)));
+        self.open.insert(id, addr.clone());
+        addr
+    }
+}
+
+/// What recovery found, for the actor to act on.
+#[derive(Default)]
+struct Found {
+    alive: Vec<(Record, Arc<crate::actors::views::Lease>)>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// Reads all records and looks at each target: mounted volumes live on, everything else of
+/// ours is cleared.
+async fn recover(hands: Hands) -> Result<Found, VolumeError> {
+    let records = hands.records.clone();
+    let (records, unreadable) = blocking(move || records.read_all()).await??;
+    let mut found = Found { unreadable, ..Found::default() };
+    for record in records {
+        let lease = ask(&hands.views, Adopt(record.view.clone())).await?;
+        let (mounts, record) = (hands.mounts.clone(), Arc::new(record));
+        let (here, looked) = (record.clone(), record.clone());
+        let boot_id = hands.boot_id.clone();
+        let alive = blocking(move || {
+            // A mount of an earlier boot went with it.
+            if *looked.boot_id != *boot_id {
+                return Ok(false);
+            }
+            let at = mounts.attached(&looked.view, &looked.target, &looked.id, looked.access)?;
+            Ok::<_, VolumeError>(at == Attached::Ours)
+        })
+        .await?;
+        match (alive, lease) {
+            (Ok(true), Some(lease)) => found.alive.push(((*here).clone(), lease)),
+            (Ok(false), _) => clear(&hands, here).await,
+            (Ok(true), None) => {
+                let reason =
+                    format!("its view {} is gone, but a mount shows it", here.view.as_str());
+                found.unreadable.push(orphan(&here, reason));
+            }
+            (Err(error), _) => found.unreadable.push(orphan(&here, error.to_string())),
+        }
+    }
+    Ok(found)
+}
+
+fn orphan(record: &Record, reason: String) -> Unreadable {
+    Unreadable { path: record.target.as_path().to_owned(), id: Some(record.id.clone()), reason }
+}
+
+/// A publish or unpublish that a kill interrupted: nothing is mounted, so nothing stays.
+async fn clear(hands: &Hands, record: Arc<Record>) {
+    let (mounts, records) = (hands.mounts.clone(), hands.records.clone());
+    let id = record.id.clone();
+    let cleared = blocking(move || {
+        mounts.detach(&record.target, &record.id)?;
+        records.remove(&record.id)
+    })
+    .await
+    .and_then(|done| done);
+    match cleared {
+        Ok(()) => tracing::info!(volume = %id, "cleared an interrupted volume"),
+        Err(error) => tracing::warn!(volume = %id, %error, "can't clear an interrupted volume"),
+    }
+}
+
+impl Actor for Volumes {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // The mailbox waits: a publish must not meet a volume that is still being recovered.
+        let recover = actix::fut::wrap_future::<_, Self>(recover(self.hands.clone()));
+        ctx.wait(actix::ActorFutureExt::map(
+            recover,
+            |found, this: &mut Self, ctx: &mut Ctx<Self>| match found {
+                Ok(found) => this.recovered(found, ctx),
+                Err(error) => ctx.fail(format!("can't read the volumes: {error}")),
+            },
+        ));
+    }
+}
+
+impl Volumes {
+    fn recovered(&mut self, found: Found, ctx: &mut Ctx<Self>) {
+        for unreadable in found.unreadable {
+            let Unreadable { path, reason, .. } = &unreadable;
+            tracing::error!(record = %path.display(), %reason, "unreadable record, kept");
+            metrics::UNREADABLE_RECORDS.inc();
+            if let Some(id) = &unreadable.id {
+                self.unreadable.insert(id.clone(), unreadable.clone());
+            }
+        }
+        for (record, lease) in found.alive {
+            if !self.open.contains_key(&record.id) {
+                let actor = VolumeActor::from_record(&record, lease, self.hands.clone());
+                self.launch(actor, record.id, ctx);
+            }
+        }
+    }
+}
+
+impl Handler<Open> for Volumes {
+    type Result = actix::MessageResult<Open>;
+
+    fn handle(&mut self, Open(id): Open, ctx: &mut Ctx<Self>) -> Self::Result {
+        let found = self.open.get(&id).map(|addr| addr.clone()).filter(Addr::connected);
+        actix::MessageResult(found.unwrap_or_else(|| {
+            let actor = VolumeActor::new(id.clone(), self.hands.clone());
+            self.launch(actor, id, ctx)
+        }))
+    }
+}
+
+impl Handler<Closed> for Volumes {
+    type Result = ();
+
+    fn handle(&mut self, Closed(id): Closed, _: &mut Ctx<Self>) {
+        self.open.remove_if(&id, |_, addr| !addr.connected());
+    }
+}
+
+impl Handler<Recovered> for Volumes {
+    type Result = ();
+
+    fn handle(&mut self, _: Recovered, _: &mut Ctx<Self>) {}
+}
+
+impl Directory {
+    /// Ends when all volumes of an earlier process are known.
+    pub async fn recovered(&self) -> Result<(), ActorGone> {
+        ask(&self.volumes, Recovered).await
+    }
+
+    pub async fn publish(&self, id: &VolumeId, request: Request) -> Result<(), Arc<VolumeError>> {
+        self.refuse_unreadable(id)?;
+        self.opened(id, Publish(request)).await?
+    }
+
+    pub async fn unpublish(&self, id: &VolumeId, at: TargetPath) -> Result<(), Arc<VolumeError>> {
+        // The caller's word is enough to unmount; the record itself is kept for a person to read.
+        if self.unreadable.contains_key(id) {
+            let (records, id) = (self.records.clone(), id.clone());
+            blocking(move || records.set_aside(&id)).await??;
+        }
+        self.opened(id, Unpublish(at)).await??;
+        self.unreadable.remove(id);
+        Ok(())
+    }
+
+    pub async fn stats(
+        &self,
+        id: &VolumeId,
+        at: TargetPath,
+    ) -> Result<VolumeStats, Arc<VolumeError>> {
+        let addr = self.open.get(id).map(|addr| addr.clone());
+        let not_published = || VolumeError::NotPublished { id: id.to_string() };
+        ask(&addr.ok_or_else(not_published)?, Stats(at)).await?
+    }
+
+    /// All volumes, by id.
+    pub async fn status(&self) -> Vec<VolumeStatus> {
+        let addrs: Vec<_> = self.open.iter().map(|entry| entry.value().clone()).collect();
+        let asked = futures::future::join_all(addrs.iter().map(|addr| ask(addr, Status))).await;
+        let mut all: Vec<_> = asked.into_iter().flatten().collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+
+    /// Volumes whose records are kept because they could not be read.
+    pub fn unreadable(&self) -> Vec<UnreadableVolume> {
+        self.unreadable.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// Counts for the metrics, at scrape time.
+    pub async fn count(&self) {
+        let mut counts = HashMap::from([(Access::ReadOnly, 0), (Access::Writable, 0)]);
+        for status in self.status().await {
+            if let Some(request) = status.request {
+                *counts.entry(request.spec.access).or_default() += 1;
+            }
+        }
+        for (access, label) in [(Access::ReadOnly, "ro"), (Access::Writable, "rw")] {
+            metrics::VOLUMES.with_label_values(&[label]).set(counts[&access]);
+        }
+    }
+
+    fn refuse_unreadable(&self, id: &VolumeId) -> Result<(), Arc<VolumeError>> {
+        let Some(found) = self.unreadable.get(id) else {
+            return Ok(());
+        };
+        let (path, reason) = (found.path.clone(), found.reason.clone());
+        Err(VolumeError::UnreadableRecord { path, reason }.into())
+    }
+
+    /// Sends to the volume's actor, opening it if need be. A message that meets an actor in the
+    /// moment of its end goes to the next one.
+    async fn opened<M>(&self, id: &VolumeId, message: M) -> Result<M::Result, ActorGone>
+    where
+        M: Message + Clone + Send + 'static,
+        M::Result: Send,
+        VolumeActor: Handler<M>,
+    {
+        let mut last = ActorGone { actor: "volume" };
+        for _ in 0..MEETINGS {
+            let found = self.open.get(id).map(|addr| addr.clone()).filter(Addr::connected);
+            let addr = match found {
+                Some(addr) => addr,
+                None => ask(&self.volumes, Open(id.clone())).await?,
+            };
+            match ask(&addr, message.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(gone) => last = gone,
+            }
+        }
+        Err(last)
+    }
+}

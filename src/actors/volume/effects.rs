@@ -1,0 +1,161 @@
+//! What a volume does to the world.
+
+use std::sync::Arc;
+
+use actix::Addr;
+use tokio::sync::Mutex;
+
+use super::machine::{PresentFailed, Request};
+use super::record::{Record, RecordStore};
+use super::{ViewError, VolumeError};
+use crate::actors::builds::{Abandon, Builds, Realise};
+use crate::actors::core::{ask, tell};
+use crate::actors::views::{Acquire, Lease, Views};
+use crate::model::{Source, StorePath, TargetPath, VolumeId};
+use crate::mount::{Attached, MountError, Mounts};
+use crate::nix::Origin;
+
+/// Everything that volumes share; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Hands {
+    pub(super) builds: Addr<Builds>,
+    pub(super) views: Addr<Views>,
+    pub(super) mounts: Arc<dyn Mounts>,
+    pub(super) records: RecordStore,
+    pub(super) boot_id: Arc<str>,
+}
+
+/// A resolved volume: its view, and how the closure came to be there.
+#[derive(Debug, Clone)]
+pub(super) struct Resolved {
+    pub(super) lease: Arc<Lease>,
+    pub(super) origin: Origin,
+}
+
+/// The hands of one volume. `turn` keeps its effects on the world apart, also from those that an
+/// incarnation of the actor before this one has started.
+#[derive(Clone)]
+pub(super) struct Effects {
+    pub(super) hands: Hands,
+    pub(super) id: VolumeId,
+    pub(super) turn: Arc<Mutex<()>>,
+}
+
+impl Effects {
+    /// A store path that is in the store needs no build; everything else is realised first.
+    pub(super) async fn resolve(self, source: Source) -> Result<Resolved, Arc<VolumeError>> {
+        if let Source::StorePath(path) = &source
+            && let Some(lease) = self.acquire(path).await?
+        {
+            return Ok(Resolved { lease, origin: Origin::Present });
+        }
+        let realise = Realise { source, volume: self.id.clone() };
+        let built = ask(&self.hands.builds, realise).await?.map_err(VolumeError::Realise)?;
+        let root = &built.realised.root;
+        // `built` holds the closure's GC root until the view has its own.
+        match self.acquire(root).await? {
+            Some(lease) => Ok(Resolved { lease, origin: built.realised.origin }),
+            None => Err(VolumeError::Vanished { path: root.clone() }.into()),
+        }
+    }
+
+    async fn acquire(&self, root: &StorePath) -> Result<Option<Arc<Lease>>, VolumeError> {
+        ask(&self.hands.views, Acquire(root.clone())).await?.map_err(VolumeError::View)
+    }
+
+    pub(super) fn abandon(&self) {
+        tell(&self.hands.builds, Abandon(self.id.clone()));
+    }
+
+    /// Record, then mount; on failure neither stays.
+    pub(super) async fn present(
+        self,
+        request: Request,
+        view: Resolved,
+    ) -> Result<(), PresentFailed> {
+        let turn = self.turn.clone().lock_owned().await;
+        let work = move || {
+            let _held = (turn, view.lease.clone());
+            self.present_now(&request, &view.lease)
+        };
+        let failed = |error: VolumeError| PresentFailed { error: error.into(), clean: false };
+        blocking(work).await.unwrap_or_else(|e| Err(failed(e)))
+    }
+
+    fn present_now(&self, request: &Request, lease: &Lease) -> Result<(), PresentFailed> {
+        let view = lease.view();
+        let published_at = jiff::Timestamp::now().as_second();
+        let resolution = (view.id.clone(), view.root.clone());
+        let record =
+            Record::new(self.id.clone(), request, resolution, &self.hands.boot_id, published_at);
+        let Hands { records, mounts, .. } = &self.hands;
+        if let Err(error) = records.write(&record) {
+            return Err(PresentFailed { error: error.into(), clean: true });
+        }
+        crate::crash::point("volume-record-written");
+        let Err(error) = mounts.attach(&view.id, &request.target, &self.id, request.spec.access)
+        else {
+            crate::crash::point("volume-attached");
+            return Ok(());
+        };
+        // Whatever of ours is at the target goes; a mount of somebody else's is not touched.
+        let foreign = matches!(error, MountError::Foreign { .. });
+        let undone = if foreign { Ok(()) } else { mounts.detach(&request.target, &self.id) };
+        let clean = undone.is_ok() && records.remove(&self.id).is_ok();
+        Err(PresentFailed { error: VolumeError::from(error).into(), clean })
+    }
+
+    pub(super) async fn check(
+        self,
+        request: Request,
+        view: Resolved,
+    ) -> Result<bool, Arc<VolumeError>> {
+        let turn = self.turn.clone().lock_owned().await;
+        let work = move || {
+            let _turn = turn;
+            let id = &view.lease.view().id;
+            let found =
+                self.hands.mounts.attached(id, &request.target, &self.id, request.spec.access)?;
+            match found {
+                Attached::Ours => Ok(true),
+                Attached::Nothing => Ok(false),
+                Attached::Foreign => {
+                    Err(MountError::Foreign { target: request.target.clone() }.into())
+                }
+            }
+        };
+        Ok(blocking(work).await.and_then(|found| found)?)
+    }
+
+    /// Unmount, then forget.
+    pub(super) async fn remove(
+        self,
+        target: TargetPath,
+        view: Option<Resolved>,
+    ) -> Result<(), Arc<VolumeError>> {
+        let turn = self.turn.clone().lock_owned().await;
+        let work = move || {
+            let _held = (turn, view);
+            self.hands.mounts.detach(&target, &self.id)?;
+            crate::crash::point("volume-detached");
+            self.hands.records.remove(&self.id)
+        };
+        Ok(blocking(work).await.and_then(|done| done)?)
+    }
+}
+
+/// Runs on a blocking thread; a panic there becomes an error of this volume.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, VolumeError> {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(|panic| {
+        let error = MountError::Io {
+            verb: "finish work on",
+            path: "a volume".into(),
+            source: std::io::Error::other(panic.to_string()),
+            detail: None,
+        };
+        VolumeError::View(Arc::new(ViewError::Mount(error)))
+    })
+}

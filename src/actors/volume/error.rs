@@ -1,0 +1,85 @@
+//! Why a volume can't be published or unpublished, by what the caller can do.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::actors::core::{ActorGone, Overloaded};
+use crate::model::{StorePath, TargetPath};
+use crate::mount::MountError;
+use crate::nix::{NixError, RealiseError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error(
+        "the volume is already published with other attributes, access mode or readonly: unpublish it first"
+    )]
+    OtherSpec,
+    #[error("the volume is published at {known}, not at {asked}: unpublish it there first")]
+    OtherTarget { known: TargetPath, asked: TargetPath },
+    #[error("the volume is being unpublished: publish it again afterwards")]
+    Removing,
+    #[error("unpublished while it was being published")]
+    Overtaken,
+    #[error("{0}")]
+    Realise(Arc<RealiseError>),
+    /// It was valid a moment ago: a collector outside of Nix's own protocol took it.
+    #[error("{path} vanished from the store while it was being mounted: publish again")]
+    Vanished { path: StorePath },
+    #[error("present failed: {0}")]
+    View(Arc<ViewError>),
+    #[error("mount failed: {0}")]
+    Mount(#[from] MountError),
+    #[error("can't {verb} the volume's record {}: {source}", .path.display())]
+    Record { verb: &'static str, path: PathBuf, source: io::Error },
+    /// Kept, because an unreadable record never authorises a removal.
+    #[error("the volume's record {} is unreadable ({reason}): unpublish the volume; the file is kept beside the others", .path.display())]
+    UnreadableRecord { path: PathBuf, reason: String },
+    #[error("no volume {id} is published")]
+    NotPublished { id: String },
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+    #[error(transparent)]
+    Gone(#[from] ActorGone),
+}
+
+/// Why a view could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    #[error(transparent)]
+    Store(#[from] NixError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Gone(#[from] ActorGone),
+}
+
+impl VolumeError {
+    /// A closed set of names for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::OtherSpec | Self::OtherTarget { .. } => "conflict",
+            Self::Removing | Self::Overtaken => "overtaken",
+            Self::Realise(e) => e.kind(),
+            Self::Vanished { .. } => "vanished",
+            Self::View(_) => "view",
+            Self::Mount(_) => "mount",
+            Self::Record { .. } | Self::UnreadableRecord { .. } => "record",
+            Self::NotPublished { .. } => "not_published",
+            Self::Overloaded(_) => "overloaded",
+            Self::Gone(_) => "gone",
+        }
+    }
+}
+
+impl From<ActorGone> for Arc<VolumeError> {
+    fn from(gone: ActorGone) -> Self {
+        Arc::new(VolumeError::Gone(gone))
+    }
+}
+
+impl From<ActorGone> for Arc<ViewError> {
+    fn from(gone: ActorGone) -> Self {
+        Arc::new(ViewError::Gone(gone))
+    }
+}

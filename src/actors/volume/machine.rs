@@ -1,0 +1,414 @@
+//! A volume's state machine. Pure: events in, effects out; no I/O, no clock, no actor.
+//!
+//! ```text
+//! Absent → Resolving → Presenting → Mounted ⇄ Checking
+//!             └────────────┴───────────┴──→ Removing → Absent
+//! ```
+//!
+//! At most one effect is under way at a time, told by its [`Op`]; an event of an older one is
+//! dropped, and what it brought (a lease on a view) is dropped with it.
+
+use std::sync::Arc;
+
+use super::VolumeError;
+use crate::model::{TargetPath, VolumeSpec};
+
+/// Numbers the effects of one volume.
+pub type Op = u64;
+pub type Outcome<T> = Result<T, Arc<VolumeError>>;
+
+/// What is to be published where.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub spec: VolumeSpec,
+    pub target: TargetPath,
+}
+
+/// `V` is a lease on a view, `P` and `U` are waiting publishes and unpublishes.
+#[derive(Debug)]
+pub enum State<V, P, U> {
+    Absent,
+    /// Finding the closure: evaluating, fetching, building, making the view.
+    Resolving {
+        op: Op,
+        request: Request,
+        waiters: Vec<P>,
+    },
+    /// Writing the record and mounting. `overtaken`: unpublishes that wait for its end.
+    Presenting {
+        op: Op,
+        request: Request,
+        view: V,
+        waiters: Vec<P>,
+        overtaken: Vec<U>,
+    },
+    /// `verified` is false after an effect failed half-way: the next publish looks again.
+    Mounted {
+        request: Request,
+        view: V,
+        verified: bool,
+    },
+    /// A repeated publish looks whether the mount is still there.
+    Checking {
+        op: Op,
+        request: Request,
+        view: V,
+        waiters: Vec<P>,
+        overtaken: Vec<U>,
+    },
+    /// `volume` is what it was before, if it was known.
+    Removing {
+        op: Op,
+        volume: Option<(Request, V)>,
+        waiters: Vec<U>,
+    },
+}
+
+#[derive(Debug)]
+pub enum Event<V, P, U> {
+    Publish {
+        request: Request,
+        waiter: P,
+    },
+    Unpublish {
+        target: TargetPath,
+        waiter: U,
+    },
+    Resolved {
+        op: Op,
+        result: Outcome<V>,
+    },
+    Presented {
+        op: Op,
+        result: Result<(), PresentFailed>,
+    },
+    /// Whether the volume's own mount is at its target.
+    Checked {
+        op: Op,
+        result: Outcome<bool>,
+    },
+    Removed {
+        op: Op,
+        result: Outcome<()>,
+    },
+}
+
+/// A failed mount; `clean` tells whether everything that it had made is gone again.
+#[derive(Debug)]
+pub struct PresentFailed {
+    pub error: Arc<VolumeError>,
+    pub clean: bool,
+}
+
+#[derive(Debug)]
+pub enum Effect<V, P, U> {
+    Resolve {
+        op: Op,
+        request: Request,
+    },
+    /// Nobody waits for the resolution any more.
+    Abandon,
+    Present {
+        op: Op,
+        request: Request,
+        view: V,
+    },
+    Check {
+        op: Op,
+        request: Request,
+        view: V,
+    },
+    Remove {
+        op: Op,
+        target: TargetPath,
+        view: Option<V>,
+    },
+    AnswerPublish {
+        waiters: Vec<P>,
+        result: Outcome<()>,
+    },
+    AnswerUnpublish {
+        waiters: Vec<U>,
+        result: Outcome<()>,
+    },
+    /// The volume is gone; so may its actor be.
+    End,
+}
+
+#[derive(Debug)]
+pub struct Machine<V, P, U> {
+    state: State<V, P, U>,
+    last_op: Op,
+}
+
+type Effects<V, P, U> = Vec<Effect<V, P, U>>;
+
+impl<V: Clone, P, U> Machine<V, P, U> {
+    pub fn new() -> Self {
+        Self { state: State::Absent, last_op: 0 }
+    }
+
+    /// A volume whose record was found at start.
+    pub fn recovered(request: Request, view: V) -> Self {
+        Self { state: State::Mounted { request, view, verified: true }, last_op: 0 }
+    }
+
+    pub fn state(&self) -> &State<V, P, U> {
+        &self.state
+    }
+
+    fn next_op(&mut self) -> Op {
+        self.last_op += 1;
+        self.last_op
+    }
+
+    pub fn step(&mut self, event: Event<V, P, U>) -> Effects<V, P, U> {
+        let state = std::mem::replace(&mut self.state, State::Absent);
+        let (state, effects) = match event {
+            Event::Publish { request, waiter } => self.publish(state, request, waiter),
+            Event::Unpublish { target, waiter } => self.unpublish(state, target, waiter),
+            Event::Resolved { op, result } => self.resolved(state, op, result),
+            Event::Presented { op, result } => self.presented(state, op, result),
+            Event::Checked { op, result } => self.checked(state, op, result),
+            Event::Removed { op, result } => removed(state, op, result),
+        };
+        self.state = state;
+        effects
+    }
+
+    fn publish(
+        &mut self,
+        state: State<V, P, U>,
+        asked: Request,
+        waiter: P,
+    ) -> (State<V, P, U>, Effects<V, P, U>) {
+        if let Some(error) = conflict(&state, &asked) {
+            let refused =
+                Effect::AnswerPublish { waiters: vec![waiter], result: Err(error.into()) };
+            return (state, vec![refused]);
+        }
+        match state {
+            State::Absent => {
+                let op = self.next_op();
+                let effect = Effect::Resolve { op, request: asked.clone() };
+                (State::Resolving { op, request: asked, waiters: vec![waiter] }, vec![effect])
+            }
+            State::Resolving { op, request, mut waiters } => {
+                waiters.push(waiter);
+                (State::Resolving { op, request, waiters }, vec![])
+            }
+            State::Presenting { op, request, view, mut waiters, overtaken } => {
+                waiters.push(waiter);
+                (State::Presenting { op, request, view, waiters, overtaken }, vec![])
+            }
+            State::Checking { op, request, view, mut waiters, overtaken } => {
+                waiters.push(waiter);
+                (State::Checking { op, request, view, waiters, overtaken }, vec![])
+            }
+            State::Mounted { request, view, .. } => {
+                let op = self.next_op();
+                let effect = Effect::Check { op, request: request.clone(), view: view.clone() };
+                let (waiters, overtaken) = (vec![waiter], vec![]);
+                (State::Checking { op, request, view, waiters, overtaken }, vec![effect])
+            }
+            removing @ State::Removing { .. } => (removing, vec![]), // refused above
+        }
+    }
+
+    fn unpublish(
+        &mut self,
+        state: State<V, P, U>,
+        target: TargetPath,
+        waiter: U,
+    ) -> (State<V, P, U>, Effects<V, P, U>) {
+        if let Some(known) = request_of(&state).filter(|r| r.target != target) {
+            let error = VolumeError::OtherTarget { known: known.target.clone(), asked: target };
+            let refused =
+                Effect::AnswerUnpublish { waiters: vec![waiter], result: Err(error.into()) };
+            return (state, vec![refused]);
+        }
+        match state {
+            State::Absent => self.remove(None, target, vec![waiter]),
+            State::Resolving { request, waiters, .. } => {
+                let (state, removal) = self.remove(None, request.target, vec![waiter]);
+                let mut effects = vec![overtake(waiters), Effect::Abandon];
+                effects.extend(removal);
+                (state, effects)
+            }
+            State::Presenting { op, request, view, waiters, mut overtaken } => {
+                overtaken.push(waiter);
+                let state = State::Presenting { op, request, view, waiters: vec![], overtaken };
+                (state, vec![overtake(waiters)])
+            }
+            State::Checking { op, request, view, waiters, mut overtaken } => {
+                overtaken.push(waiter);
+                let state = State::Checking { op, request, view, waiters: vec![], overtaken };
+                (state, vec![overtake(waiters)])
+            }
+            State::Mounted { request, view, .. } => {
+                self.remove(Some((request, view)), target, vec![waiter])
+            }
+            State::Removing { op, volume, mut waiters } => {
+                waiters.push(waiter);
+                (State::Removing { op, volume, waiters }, vec![])
+            }
+        }
+    }
+
+    fn remove(
+        &mut self,
+        volume: Option<(Request, V)>,
+        target: TargetPath,
+        waiters: Vec<U>,
+    ) -> (State<V, P, U>, Effects<V, P, U>) {
+        let op = self.next_op();
+        let view = volume.as_ref().map(|(_, view)| view.clone());
+        (State::Removing { op, volume, waiters }, vec![Effect::Remove { op, target, view }])
+    }
+
+    fn resolved(
+        &mut self,
+        state: State<V, P, U>,
+        done: Op,
+        result: Outcome<V>,
+    ) -> (State<V, P, U>, Effects<V, P, U>) {
+        match state {
+            State::Resolving { op, request, waiters } if op == done => match result {
+                Ok(view) => self.present(request, view, waiters),
+                Err(error) => {
+                    let answer = Effect::AnswerPublish { waiters, result: Err(error) };
+                    (State::Absent, vec![answer, Effect::End])
+                }
+            },
+            other => (other, vec![]),
+        }
+    }
+
+    fn present(
+        &mut self,
+        request: Request,
+        view: V,
+        waiters: Vec<P>,
+    ) -> (State<V, P, U>, Effects<V, P, U>) {
+        let op = self.next_op();
+        let effect = Effect::Present { op, request: request.clone(), view: view.clone() };
+        let overtaken = vec![];
+        (State::Presenting { op, request, view, waiters, overtaken }, vec![effect])
+    }
+
+    fn presented(
+        &mut self,
+        state: State<V, P, U>,
+        done: Op,
+        result: Result<(), PresentFailed>,
+    ) -> (State<V, P, U>, Effects<V, P, U>) {
+        match state {
+            State::Presenting { op, request, view, waiters, overtaken } if op == done => {
+                if !overtaken.is_empty() {
+                    let target = request.target.clone();
+                    return self.remove(Some((request, view)), target, overtaken);
+                }
+                match result {
+                    Ok(()) => {
+                        let answer = Effect::AnswerPublish { waiters, result: Ok(()) };
+                        (State::Mounted { request, view, verified: true }, vec![answer])
+                    }
+                    Err(PresentFailed { error, clean }) => {
+                        let answer = Effect::AnswerPublish { waiters, result: Err(error) };
+                        if clean {
+                            (State::Absent, vec![answer, Effect::End])
+                        } else {
+                            (State::Mounted { request, view, verified: false }, vec![answer])
+                        }
+                    }
+                }
+            }
+            other => (other, vec![]),
+        }
+    }
+
+    fn checked(
+        &mut self,
+        state: State<V, P, U>,
+        done: Op,
+        result: Outcome<bool>,
+    ) -> (State<V, P, U>, Effects<V, P, U>) {
+        match state {
+            State::Checking { op, request, view, waiters, overtaken } if op == done => {
+                if !overtaken.is_empty() {
+                    let target = request.target.clone();
+                    return self.remove(Some((request, view)), target, overtaken);
+                }
+                match result {
+                    Ok(true) => {
+                        let answer = Effect::AnswerPublish { waiters, result: Ok(()) };
+                        (State::Mounted { request, view, verified: true }, vec![answer])
+                    }
+                    // Somebody unmounted it: the volume keeps its first resolution.
+                    Ok(false) => self.present(request, view, waiters),
+                    Err(error) => {
+                        let answer = Effect::AnswerPublish { waiters, result: Err(error) };
+                        (State::Mounted { request, view, verified: false }, vec![answer])
+                    }
+                }
+            }
+            other => (other, vec![]),
+        }
+    }
+}
+
+fn removed<V, P, U>(
+    state: State<V, P, U>,
+    done: Op,
+    result: Outcome<()>,
+) -> (State<V, P, U>, Effects<V, P, U>) {
+    match state {
+        State::Removing { op, volume, waiters } if op == done => {
+            let failed = result.is_err();
+            let answer = Effect::AnswerUnpublish { waiters, result };
+            match volume {
+                // Nothing is lost by a failed removal: the volume is what it was.
+                Some((request, view)) if failed => {
+                    (State::Mounted { request, view, verified: false }, vec![answer])
+                }
+                _ => (State::Absent, vec![answer, Effect::End]),
+            }
+        }
+        other => (other, vec![]),
+    }
+}
+
+fn overtake<V, P, U>(waiters: Vec<P>) -> Effect<V, P, U> {
+    Effect::AnswerPublish { waiters, result: Err(VolumeError::Overtaken.into()) }
+}
+
+fn request_of<V, P, U>(state: &State<V, P, U>) -> Option<&Request> {
+    match state {
+        State::Absent => None,
+        State::Resolving { request, .. }
+        | State::Presenting { request, .. }
+        | State::Mounted { request, .. }
+        | State::Checking { request, .. } => Some(request),
+        State::Removing { volume, .. } => volume.as_ref().map(|(request, _)| request),
+    }
+}
+
+/// Why this publish can't be served in this state (CSI 1.12, NodePublishVolume errors).
+fn conflict<V, P, U>(state: &State<V, P, U>, asked: &Request) -> Option<VolumeError> {
+    let leaving = match state {
+        State::Removing { .. } => true,
+        State::Presenting { overtaken, .. } | State::Checking { overtaken, .. } => {
+            !overtaken.is_empty()
+        }
+        State::Absent | State::Resolving { .. } | State::Mounted { .. } => false,
+    };
+    if leaving {
+        return Some(VolumeError::Removing);
+    }
+    let known = request_of(state)?;
+    if known.target != asked.target {
+        let (known, asked) = (known.target.clone(), asked.target.clone());
+        return Some(VolumeError::OtherTarget { known, asked });
+    }
+    (!known.spec.is_same_request(&asked.spec)).then_some(VolumeError::OtherSpec)
+}

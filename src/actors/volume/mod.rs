@@ -1,0 +1,23 @@
+//! Volumes: one [`VolumeActor`] per mount, the actor that opens them, and the directory by which
+//! everybody finds them.
+//!
+//! - `machine`: the state machine, pure.
+//! - `record`: the state on disk.
+//! - `effects`: what the machine asks for, on blocking threads and other actors.
+//! - `actor`: the actor that turns messages into events and effects into events.
+//! - `directory`: finds or opens a volume's actor; recovers all of them at start.
+
+mod actor;
+mod directory;
+mod effects;
+mod error;
+mod machine;
+mod record;
+
+#[cfg(test)]
+mod machine_tests;
+
+pub use actor::{VolumeActor, VolumeStats, VolumeStatus};
+pub use directory::{Directory, UnreadableVolume, Volumes, VolumesConfig};
+pub use error::{ViewError, VolumeError};
+pub use machine::Request;

@@ -1,0 +1,231 @@
+//! The record of a volume, one JSON file each, written before the world is changed.
+//!
+//! Volumes don't survive a reboot, so nothing here is fsynced: a killed process loses no page
+//! cache, and a record of another boot id is only a list of files to clear.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::VolumeError;
+use super::machine::Request;
+use crate::model::{
+    Access, PodInfo, Source, StorePath, System, TargetPath, VolumeId, VolumeSpec, choose_source,
+};
+use crate::mount::ViewId;
+
+const VERSION: u32 = 1;
+
+/// What a restart needs to know about a volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    version: u32,
+    pub id: VolumeId,
+    pub target: TargetPath,
+    pub access: Access,
+    pub access_mode: i32,
+    /// The user's attributes literally.
+    pub attributes: BTreeMap<String, String>,
+    pub pod: Option<PodInfo>,
+    /// What the source resolved to; it stays so until the volume is unpublished.
+    pub root: StorePath,
+    pub view: ViewId,
+    pub boot_id: String,
+    /// Seconds since the epoch.
+    pub published_at: i64,
+}
+
+impl Record {
+    pub fn new(
+        id: VolumeId,
+        request: &Request,
+        (view, root): (ViewId, StorePath),
+        boot_id: &str,
+        published_at: i64,
+    ) -> Self {
+        let spec = &request.spec;
+        Self {
+            version: VERSION,
+            id,
+            target: request.target.clone(),
+            access: spec.access,
+            access_mode: spec.access_mode,
+            attributes: spec.attributes.clone(),
+            pod: spec.pod.clone(),
+            root,
+            view,
+            boot_id: boot_id.to_owned(),
+            published_at,
+        }
+    }
+
+    /// The request this record came from. The source is read from the attributes again; where a
+    /// newer version no longer accepts them, the resolved root stands for it.
+    pub fn request(&self) -> Request {
+        let source = choose_source(&self.attributes, &System::current())
+            .unwrap_or_else(|_| Source::StorePath(self.root.clone()));
+        let spec = VolumeSpec {
+            access: self.access,
+            access_mode: self.access_mode,
+            attributes: self.attributes.clone(),
+            source,
+            pod: self.pod.clone(),
+        };
+        Request { spec, target: self.target.clone() }
+    }
+}
+
+/// A file in the directory that is not a record we can read. Kept and reported, never deleted.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    pub path: PathBuf,
+    /// From the file's name, if that is one of ours.
+    pub id: Option<VolumeId>,
+    pub reason: String,
+}
+
+/// The directory of records. All functions block.
+#[derive(Debug, Clone)]
+pub struct RecordStore {
+    dir: PathBuf,
+}
+
+impl RecordStore {
+    pub fn open(dir: PathBuf) -> Result<Self, VolumeError> {
+        fs::create_dir_all(&dir).map_err(|source| VolumeError::Record {
+            verb: "make the directory of",
+            path: dir.clone(),
+            source,
+        })?;
+        Ok(Self { dir })
+    }
+
+    fn path(&self, id: &VolumeId) -> PathBuf {
+        self.dir.join(format!("{id}.json"))
+    }
+
+    pub fn write(&self, record: &Record) -> Result<(), VolumeError> {
+        let path = self.path(&record.id);
+        let temporary = self.dir.join(format!(".{}.tmp", record.id));
+        let text = serde_json::to_vec(record).map_err(io::Error::from);
+        let written = text
+            .and_then(|text| fs::write(&temporary, text))
+            .and_then(|()| fs::rename(&temporary, &path));
+        written.map_err(|source| {
+            drop(fs::remove_file(&temporary));
+            VolumeError::Record { verb: "write", path, source }
+        })
+    }
+
+    pub fn remove(&self, id: &VolumeId) -> Result<(), VolumeError> {
+        let path = self.path(id);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(VolumeError::Record { verb: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes an unreadable record out of the way of its volume's id, without losing it.
+    pub fn set_aside(&self, id: &VolumeId) -> Result<(), VolumeError> {
+        let path = self.path(id);
+        match fs::rename(&path, self.dir.join(format!("{id}.unreadable"))) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(VolumeError::Record { verb: "set aside", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every record, and every file that is none. A leftover of an interrupted write is removed: its
+    /// rename never happened, so nothing followed it.
+    pub fn read_all(&self) -> Result<(Vec<Record>, Vec<Unreadable>), VolumeError> {
+        let failed = |source| VolumeError::Record { verb: "list", path: self.dir.clone(), source };
+        let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with('.') && name.ends_with(".tmp") {
+                drop(fs::remove_file(&path));
+                continue;
+            }
+            let id = name.strip_suffix(".json").and_then(|id| VolumeId::parse(id).ok());
+            match read(&path, id.as_ref()) {
+                Ok(record) => records.push(record),
+                Err(reason) => unreadable.push(Unreadable { path, id, reason }),
+            }
+        }
+        Ok((records, unreadable))
+    }
+}
+
+fn read(path: &Path, id: Option<&VolumeId>) -> Result<Record, String> {
+    let text = fs::read(path).map_err(|e| e.to_string())?;
+    let record: Record = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    if record.version != VERSION {
+        return Err(format!("version {} is not {VERSION}", record.version));
+    }
+    if id != Some(&record.id) {
+        return Err(format!("it is of volume {}, which its name is not", record.id));
+    }
+    Ok(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let root = StorePath::parse("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-hello").unwrap();
+        let attributes = BTreeMap::from([("storePath".to_owned(), root.to_string())]);
+        let spec = VolumeSpec {
+            access: Access::Writable,
+            access_mode: 1,
+            source: choose_source(&attributes, &System::current()).unwrap(),
+            attributes,
+            pod: None,
+        };
+        let target = TargetPath::parse("target_path", "/t/mount").unwrap();
+        let view = ViewId::new(&root, 7);
+        let id = VolumeId::parse("csi-1").unwrap();
+        Record::new(id, &Request { spec, target }, (view, root), "boot", 1)
+    }
+
+    #[test]
+    fn a_record_comes_back_as_the_same_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RecordStore::open(dir.path().join("volumes")).unwrap();
+        let record = record();
+        store.write(&record).unwrap();
+        let (found, unreadable) = store.read_all().unwrap();
+        assert!(unreadable.is_empty());
+        assert!(found[0].request().spec.is_same_request(&record.request().spec));
+        assert_eq!(found[0].view, record.view);
+        store.remove(&record.id).unwrap();
+        store.remove(&record.id).unwrap();
+        assert!(store.read_all().unwrap().0.is_empty());
+    }
+
+    /// Defect 10 of the contract: what can't be read is reported and kept.
+    #[test]
+    fn what_is_no_record_is_reported_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RecordStore::open(dir.path().to_owned()).unwrap();
+        store.write(&record()).unwrap();
+        fs::copy(dir.path().join("csi-1.json"), dir.path().join("csi-2.json")).unwrap();
+        fs::write(dir.path().join("csi-3.json"), b"{\"version\":").unwrap();
+        fs::write(dir.path().join("notes"), b"x").unwrap();
+        fs::write(dir.path().join(".csi-4.tmp"), b"half").unwrap();
+        let (records, mut unreadable) = store.read_all().unwrap();
+        unreadable.sort_by_key(|u| u.path.clone());
+        assert_eq!(records.len(), 1);
+        let ids: Vec<_> = unreadable.iter().map(|u| u.id.as_ref().map(VolumeId::as_str)).collect();
+        assert_eq!(ids, [Some("csi-2"), Some("csi-3"), None]);
+        assert!(dir.path().join("csi-3.json").try_exists().unwrap());
+        assert!(!dir.path().join(".csi-4.tmp").try_exists().unwrap());
+    }
+}
