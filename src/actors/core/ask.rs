@@ -58,8 +58,18 @@ impl<T> Reply<T> {
     }
 }
 
+/// Gives every waiter the same answer.
+pub fn answer_all<T: Clone>(waiters: Vec<Reply<T>>, answer: &T) {
+    for waiter in waiters {
+        waiter.send(answer.clone());
+    }
+}
+
+/// A promise of a later answer, and the future that a handler returns for it.
+type Deferred<T, E> = (Reply<Result<T, E>>, ResponseFuture<Result<T, E>>);
+
 /// Splits an answer into the right to give it and the future that a handler returns.
-pub fn deferred<A, T, E>() -> (Reply<Result<T, E>>, ResponseFuture<Result<T, E>>)
+pub fn deferred<A, T, E>() -> Deferred<T, E>
 where
     A: Supervised,
     T: 'static,

@@ -24,7 +24,7 @@ mod supervise;
 mod tests;
 
 pub use admission::{Admission, Overloaded};
-pub use ask::{ActorGone, Reply, ask, deferred, tell};
+pub use ask::{ActorGone, Reply, answer_all, ask, deferred, tell};
 pub use backoff::Backoff;
 pub use context::Ctx;
 pub(crate) use supervise::impl_supervised;

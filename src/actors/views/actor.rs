@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::effects::Hands;
 use super::lease::{Lease, Leases};
-use crate::actors::core::{Ctx, Reply, deferred, impl_supervised, tell};
+use crate::actors::core::{Ctx, Reply, answer_all, deferred, impl_supervised, tell};
 use crate::actors::metrics;
 use crate::actors::volume::ViewError;
 use crate::model::StorePath;
@@ -127,10 +127,10 @@ impl Views {
                     waiter.send(Ok(Some(self.leases.grant(&view))));
                 }
             }
-            Ok(None) => waiters.into_iter().for_each(|w| w.send(Ok(None))),
+            Ok(None) => answer_all(waiters, &Ok(None)),
             Err(error) => {
                 let error = Arc::new(error);
-                waiters.into_iter().for_each(|w| w.send(Err(error.clone())));
+                answer_all(waiters, &Err(error));
             }
         }
     }

@@ -15,7 +15,7 @@ use super::VolumeError;
 use super::effects::{Effects, Hands, Resolved, blocking};
 use super::machine::{Effect, Event, Machine, Request, State};
 use super::record::Record;
-use crate::actors::core::{Ctx, Reply, deferred, impl_supervised};
+use crate::actors::core::{Ctx, Reply, answer_all, deferred, impl_supervised};
 use crate::actors::metrics;
 use crate::actors::views::Lease;
 use crate::model::{Access, TargetPath, VolumeId};
@@ -145,7 +145,7 @@ impl VolumeActor {
             }
             Effect::AnswerPublish { waiters, result } => {
                 self.observe_publish(&result);
-                waiters.into_iter().for_each(|w| w.send(result.clone()));
+                answer_all(waiters, &result);
             }
             Effect::AnswerUnpublish { waiters, result } => {
                 if let Err(error) = &result {
@@ -153,7 +153,7 @@ impl VolumeActor {
                 } else {
                     tracing::info!(volume = %self.id, "unpublished");
                 }
-                waiters.into_iter().for_each(|w| w.send(result.clone()));
+                answer_all(waiters, &result);
             }
             Effect::End => ctx.stop(),
         }

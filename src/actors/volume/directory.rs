@@ -15,13 +15,14 @@ use super::VolumeError;
 use super::actor::{Publish, Stats, Status, Unpublish, VolumeActor, VolumeStats, VolumeStatus};
 use super::effects::{Hands, blocking};
 use super::machine::Request;
-use super::record::{Record, RecordStore, Unreadable};
+use super::record::{RecordStore, Unreadable};
+use super::recovery::{Found, recover};
 use crate::actors::builds::Builds;
 use crate::actors::core::{ActorGone, Backoff, Ctx, End, ask, impl_supervised, supervise, tell};
 use crate::actors::metrics;
-use crate::actors::views::{Adopt, Views};
+use crate::actors::views::Views;
 use crate::model::{Access, TargetPath, VolumeId};
-use crate::mount::{Attached, Mounts};
+use crate::mount::Mounts;
 
 /// A volume that panics is looked at again from its record; one that goes on panicking answers
 /// UNAVAILABLE for itself alone until the next call opens it anew.
@@ -79,7 +80,8 @@ impl Volumes {
         on_end: impl FnOnce(End) + 'static,
     ) -> Result<Directory, VolumeError> {
         let records = RecordStore::open(config.records)?;
-        let hands = Hands { builds, views, mounts, records, boot_id: config.boot_id };
+        let hands =
+            Hands { builds, views, mounts, records: records.clone(), boot_id: config.boot_id };
         let (open, unreadable) = (Arc::<DashMap<_, _>>::default(), Arc::<DashMap<_, _>>::default());
         let actor = Self { hands, open: open.clone(), unreadable: unreadable.clone() };
         let volumes = supervise(actor, backoff, on_end);
@@ -91,67 +93,6 @@ impl Volumes {
         let addr = supervise(actor, RESTART, move |_| tell(&this, Closed(ended)));
         self.open.insert(id, addr.clone());
         addr
-    }
-}
-
-/// What recovery found, for the actor to act on.
-#[derive(Default)]
-struct Found {
-    alive: Vec<(Record, Arc<crate::actors::views::Lease>)>,
-    unreadable: Vec<Unreadable>,
-}
-
-/// Reads all records and looks at each target: mounted volumes live on, everything else of
-/// ours is cleared.
-async fn recover(hands: Hands) -> Result<Found, VolumeError> {
-    let records = hands.records.clone();
-    let (records, unreadable) = blocking(move || records.read_all()).await??;
-    let mut found = Found { unreadable, ..Found::default() };
-    for record in records {
-        let lease = ask(&hands.views, Adopt(record.view.clone())).await?;
-        let (mounts, record) = (hands.mounts.clone(), Arc::new(record));
-        let (here, looked) = (record.clone(), record.clone());
-        let boot_id = hands.boot_id.clone();
-        let alive = blocking(move || {
-            // A mount of an earlier boot went with it.
-            if *looked.boot_id != *boot_id {
-                return Ok(false);
-            }
-            let at = mounts.attached(&looked.view, &looked.target, &looked.id, looked.access)?;
-            Ok::<_, VolumeError>(at == Attached::Ours)
-        })
-        .await?;
-        match (alive, lease) {
-            (Ok(true), Some(lease)) => found.alive.push(((*here).clone(), lease)),
-            (Ok(false), _) => clear(&hands, here).await,
-            (Ok(true), None) => {
-                let reason =
-                    format!("its view {} is gone, but a mount shows it", here.view.as_str());
-                found.unreadable.push(orphan(&here, reason));
-            }
-            (Err(error), _) => found.unreadable.push(orphan(&here, error.to_string())),
-        }
-    }
-    Ok(found)
-}
-
-fn orphan(record: &Record, reason: String) -> Unreadable {
-    Unreadable { path: record.target.as_path().to_owned(), id: Some(record.id.clone()), reason }
-}
-
-/// A publish or unpublish that a kill interrupted: nothing is mounted, so nothing stays.
-async fn clear(hands: &Hands, record: Arc<Record>) {
-    let (mounts, records) = (hands.mounts.clone(), hands.records.clone());
-    let id = record.id.clone();
-    let cleared = blocking(move || {
-        mounts.detach(&record.target, &record.id)?;
-        records.remove(&record.id)
-    })
-    .await
-    .and_then(|done| done);
-    match cleared {
-        Ok(()) => tracing::info!(volume = %id, "cleared an interrupted volume"),
-        Err(error) => tracing::warn!(volume = %id, %error, "can't clear an interrupted volume"),
     }
 }
 

@@ -13,9 +13,7 @@ mod effects;
 mod error;
 mod machine;
 mod record;
-
-#[cfg(test)]
-mod machine_tests;
+mod recovery;
 
 pub use actor::{VolumeActor, VolumeStats, VolumeStatus};
 pub use directory::{Directory, UnreadableVolume, Volumes, VolumesConfig};

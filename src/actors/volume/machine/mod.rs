@@ -8,132 +8,17 @@
 //! At most one effect is under way at a time, told by its [`Op`]; an event of an older one is
 //! dropped, and what it brought (a lease on a view) is dropped with it.
 
-use std::sync::Arc;
+mod rules;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+use rules::{conflict, overtake, removed, request_of};
+pub use types::{Effect, Event, Op, Outcome, PresentFailed, Request, State};
 
 use super::VolumeError;
-use crate::model::{TargetPath, VolumeSpec};
-
-/// Numbers the effects of one volume.
-pub type Op = u64;
-pub type Outcome<T> = Result<T, Arc<VolumeError>>;
-
-/// What is to be published where.
-#[derive(Debug, Clone)]
-pub struct Request {
-    pub spec: VolumeSpec,
-    pub target: TargetPath,
-}
-
-/// `V` is a lease on a view, `P` and `U` are waiting publishes and unpublishes.
-#[derive(Debug)]
-pub enum State<V, P, U> {
-    Absent,
-    /// Finding the closure: evaluating, fetching, building, making the view.
-    Resolving {
-        op: Op,
-        request: Request,
-        waiters: Vec<P>,
-    },
-    /// Writing the record and mounting. `overtaken`: unpublishes that wait for its end.
-    Presenting {
-        op: Op,
-        request: Request,
-        view: V,
-        waiters: Vec<P>,
-        overtaken: Vec<U>,
-    },
-    /// `verified` is false after an effect failed half-way: the next publish looks again.
-    Mounted {
-        request: Request,
-        view: V,
-        verified: bool,
-    },
-    /// A repeated publish looks whether the mount is still there.
-    Checking {
-        op: Op,
-        request: Request,
-        view: V,
-        waiters: Vec<P>,
-        overtaken: Vec<U>,
-    },
-    /// `volume` is what it was before, if it was known.
-    Removing {
-        op: Op,
-        volume: Option<(Request, V)>,
-        waiters: Vec<U>,
-    },
-}
-
-#[derive(Debug)]
-pub enum Event<V, P, U> {
-    Publish {
-        request: Request,
-        waiter: P,
-    },
-    Unpublish {
-        target: TargetPath,
-        waiter: U,
-    },
-    Resolved {
-        op: Op,
-        result: Outcome<V>,
-    },
-    Presented {
-        op: Op,
-        result: Result<(), PresentFailed>,
-    },
-    /// Whether the volume's own mount is at its target.
-    Checked {
-        op: Op,
-        result: Outcome<bool>,
-    },
-    Removed {
-        op: Op,
-        result: Outcome<()>,
-    },
-}
-
-/// A failed mount; `clean` tells whether everything that it had made is gone again.
-#[derive(Debug)]
-pub struct PresentFailed {
-    pub error: Arc<VolumeError>,
-    pub clean: bool,
-}
-
-#[derive(Debug)]
-pub enum Effect<V, P, U> {
-    Resolve {
-        op: Op,
-        request: Request,
-    },
-    /// Nobody waits for the resolution any more.
-    Abandon,
-    Present {
-        op: Op,
-        request: Request,
-        view: V,
-    },
-    Check {
-        op: Op,
-        request: Request,
-        view: V,
-    },
-    Remove {
-        op: Op,
-        target: TargetPath,
-        view: Option<V>,
-    },
-    AnswerPublish {
-        waiters: Vec<P>,
-        result: Outcome<()>,
-    },
-    AnswerUnpublish {
-        waiters: Vec<U>,
-        result: Outcome<()>,
-    },
-    /// The volume is gone; so may its actor be.
-    End,
-}
+use crate::model::TargetPath;
 
 #[derive(Debug)]
 pub struct Machine<V, P, U> {
@@ -355,60 +240,4 @@ impl<V: Clone, P, U> Machine<V, P, U> {
             other => (other, vec![]),
         }
     }
-}
-
-fn removed<V, P, U>(
-    state: State<V, P, U>,
-    done: Op,
-    result: Outcome<()>,
-) -> (State<V, P, U>, Effects<V, P, U>) {
-    match state {
-        State::Removing { op, volume, waiters } if op == done => {
-            let failed = result.is_err();
-            let answer = Effect::AnswerUnpublish { waiters, result };
-            match volume {
-                // Nothing is lost by a failed removal: the volume is what it was.
-                Some((request, view)) if failed => {
-                    (State::Mounted { request, view, verified: false }, vec![answer])
-                }
-                _ => (State::Absent, vec![answer, Effect::End]),
-            }
-        }
-        other => (other, vec![]),
-    }
-}
-
-fn overtake<V, P, U>(waiters: Vec<P>) -> Effect<V, P, U> {
-    Effect::AnswerPublish { waiters, result: Err(VolumeError::Overtaken.into()) }
-}
-
-fn request_of<V, P, U>(state: &State<V, P, U>) -> Option<&Request> {
-    match state {
-        State::Absent => None,
-        State::Resolving { request, .. }
-        | State::Presenting { request, .. }
-        | State::Mounted { request, .. }
-        | State::Checking { request, .. } => Some(request),
-        State::Removing { volume, .. } => volume.as_ref().map(|(request, _)| request),
-    }
-}
-
-/// Why this publish can't be served in this state (CSI 1.12, NodePublishVolume errors).
-fn conflict<V, P, U>(state: &State<V, P, U>, asked: &Request) -> Option<VolumeError> {
-    let leaving = match state {
-        State::Removing { .. } => true,
-        State::Presenting { overtaken, .. } | State::Checking { overtaken, .. } => {
-            !overtaken.is_empty()
-        }
-        State::Absent | State::Resolving { .. } | State::Mounted { .. } => false,
-    };
-    if leaving {
-        return Some(VolumeError::Removing);
-    }
-    let known = request_of(state)?;
-    if known.target != asked.target {
-        let (known, asked) = (known.target.clone(), asked.target.clone());
-        return Some(VolumeError::OtherTarget { known, asked });
-    }
-    (!known.spec.is_same_request(&asked.spec)).then_some(VolumeError::OtherSpec)
 }
