@@ -3,6 +3,9 @@
 
 pub mod actors;
 pub mod crash;
+pub mod grpc;
+pub mod health;
+pub mod k8s;
 pub mod metrics;
 pub mod model;
 pub mod mount;

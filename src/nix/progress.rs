@@ -1,6 +1,7 @@
 //! How far a realisation is, shared between the one who runs it and whoever asks.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Lines of build log kept for error messages.
@@ -34,6 +35,24 @@ impl Progress {
             self.log_tail.pop_front();
         }
         self.log_tail.push_back(clean[..end].to_owned());
+    }
+}
+
+impl fmt::Display for Progress {
+    /// `3 of 12 derivations, fetched 5 of 140 MB, now hello-2.12`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if self.builds_expected > 0 {
+            parts.push(format!("{} of {} derivations", self.builds_done, self.builds_expected));
+        }
+        if self.bytes_expected > 0 {
+            let [done, all] = [self.bytes_done, self.bytes_expected].map(|b| b.div_ceil(1_000_000));
+            parts.push(format!("fetched {done} of {all} MB"));
+        }
+        if !self.current.is_empty() {
+            parts.push(format!("now {}", self.current));
+        }
+        if parts.is_empty() { f.write_str("starting") } else { f.write_str(&parts.join(", ")) }
     }
 }
 

@@ -10,9 +10,11 @@
 
 mod actor;
 mod build;
+mod handle;
 mod root;
 
 pub use actor::{Abandon, BuildSummary, Builds, BuildsConfig, ListBuilds, Realise};
+pub use handle::BuildsHandle;
 pub use root::RootGuard;
 
 use std::sync::Arc;

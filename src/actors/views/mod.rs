@@ -10,7 +10,9 @@
 
 mod actor;
 mod effects;
+mod handle;
 mod lease;
 
 pub use actor::{Acquire, Acquired, Adopt, ListViews, ViewSummary, Views, ViewsConfig};
+pub use handle::ViewsHandle;
 pub use lease::Lease;

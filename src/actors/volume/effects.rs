@@ -102,7 +102,9 @@ impl Effects {
         let foreign = matches!(error, MountError::Foreign { .. });
         let undone = if foreign { Ok(()) } else { mounts.detach(&request.target, &self.id) };
         let clean = undone.is_ok() && records.remove(&self.id).is_ok();
-        Err(PresentFailed { error: VolumeError::from(error).into(), clean })
+        let cause = VolumeError::from(error);
+        let error = if clean { cause } else { VolumeError::HalfDone { cause: cause.into() } };
+        Err(PresentFailed { error: error.into(), clean })
     }
 
     pub(super) async fn check(

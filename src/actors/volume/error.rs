@@ -30,6 +30,9 @@ pub enum VolumeError {
     View(Arc<ViewError>),
     #[error("mount failed: {0}")]
     Mount(#[from] MountError),
+    /// The mount failed and so did its undoing; the next call goes on from there.
+    #[error("{cause}; what was half done is still there: call again")]
+    HalfDone { cause: Box<VolumeError> },
     #[error("can't {verb} the volume's record {}: {source}", .path.display())]
     Record { verb: &'static str, path: PathBuf, source: io::Error },
     /// Kept, because an unreadable record never authorises a removal.
@@ -64,6 +67,7 @@ impl VolumeError {
             Self::Vanished { .. } => "vanished",
             Self::View(_) => "view",
             Self::Mount(_) => "mount",
+            Self::HalfDone { .. } => "half_done",
             Self::Record { .. } | Self::UnreadableRecord { .. } => "record",
             Self::NotPublished { .. } => "not_published",
             Self::Overloaded(_) => "overloaded",

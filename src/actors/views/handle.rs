@@ -1,0 +1,16 @@
+//! The views actor as other rooms see it.
+
+use actix::Addr;
+
+use super::{ListViews, ViewSummary, Views};
+use crate::actors::core::ask;
+
+/// Answers questions about views; an actor that is gone knows of none.
+#[derive(Clone)]
+pub struct ViewsHandle(pub(crate) Addr<Views>);
+
+impl ViewsHandle {
+    pub async fn list(&self) -> Vec<ViewSummary> {
+        ask(&self.0, ListViews).await.unwrap_or_default()
+    }
+}

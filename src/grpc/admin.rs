@@ -1,0 +1,156 @@
+//! The Admin service: what a person asks a node.
+
+use tonic::{Request, Response, Status};
+
+use super::proto::admin::admin_server::Admin;
+use super::proto::admin::{
+    Build, Node, ProgressRequest, ProgressResponse, StatusRequest, StatusResponse,
+    UnreadableRecord, View, Volume,
+};
+use crate::actors::builds::{BuildSummary, BuildsHandle};
+use crate::actors::views::{ViewSummary, ViewsHandle};
+use crate::actors::volume::{Directory, VolumeStatus};
+use crate::health::{Condition, Health};
+use crate::model::{Access, VolumeId};
+use crate::mount::Presentation;
+use crate::nix::Origin;
+
+/// What is true of a node for its whole life.
+#[derive(Debug, Clone)]
+pub struct NodeFacts {
+    pub node_id: String,
+    pub driver: String,
+    pub nix_version: String,
+    pub presentation: Presentation,
+    /// Why the fallback serves.
+    pub presentation_reason: String,
+}
+
+pub struct AdminService {
+    pub facts: NodeFacts,
+    pub health: Health,
+    pub directory: Directory,
+    pub builds: BuildsHandle,
+    pub views: ViewsHandle,
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let (volumes, builds, views) =
+            tokio::join!(self.directory.status(), self.builds.list(), self.views.list());
+        let unreadable = self
+            .directory
+            .unreadable()
+            .into_iter()
+            .map(|u| UnreadableRecord { path: u.path.display().to_string(), reason: u.reason });
+        Ok(Response::new(StatusResponse {
+            node: Some(self.node()),
+            volumes: volumes.into_iter().map(volume).collect(),
+            builds: builds.into_iter().map(build).collect(),
+            views: views.into_iter().map(view).collect(),
+            unreadable: unreadable.collect(),
+        }))
+    }
+
+    async fn progress(
+        &self,
+        request: Request<ProgressRequest>,
+    ) -> Result<Response<ProgressResponse>, Status> {
+        let id = VolumeId::parse(&request.into_inner().volume_id)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let build = self.builds.of_volume(&id).await.map(build);
+        Ok(Response::new(ProgressResponse { build }))
+    }
+}
+
+impl AdminService {
+    fn node(&self) -> Node {
+        let (condition, reason) = self.health.overall();
+        let health = match condition {
+            Condition::Starting => "starting",
+            Condition::Ready => "ready",
+            Condition::Sick(_) => "sick",
+        };
+        let facts = self.facts.clone();
+        Node {
+            node_id: facts.node_id,
+            driver: facts.driver,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            nix_version: facts.nix_version,
+            presentation: name_of(facts.presentation).to_owned(),
+            presentation_reason: facts.presentation_reason,
+            health: health.to_owned(),
+            health_reason: reason,
+        }
+    }
+}
+
+fn name_of(presentation: Presentation) -> &'static str {
+    match presentation {
+        Presentation::Redirect => "redirect",
+        Presentation::Hardlink => "hardlink",
+    }
+}
+
+fn volume(status: VolumeStatus) -> Volume {
+    let mut volume = Volume {
+        volume_id: status.id.to_string(),
+        state: status.state.to_owned(),
+        published_at: status.published_at,
+        ..Volume::default()
+    };
+    if let Some(request) = status.request {
+        let pod = request.spec.pod.unwrap_or_default();
+        volume.target_path = request.target.to_string();
+        request.spec.source.key().clone_into(&mut volume.source_kind);
+        volume.source = request.spec.source.text();
+        volume.read_only = request.spec.access == Access::ReadOnly;
+        volume.pod = pod.name;
+        volume.namespace = pod.namespace;
+    }
+    if let Some(lease) = status.lease {
+        let view = lease.view();
+        volume.root = view.root.to_string();
+        volume.paths = view.paths as u64;
+        volume.closure_bytes = view.nar_size;
+        name_of(view.presentation).clone_into(&mut volume.presentation);
+    }
+    let origin = status.origin.map(|origin| match origin {
+        Origin::Present => "present",
+        Origin::Substituted => "substituted",
+        Origin::Built => "built",
+    });
+    origin.unwrap_or_default().clone_into(&mut volume.origin);
+    volume
+}
+
+fn build(summary: BuildSummary) -> Build {
+    let progress = summary.progress;
+    Build {
+        source_kind: summary.source.key().to_owned(),
+        source: summary.source.text(),
+        volumes: summary.volumes.iter().map(ToString::to_string).collect(),
+        seconds: summary.seconds,
+        builds_done: progress.builds_done,
+        builds_expected: progress.builds_expected,
+        fetches_done: progress.fetches_done,
+        fetches_expected: progress.fetches_expected,
+        bytes_done: progress.bytes_done,
+        bytes_expected: progress.bytes_expected,
+        current: progress.current,
+        log_tail: progress.log_tail.into(),
+    }
+}
+
+fn view(summary: ViewSummary) -> View {
+    View {
+        view_id: summary.view.id.as_str().to_owned(),
+        root: summary.view.root.to_string(),
+        paths: summary.view.paths as u64,
+        closure_bytes: summary.view.nar_size,
+        users: summary.users as u64,
+        presentation: name_of(summary.view.presentation).to_owned(),
+        replaced: summary.replaced.iter().map(ToString::to_string).collect(),
+    }
+}

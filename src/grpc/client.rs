@@ -1,0 +1,68 @@
+//! A client of a node's sockets, as the kubelet is one; for the command line, health and tests.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use super::proto::admin::admin_client::AdminClient;
+use super::proto::csi::identity_client::IdentityClient;
+use super::proto::csi::node_client::NodeClient;
+pub use tonic::{Code, Status};
+
+/// Long enough for a busy machine, short enough to tell "not there" from "slow".
+const CONNECT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+#[error("can't reach nix-csi at {}: {reason}", .socket.display())]
+pub struct Unreachable {
+    socket: PathBuf,
+    reason: String,
+}
+
+/// A fresh connection to a socket.
+pub async fn connect(socket: &Path) -> Result<Channel, Unreachable> {
+    let path = socket.to_owned();
+    let dial = service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let unreachable = |reason: String| Unreachable { socket: socket.to_owned(), reason };
+    // tonic's own error hides the io error, which tells what to do.
+    drop(UnixStream::connect(socket).await.map_err(|e| unreachable(hint(&e)))?);
+    Endpoint::from_static("http://localhost")
+        .connect_timeout(CONNECT)
+        .connect_with_connector(dial)
+        .await
+        .map_err(|e| unreachable(e.to_string()))
+}
+
+fn hint(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "permission denied: the socket is for root alone; run this as root".to_owned()
+        }
+        std::io::ErrorKind::NotFound => {
+            "there is no such socket: start `nix-csi node`, or name its socket".to_owned()
+        }
+        std::io::ErrorKind::ConnectionRefused => {
+            "nobody listens: `nix-csi node` is not running".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+pub async fn node(socket: &Path) -> Result<NodeClient<Channel>, Unreachable> {
+    connect(socket).await.map(NodeClient::new)
+}
+
+pub async fn identity(socket: &Path) -> Result<IdentityClient<Channel>, Unreachable> {
+    connect(socket).await.map(IdentityClient::new)
+}
+
+pub async fn admin(socket: &Path) -> Result<AdminClient<Channel>, Unreachable> {
+    connect(socket).await.map(AdminClient::new)
+}

@@ -1,0 +1,164 @@
+//! CSI Node for ephemeral inline volumes: publish and unpublish, nothing staged.
+
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+use tracing::Instrument;
+
+use super::proto::csi::node_server::Node;
+use super::proto::csi::node_service_capability::{Rpc, Type, rpc};
+use super::proto::csi::volume_usage::Unit;
+use super::proto::csi::{
+    NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest,
+    NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse,
+    NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodePublishVolumeRequest,
+    NodePublishVolumeResponse, NodeServiceCapability, NodeStageVolumeRequest,
+    NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse,
+    NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, VolumeUsage,
+};
+use super::publish_request;
+use super::status::status_of;
+use crate::actors::builds::BuildsHandle;
+use crate::actors::core::Admission;
+use crate::actors::volume::{Directory, VolumeError, VolumeStats};
+use crate::model::{System, TargetPath, VolumeId};
+
+pub struct NodeService {
+    pub node_id: String,
+    pub directory: Directory,
+    pub builds: BuildsHandle,
+    /// How many publishes may wait at once.
+    pub publishes: Admission,
+    /// How long a publish is held before it is answered with ABORTED; the kubelet gives up at
+    /// 2 minutes and calls again.
+    pub hold: Duration,
+    pub system: System,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Node for NodeService {
+    /// "This operation MUST be idempotent" (CSI 1.12, NodePublishVolume).
+    async fn node_publish_volume(
+        &self,
+        request: Request<NodePublishVolumeRequest>,
+    ) -> Answer<NodePublishVolumeResponse> {
+        let (id, wanted) = publish_request::parse(request.into_inner(), &self.system)?;
+        let _permit = self.publishes.enter().map_err(|e| status_of(&VolumeError::from(e)))?;
+        let pod = wanted.spec.pod.clone().unwrap_or_default();
+        let span = tracing::info_span!(
+            "publish", volume = %id, pod = pod.name, namespace = pod.namespace
+        );
+        let publish = self.directory.publish(&id, wanted).instrument(span);
+        match tokio::time::timeout(self.hold, publish).await {
+            Ok(Ok(())) => Ok(Response::new(NodePublishVolumeResponse {})),
+            Ok(Err(error)) => Err(status_of(&error)),
+            Err(_) => Err(self.still_pending(&id).await),
+        }
+    }
+
+    /// "If the volume is not found … the plugin MUST reply 0 OK" (CSI 1.12, NodeUnpublishVolume).
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<NodeUnpublishVolumeRequest>,
+    ) -> Answer<NodeUnpublishVolumeResponse> {
+        let call = request.into_inner();
+        let id = volume_id(&call.volume_id)?;
+        let target = target("target_path", &call.target_path)?;
+        let span = tracing::info_span!("unpublish", volume = %id);
+        let unpublish = self.directory.unpublish(&id, target).instrument(span);
+        unpublish.await.map_err(|e| status_of(&e))?;
+        Ok(Response::new(NodeUnpublishVolumeResponse {}))
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<NodeGetVolumeStatsRequest>,
+    ) -> Answer<NodeGetVolumeStatsResponse> {
+        let call = request.into_inner();
+        let id = volume_id(&call.volume_id)?;
+        let path = target("volume_path", &call.volume_path)?;
+        let stats = self.directory.stats(&id, path).await.map_err(|e| status_of(&e))?;
+        Ok(Response::new(NodeGetVolumeStatsResponse {
+            usage: usage(stats),
+            volume_condition: None,
+        }))
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        _: Request<NodeGetCapabilitiesRequest>,
+    ) -> Answer<NodeGetCapabilitiesResponse> {
+        let stats = Rpc { r#type: rpc::Type::GetVolumeStats.into() };
+        let capabilities = vec![NodeServiceCapability { r#type: Some(Type::Rpc(stats)) }];
+        Ok(Response::new(NodeGetCapabilitiesResponse { capabilities }))
+    }
+
+    async fn node_get_info(&self, _: Request<NodeGetInfoRequest>) -> Answer<NodeGetInfoResponse> {
+        Ok(Response::new(NodeGetInfoResponse {
+            node_id: self.node_id.clone(),
+            ..NodeGetInfoResponse::default()
+        }))
+    }
+
+    async fn node_stage_volume(
+        &self,
+        _: Request<NodeStageVolumeRequest>,
+    ) -> Answer<NodeStageVolumeResponse> {
+        Err(Status::unimplemented("volumes are not staged"))
+    }
+
+    async fn node_unstage_volume(
+        &self,
+        _: Request<NodeUnstageVolumeRequest>,
+    ) -> Answer<NodeUnstageVolumeResponse> {
+        Err(Status::unimplemented("volumes are not staged"))
+    }
+
+    async fn node_expand_volume(
+        &self,
+        _: Request<NodeExpandVolumeRequest>,
+    ) -> Answer<NodeExpandVolumeResponse> {
+        Err(Status::unimplemented("volumes are not expanded"))
+    }
+}
+
+impl NodeService {
+    /// The work goes on; the caller's retry joins it.
+    async fn still_pending(&self, id: &VolumeId) -> Status {
+        let progress = match self.builds.of_volume(id).await {
+            Some(build) => format!("{} after {:.0} s", build.progress, build.seconds),
+            None => "making the view".to_owned(),
+        };
+        Status::aborted(format!("still being published: {progress}; the next call joins it"))
+    }
+}
+
+fn volume_id(value: &str) -> Result<VolumeId, Status> {
+    VolumeId::parse(value).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+fn target(field: &'static str, value: &str) -> Result<TargetPath, Status> {
+    TargetPath::parse(field, value).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+fn usage(stats: VolumeStats) -> Vec<VolumeUsage> {
+    let entry = |unit: Unit, total: u64, used: u64, available: u64| VolumeUsage {
+        unit: unit.into(),
+        total: clamp(total),
+        used: clamp(used),
+        available: clamp(available),
+    };
+    match stats {
+        VolumeStats::Closure { bytes, .. } => vec![entry(Unit::Bytes, bytes, bytes, 0)],
+        VolumeStats::Writable(u) => vec![
+            entry(Unit::Bytes, u.bytes_total, u.bytes_used, u.bytes_available),
+            entry(Unit::Inodes, u.inodes_total, u.inodes_used, u.inodes_available),
+        ],
+    }
+}
+
+fn clamp(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,80 @@
+//! From CSI's NodePublishVolumeRequest to a valid request, or an error that names the field.
+
+use tonic::Status;
+
+use super::proto::csi::NodePublishVolumeRequest;
+use super::proto::csi::volume_capability::access_mode::Mode;
+use super::proto::csi::volume_capability::{AccessType, MountVolume};
+use crate::actors::volume::Request;
+use crate::k8s::split_attributes;
+use crate::model::{Access, System, TargetPath, VolumeId, VolumeSpec, choose_source};
+
+/// Bytes of all attributes together; one expression may take most of it.
+const MAX_ATTRIBUTES: usize = 128 * 1024;
+
+pub(super) fn parse(
+    call: NodePublishVolumeRequest,
+    system: &System,
+) -> Result<(VolumeId, Request), Status> {
+    let bad = |e: &dyn ToString| Status::invalid_argument(e.to_string());
+    let id = VolumeId::parse(&call.volume_id).map_err(|e| bad(&e))?;
+    let target = TargetPath::parse("target_path", &call.target_path).map_err(|e| bad(&e))?;
+    let capability = call
+        .volume_capability
+        .ok_or_else(|| Status::invalid_argument("volume_capability is missing"))?;
+    match &capability.access_type {
+        Some(AccessType::Mount(mount)) => check_mount(mount)?,
+        Some(AccessType::Block(_)) => {
+            return Err(Status::invalid_argument(
+                "volume_capability.block: a store is a file system: use mount access",
+            ));
+        }
+        None => return Err(Status::invalid_argument("volume_capability.access_type is missing")),
+    }
+    let access_mode = capability.access_mode.map_or(0, |m| m.mode);
+    let access = access_of(access_mode, call.readonly)?;
+    if !call.secrets.is_empty() {
+        return Err(Status::invalid_argument(
+            "secrets (nodePublishSecretRef) are not supported: leave them out",
+        ));
+    }
+    let size: usize = call.volume_context.iter().map(|(k, v)| k.len() + v.len()).sum();
+    if size > MAX_ATTRIBUTES {
+        return Err(Status::invalid_argument(format!(
+            "volumeAttributes have {size} bytes, more than the {MAX_ATTRIBUTES} allowed"
+        )));
+    }
+    let (attributes, pod) = split_attributes(call.volume_context);
+    let source = choose_source(&attributes, system).map_err(|e| bad(&e))?;
+    let spec = VolumeSpec { access, access_mode, attributes, source, pod };
+    Ok((id, Request { spec, target }))
+}
+
+fn check_mount(mount: &MountVolume) -> Result<(), Status> {
+    if !mount.fs_type.is_empty() {
+        return Err(Status::invalid_argument(format!(
+            "volume_capability.mount.fs_type {:?}: leave it out, a store has no file system to choose",
+            mount.fs_type
+        )));
+    }
+    if !mount.mount_flags.is_empty() {
+        return Err(Status::invalid_argument(
+            "volume_capability.mount.mount_flags are not supported: leave them out",
+        ));
+    }
+    Ok(())
+}
+
+/// Contents live on one node, so only single-node writers are served.
+fn access_of(mode: i32, readonly: bool) -> Result<Access, Status> {
+    match Mode::try_from(mode) {
+        Ok(Mode::SingleNodeReaderOnly | Mode::MultiNodeReaderOnly) => Ok(Access::ReadOnly),
+        Ok(Mode::SingleNodeWriter) if readonly => Ok(Access::ReadOnly),
+        Ok(Mode::SingleNodeWriter) => Ok(Access::Writable),
+        other => Err(Status::invalid_argument(format!(
+            "volume_capability.access_mode {} is not supported: use SINGLE_NODE_WRITER, \
+             SINGLE_NODE_READER_ONLY or MULTI_NODE_READER_ONLY",
+            other.map_or_else(|_| mode.to_string(), |m| m.as_str_name().to_owned()),
+        ))),
+    }
+}
