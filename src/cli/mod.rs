@@ -1,0 +1,50 @@
+//! What a person does at a terminal: a client of the node's sockets, one file per command.
+
+mod mount;
+mod status;
+mod target;
+mod unmount;
+
+use std::fmt::Display;
+
+pub use mount::mount;
+pub use status::status;
+pub use unmount::unmount;
+
+/// What a person reads when a command fails.
+#[derive(Debug)]
+pub struct Failure(pub String);
+
+impl<E: Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A failed call's message; the code is for programs.
+fn message(status: &crate::grpc::client::Status) -> Failure {
+    Failure(status.message().to_owned())
+}
+
+/// `1.2 MB`; decimal, as disks and networks count.
+fn size(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 1000.0 {
+            let digits = usize::from(unit != "B" && value < 10.0);
+            return format!("{value:.digits$} {unit}");
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes_are_decimal_and_short() {
+        let all = [0, 999, 1200, 45_000_000, 2_000_000_000, 3_400_000_000_000].map(super::size);
+        assert_eq!(all, ["0 B", "999 B", "1.2 kB", "45 MB", "2.0 GB", "3.4 TB"]);
+    }
+}

@@ -1,0 +1,169 @@
+//! `nix-csi status`.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use super::mount::describe;
+use super::{Failure, message, size};
+use crate::config::{Output, StatusArgs};
+use crate::grpc::client;
+use crate::grpc::proto::admin::{Build, StatusRequest, StatusResponse, View, Volume};
+
+pub async fn status(args: StatusArgs) -> Result<(), Failure> {
+    let mut admin = client::admin(args.sockets.admin_endpoint.path()).await?;
+    let status = admin.status(StatusRequest {}).await.map_err(|e| message(&e))?.into_inner();
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&as_json(&status))?),
+        Output::Table => print!("{}", as_tables(&status)),
+    }
+    Ok(())
+}
+
+fn as_tables(status: &StatusResponse) -> String {
+    let node = status.node.clone().unwrap_or_default();
+    let mut text = format!(
+        "node {} is {}{}; nix-csi {}, {}, {} views\n",
+        node.node_id,
+        node.health,
+        in_brackets(&node.health_reason),
+        node.version,
+        node.nix_version,
+        node.presentation,
+    );
+    if !node.presentation_reason.is_empty() {
+        text += &format!("redirect views are not used: {}\n", node.presentation_reason);
+    }
+    if status.volumes.is_empty() {
+        text += "no volumes\n";
+    } else {
+        let mut table = table(&["TARGET", "SOURCE", "STATE", "ACCESS", "CLOSURE", "AGE", "VIEW"]);
+        for volume in &status.volumes {
+            table.add_row(row(volume));
+        }
+        text += &format!("{table}\n");
+    }
+    for build in &status.builds {
+        text += &format!(
+            "realising {} {} for {:.0} s: {}\n",
+            build.source_kind,
+            short(&build.source),
+            build.seconds,
+            describe(build)
+        );
+    }
+    for view in status.views.iter().filter(|v| !v.replaced.is_empty()) {
+        text += &format!(
+            "WARNING: paths were replaced below view {}: {}\n",
+            view.view_id,
+            view.replaced.join(", ")
+        );
+    }
+    for record in &status.unreadable {
+        text += &format!("WARNING: unreadable record {}: {}\n", record.path, record.reason);
+    }
+    text
+}
+
+fn in_brackets(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().copied());
+    table
+}
+
+fn row(volume: &Volume) -> [String; 7] {
+    let age = jiff::Timestamp::now().as_second() - volume.published_at;
+    let age = std::time::Duration::from_secs(age.try_into().unwrap_or(0));
+    [
+        volume.target_path.clone(),
+        format!("{} {}", volume.source_kind, short(&volume.source)),
+        volume.state.clone(),
+        if volume.read_only { "ro" } else { "rw" }.to_owned(),
+        format!("{} paths, {}", volume.paths, size(volume.closure_bytes)),
+        humantime::format_duration(age).to_string(),
+        volume.presentation.clone(),
+    ]
+}
+
+fn short(source: &str) -> String {
+    const MOST: usize = 60;
+    let line = source.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= MOST {
+        return line;
+    }
+    line.chars().take(MOST).chain(['…']).collect()
+}
+
+fn as_json(status: &StatusResponse) -> Value {
+    let node = status.node.clone().unwrap_or_default();
+    json!({
+        "node": {
+            "nodeId": node.node_id,
+            "driver": node.driver,
+            "version": node.version,
+            "nixVersion": node.nix_version,
+            "presentation": node.presentation,
+            "presentationReason": node.presentation_reason,
+            "health": node.health,
+            "healthReason": node.health_reason,
+        },
+        "volumes": status.volumes.iter().map(volume_json).collect::<Vec<_>>(),
+        "builds": status.builds.iter().map(build_json).collect::<Vec<_>>(),
+        "views": status.views.iter().map(view_json).collect::<Vec<_>>(),
+        "unreadable": status.unreadable.iter()
+            .map(|u| json!({ "path": u.path, "reason": u.reason }))
+            .collect::<Vec<_>>(),
+    })
+}
+
+fn volume_json(v: &Volume) -> Value {
+    json!({
+        "volumeId": v.volume_id,
+        "state": v.state,
+        "targetPath": v.target_path,
+        "sourceKind": v.source_kind,
+        "source": v.source,
+        "readOnly": v.read_only,
+        "root": v.root,
+        "paths": v.paths,
+        "closureBytes": v.closure_bytes,
+        "publishedAt": v.published_at,
+        "origin": v.origin,
+        "presentation": v.presentation,
+        "pod": v.pod,
+        "namespace": v.namespace,
+    })
+}
+
+fn build_json(b: &Build) -> Value {
+    json!({
+        "sourceKind": b.source_kind,
+        "source": b.source,
+        "volumes": b.volumes,
+        "seconds": b.seconds,
+        "buildsDone": b.builds_done,
+        "buildsExpected": b.builds_expected,
+        "fetchesDone": b.fetches_done,
+        "fetchesExpected": b.fetches_expected,
+        "bytesDone": b.bytes_done,
+        "bytesExpected": b.bytes_expected,
+        "current": b.current,
+        "logTail": b.log_tail,
+    })
+}
+
+fn view_json(v: &View) -> Value {
+    json!({
+        "viewId": v.view_id,
+        "root": v.root,
+        "paths": v.paths,
+        "closureBytes": v.closure_bytes,
+        "users": v.users,
+        "presentation": v.presentation,
+        "replaced": v.replaced,
+    })
+}

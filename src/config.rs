@@ -1,0 +1,205 @@
+//! The command line and the environment, read here and nowhere else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::grpc::Endpoint;
+
+/// Mounts Nix closures into pods and directories.
+#[derive(Debug, Parser)]
+#[command(name = "nix-csi", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve CSI on this machine: build, present and mount closures.
+    Node(Box<NodeConfig>),
+    /// Mount a closure at a directory.
+    Mount(MountArgs),
+    /// Unmount a directory that `mount` or a kubelet has mounted.
+    Unmount(UnmountArgs),
+    /// Show volumes, realisations under way and views.
+    Status(StatusArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct NodeConfig {
+    /// CSI socket, mode 0600: its clients are root.
+    #[arg(long, env = "CSI_ENDPOINT", default_value = "unix:///run/nix-csi/csi.sock")]
+    pub endpoint: Endpoint,
+    /// Socket for status and progress, mode 0600.
+    #[arg(long, env = "NIX_CSI_ADMIN_ENDPOINT", default_value = "unix:///run/nix-csi/admin.sock")]
+    pub admin_endpoint: Endpoint,
+    /// Address of /metrics, /healthz, /readyz and /log-filter; the filter can be changed from
+    /// loopback only.
+    #[arg(long, env = "NIX_CSI_HTTP", default_value = "127.0.0.1:9809")]
+    pub http: SocketAddr,
+    /// The driver's name in CSI calls.
+    #[arg(long, env = "NIX_CSI_DRIVER_NAME", default_value = "nix.csi.store")]
+    pub driver_name: String,
+    /// This node's id, 256 bytes at most; the host's name if not given.
+    #[arg(long, env = "NIX_CSI_NODE_ID")]
+    pub node_id: Option<String>,
+    /// Views, writable layers and caches. Views need the store's file system.
+    #[arg(long, env = "NIX_CSI_STATE_DIR", default_value = "/nix/var/nix-csi")]
+    pub state_dir: PathBuf,
+    /// Volume records and the daemon's socket; may be a tmpfs, must survive a restart of the driver.
+    #[arg(long, env = "NIX_CSI_RUN_DIR", default_value = "/run/nix-csi")]
+    pub run_dir: PathBuf,
+    /// Directory below which targets are allowed; repeat it for several.
+    #[arg(long, env = "NIX_CSI_TARGET_ROOTS", value_delimiter = ':', default_value = "/")]
+    pub target_root: Vec<PathBuf>,
+    /// How views show the store's files: `auto` takes redirect where the kernel serves it.
+    #[arg(long, env = "NIX_CSI_PRESENTATION", value_enum, default_value = "auto")]
+    pub presentation: PresentationArg,
+    /// The nix program.
+    #[arg(long, env = "NIX_CSI_NIX", default_value = "nix")]
+    pub nix: PathBuf,
+    /// Socket of a nix-daemon that already runs on this store; without it the node runs its own.
+    #[arg(long, env = "NIX_CSI_NIX_DAEMON_SOCKET")]
+    pub nix_daemon_socket: Option<PathBuf>,
+    /// A Nix setting for all commands and for the node's own daemon; repeat it for several.
+    #[arg(long, env = "NIX_CSI_NIX_OPTIONS", value_delimiter = '\n', value_parser = key_value, value_name = "KEY=VALUE")]
+    pub nix_option: Vec<(String, String)>,
+    /// Longest time of one evaluation, fetch and build together.
+    #[arg(long, env = "NIX_CSI_REALISE_TIMEOUT", value_parser = humantime::parse_duration, default_value = "2h")]
+    pub realise_timeout: Duration,
+    /// Realisations at once; the rest queues.
+    #[arg(long, env = "NIX_CSI_BUILD_SLOTS", default_value = "4", value_parser = clap::value_parser!(u16).range(1..))]
+    pub build_slots: u16,
+    /// How long a publish is held before it is answered ABORTED; the kubelet's limit is 2 minutes.
+    #[arg(long, env = "NIX_CSI_HOLD", value_parser = humantime::parse_duration, default_value = "100s")]
+    pub hold: Duration,
+    /// Publishes that may wait at once; one more is answered RESOURCE_EXHAUSTED.
+    #[arg(long, env = "NIX_CSI_MAX_PUBLISHES", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_publishes: u32,
+    /// How long a view without volumes is kept for the next one.
+    #[arg(long, env = "NIX_CSI_KEEP_IDLE", value_parser = humantime::parse_duration, default_value = "10m")]
+    pub keep_idle: Duration,
+    /// How often views are compared with the store below them.
+    #[arg(long, env = "NIX_CSI_VERIFY_INTERVAL", value_parser = humantime::parse_duration, default_value = "5m")]
+    pub verify_interval: Duration,
+    /// How long calls under way may take at shutdown.
+    #[arg(long, env = "NIX_CSI_GRACE", value_parser = humantime::parse_duration, default_value = "10s")]
+    pub grace: Duration,
+    /// Log filter, such as `info` or `nix_csi=debug`; /log-filter changes it while running.
+    #[arg(long, env = "NIX_CSI_LOG", default_value = "info")]
+    pub log: String,
+    #[arg(long, env = "NIX_CSI_LOG_FORMAT", value_enum, default_value = "human")]
+    pub log_format: LogFormat,
+    /// Debug builds only: die at the named point.
+    #[arg(long, hide = true)]
+    pub crash_at: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PresentationArg {
+    Auto,
+    Redirect,
+    Hardlink,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+/// Where a client finds the node.
+#[derive(Debug, Clone, Args)]
+pub struct Sockets {
+    /// The node's CSI socket.
+    #[arg(long, env = "CSI_ENDPOINT", default_value = "unix:///run/nix-csi/csi.sock")]
+    pub endpoint: Endpoint,
+    /// The node's admin socket.
+    #[arg(long, env = "NIX_CSI_ADMIN_ENDPOINT", default_value = "unix:///run/nix-csi/admin.sock")]
+    pub admin_endpoint: Endpoint,
+}
+
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Where to mount it; made if it is not there.
+    pub directory: PathBuf,
+    /// Writable: writes stay in this mount and go with it.
+    #[arg(long)]
+    pub rw: bool,
+    /// The nix program, which copies a local flake into the store.
+    #[arg(long, env = "NIX_CSI_NIX", default_value = "nix")]
+    pub nix: PathBuf,
+    #[command(flatten)]
+    pub sockets: Sockets,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct SourceArgs {
+    /// A flake reference, such as `.#hello`; a local flake is copied into the store.
+    #[arg(long)]
+    pub flake_ref: Option<String>,
+    /// A store path.
+    #[arg(long)]
+    pub store_path: Option<String>,
+    /// The text of a Nix expression.
+    #[arg(long)]
+    pub expr: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct UnmountArgs {
+    pub directory: PathBuf,
+    #[command(flatten)]
+    pub sockets: Sockets,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// `table` for people, `json` for programs.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    #[command(flatten)]
+    pub sockets: Sockets,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    let key_ok = !key.is_empty()
+        && key.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
+    if key_ok {
+        Ok((key.to_owned(), value.to_owned()))
+    } else {
+        Err(format!("{key:?} is not the name of a Nix setting"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_nix_option_is_a_setting_and_a_value() {
+        assert_eq!(key_value("sandbox=false").unwrap(), ("sandbox".into(), "false".into()));
+        assert_eq!(key_value("a=b=c").unwrap().1, "b=c");
+        assert!(key_value("sandbox").is_err());
+        assert!(key_value("A B=x").is_err());
+    }
+}

@@ -1,0 +1,47 @@
+//! Logs: one subscriber for the process, with a filter that can be changed while it runs.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+
+use crate::config::LogFormat;
+
+type Reload = reload::Handle<EnvFilter, Registry>;
+
+/// The log filter of this process.
+#[derive(Clone)]
+pub struct LogFilter(Arc<Reload>);
+
+/// Installs the subscriber; call it once. Logs go to standard error.
+pub fn init(filter: &str, format: LogFormat) -> Result<LogFilter, String> {
+    let (filter, handle) = reload::Layer::new(parse(filter)?);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .map_err(|e| format!("can't start logging: {e}"))?;
+    Ok(LogFilter(Arc::new(handle)))
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter)
+        .map_err(|e| format!("log filter {filter:?}: {e}: write for example info,nix_csi=debug"))
+}
+
+impl LogFilter {
+    pub fn set(&self, filter: &str) -> Result<(), String> {
+        self.0.reload(parse(filter)?).map_err(|e| e.to_string())
+    }
+
+    pub fn current(&self) -> String {
+        self.0.with_current(ToString::to_string).unwrap_or_default()
+    }
+}
