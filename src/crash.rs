@@ -1,0 +1,25 @@
+//! Named points at which a debug build can be told to die, so that tests can show that a
+//! `kill -9` anywhere is repaired. A release build has no such points.
+
+#[cfg(debug_assertions)]
+static ARMED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+
+/// From now on the process kills itself with SIGKILL when it reaches the point `name`. The first
+/// call wins.
+#[cfg(debug_assertions)]
+pub fn arm(name: &str) {
+    let _ = ARMED.set(name.to_owned());
+}
+
+/// Dies here if armed with `name`.
+#[cfg(debug_assertions)]
+pub(crate) fn crash_point(name: &str) {
+    if ARMED.get().is_some_and(|armed| armed == name) {
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
+
+#[cfg(not(debug_assertions))]
+#[inline]
+pub(crate) fn crash_point(_name: &str) {}
