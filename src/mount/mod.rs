@@ -12,6 +12,7 @@ use crate::nix::NixError;
 
 mod copy;
 mod failure;
+pub mod fake;
 mod hardlink;
 mod identity;
 mod layer;
@@ -60,7 +61,9 @@ pub enum Presentation {
 }
 
 /// A view's name, also its directory's: `<hash part of the root>.<n>`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct ViewId(String);
 
 impl ViewId {

@@ -110,20 +110,19 @@ impl Target<'_> {
         match open_no_links(&self.parent, name, ResolveFlags::BENEATH) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::LOOP | Errno::XDEV) => Err(MountError::Symlink {
+            Err(Errno::LOOP | Errno::XDEV) => Err(self.symlink()),
+            Err(Errno::NOTDIR) if self.is_link() => Err(self.symlink()),
+            Err(Errno::NOTDIR) => Err(MountError::NotADirectory {
                 target: self.path.clone(),
-                at: self.path.as_path().to_owned(),
-            }),
-            Err(Errno::NOTDIR) => Err(match self.is_link() {
-                true => MountError::Symlink {
-                    target: self.path.clone(),
-                    at: self.path.as_path().to_owned(),
-                },
-                false => MountError::NotADirectory {
-                    target: self.path.clone(),
-                },
             }),
             Err(e) => Err(failed("open", self.path.as_path())(e)),
+        }
+    }
+
+    fn symlink(&self) -> MountError {
+        MountError::Symlink {
+            target: self.path.clone(),
+            at: self.path.as_path().to_owned(),
         }
     }
 

@@ -73,7 +73,7 @@ pub struct RealMounts {
 impl RealMounts {
     /// Checks the directories and tries, in a scratch directory, what this kernel and these file
     /// systems can do. Needs CAP_SYS_ADMIN.
-    pub fn open(config: Config) -> Result<Self, MountError> {
+    pub fn open(config: &Config) -> Result<Self, MountError> {
         let store_dir = existing(&config.store_dir)?;
         let (views_dir, volumes_dir) = (made(&config.views_dir)?, made(&config.volumes_dir)?);
         let dirs = [&store_dir, &views_dir, &volumes_dir];

@@ -19,6 +19,9 @@ const MAX_FSCONFIG: usize = 255;
 /// Each message is a read of its own; more than a few are noise.
 const MAX_MESSAGES: usize = 8;
 
+/// `MS_PRIVATE` of linux/mount.h.
+const PRIVATE: u64 = 1 << 18;
+
 /// What an overlay is made of. `layers` is ordered from top to bottom.
 pub(super) struct Overlay<'a> {
     /// Shown as the device in mount tables.
@@ -154,14 +157,14 @@ pub(super) fn clone_read_only(path: &Path) -> Result<OwnedFd, MountError> {
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV;
-    set_attributes(tree.as_fd(), attributes, libc::MS_PRIVATE)
+    set_attributes(tree.as_fd(), attributes, PRIVATE)
         .map_err(failed("make read-only the clone of", path))?;
     Ok(tree)
 }
 
 /// Takes a mount out of its peer group, so that nothing mounted below it spreads.
 pub(super) fn make_private(mount: BorrowedFd<'_>, path: &Path) -> Result<(), MountError> {
-    set_attributes(mount, MountAttrFlags::empty(), libc::MS_PRIVATE)
+    set_attributes(mount, MountAttrFlags::empty(), PRIVATE)
         .map_err(failed("make private the mount", path))
 }
 
@@ -178,12 +181,12 @@ struct MountAttr {
 fn set_attributes(
     mount: BorrowedFd<'_>,
     set: MountAttrFlags,
-    propagation: libc::c_ulong,
+    propagation: u64,
 ) -> Result<(), Errno> {
     let attr = MountAttr {
         attr_set: set.bits().into(),
         attr_clr: 0,
-        propagation: u64::from(propagation as u32),
+        propagation,
         userns_fd: 0,
     };
     // SAFETY: the path is a NUL-terminated string, `attr` lives across the call and its size is
@@ -235,6 +238,8 @@ pub(super) fn open_dir(path: &Path) -> Result<OwnedFd, MountError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) is_mount_root: bool,
+    /// As in mountinfo.
+    pub(super) mount_id: u64,
     pub(super) dev: u64,
     pub(super) ino: u64,
 }
@@ -242,7 +247,7 @@ pub(super) struct Place {
 /// Costs one system call however many mounts there are.
 pub(super) fn place(fd: impl AsFd) -> Result<Place, Errno> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
-    let found = rustix::fs::statx(fd, c"", flags, StatxFlags::INO)?;
+    let found = rustix::fs::statx(fd, c"", flags, StatxFlags::INO | StatxFlags::MNT_ID)?;
     if !found
         .stx_attributes_mask
         .contains(StatxAttributes::MOUNT_ROOT)
@@ -251,6 +256,7 @@ pub(super) fn place(fd: impl AsFd) -> Result<Place, Errno> {
     }
     Ok(Place {
         is_mount_root: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        mount_id: found.stx_mnt_id,
         dev: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
         ino: found.stx_ino,
     })

@@ -34,7 +34,8 @@ impl RealMounts {
         access: Access,
     ) -> Result<(), MountError> {
         let _target = self.lock_target(target);
-        let _removal = self.view_lock(view).read();
+        let removal = self.view_lock(view).read();
+        let _removal = removal.unwrap_or_else(PoisonError::into_inner);
         let at = self.roots.open(target)?;
         let made = at.make_dir()?;
         crash_point("attach-dir-made");
@@ -58,10 +59,8 @@ impl RealMounts {
             .ok_or_else(|| failed("open", path)(std::io::Error::from(Errno::NOENT)))?;
         let here = place(&dir, path)?;
         if here.is_mount_root {
-            return match self.is_ours(&dir, here, view, at.path, volume, access)? {
-                true => Ok(()),
-                false => Err(foreign(at.path)),
-            };
+            let ours = self.is_ours(&dir, here, view, at.path, volume, access)?;
+            return if ours { Ok(()) } else { Err(foreign(at.path)) };
         }
         if access == Access::ReadOnly {
             let tree = sys::clone_read_only(&self.mnt(view).join(SHOWN))?;
@@ -139,12 +138,12 @@ impl RealMounts {
         if !here.is_mount_root {
             return Ok(Attached::Nothing);
         }
-        Ok(
-            match self.is_ours(&dir, here, view, target, volume, access)? {
-                true => Attached::Ours,
-                false => Attached::Foreign,
-            },
-        )
+        let ours = self.is_ours(&dir, here, view, target, volume, access)?;
+        Ok(if ours {
+            Attached::Ours
+        } else {
+            Attached::Foreign
+        })
     }
 
     fn is_ours(
@@ -256,21 +255,7 @@ impl RealMounts {
                 return Ok(true);
             }
         }
-        self.is_named_ours(target, volume)
-    }
-
-    /// The last resort, for a mount whose files somebody removed: a pod that can't be torn down for
-    /// ever helps nobody, and the mount table still says who made it.
-    fn is_named_ours(&self, target: &TargetPath, volume: &VolumeId) -> Result<bool, MountError> {
-        let writable = format!("{SOURCE}{volume}");
-        // Of several mounts at one place the last line is the topmost.
-        let top = mountinfo::read()?
-            .into_iter()
-            .rfind(|mount| mount.point == target.as_path());
-        Ok(top.is_some_and(|mount| {
-            mount.source == writable.as_bytes()
-                || (mount.source.starts_with(b"nix-csi:") && mount.root.ends_with(SHOWN))
-        }))
+        is_named_ours(here, volume)
     }
 
     fn remove_files(&self, volume: &VolumeId) -> Result<(), MountError> {
@@ -302,6 +287,19 @@ fn is_overlay_of(record: &VolumeRecord, dir: &OwnedFd, here: Place, target: &Tar
     (record.dev, record.ino) == (here.dev, here.ino)
         && record.target == *target
         && is_overlay(dir).unwrap_or(false)
+}
+
+/// The last resort, for a mount whose files somebody removed: a pod that can't be torn down for ever
+/// helps nobody, and the mount table still says who made it.
+fn is_named_ours(here: Place, volume: &VolumeId) -> Result<bool, MountError> {
+    let writable = format!("{SOURCE}{volume}");
+    let found = mountinfo::read()?
+        .into_iter()
+        .find(|m| m.id == here.mount_id);
+    Ok(found.is_some_and(|mount| {
+        mount.source == writable.as_bytes()
+            || (mount.source.starts_with(b"nix-csi:") && mount.root.ends_with(SHOWN))
+    }))
 }
 
 fn foreign(target: &TargetPath) -> MountError {
