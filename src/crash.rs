@@ -1,20 +1,25 @@
-//! Crash points for tests: a debug build can be told to kill itself, as `kill -9` would, at one
-//! named point. A release build has none of it.
+//! Named points at which a debug build can be told to die, so that tests can show that a
+//! `kill -9` anywhere is repaired. A release build has no such points.
 
-use std::sync::OnceLock;
+#[cfg(debug_assertions)]
+static ARMED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
-static ARMED: OnceLock<String> = OnceLock::new();
-
-/// Makes this process kill itself when it reaches the point called `name`.
+/// From now on the process kills itself with SIGKILL when it reaches the point `name`. The first
+/// call wins.
+#[cfg(debug_assertions)]
 pub fn arm(name: &str) {
-    drop(ARMED.set(name.to_owned()));
+    let _ = ARMED.set(name.to_owned());
 }
 
-/// Kills the process here if this point is armed.
-#[inline]
-pub fn point(name: &str) {
-    if cfg!(debug_assertions) && ARMED.get().is_some_and(|armed| armed == name) {
-        let me = rustix::process::getpid();
-        drop(rustix::process::kill_process(me, rustix::process::Signal::KILL));
+/// Dies here if armed with `name`.
+#[cfg(debug_assertions)]
+pub(crate) fn crash_point(name: &str) {
+    if ARMED.get().is_some_and(|armed| armed == name) {
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }
+
+#[cfg(not(debug_assertions))]
+#[inline]
+pub(crate) fn crash_point(_name: &str) {}

@@ -2,11 +2,16 @@
 //! `ARCHITECTURE.md` is the map.
 
 pub mod actors;
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod crash;
 pub mod grpc;
 pub mod health;
+pub mod http;
 pub mod k8s;
 pub mod metrics;
 pub mod model;
 pub mod mount;
 pub mod nix;
+pub mod telemetry;

@@ -10,6 +10,46 @@ use std::path::{Path, PathBuf};
 use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
 use crate::nix::NixError;
 
+mod copy;
+mod failure;
+pub mod fake;
+mod hardlink;
+mod identity;
+mod layer;
+mod metadata;
+mod mountinfo;
+mod paths;
+mod probe;
+mod real;
+mod redirect;
+mod sys;
+mod views;
+mod volumes;
+
+pub use real::{Config, PresentationChoice, RealMounts};
+
+/// Where a debug build can be told to die; see [`crate::crash`].
+pub const CRASH_POINTS: &[&str] = &[
+    "view-dir-made",
+    "view-skeleton-made",
+    "view-layer-made",
+    "view-database-written",
+    "view-shown",
+    "view-mounted",
+    "record-temporary-written",
+    "view-complete",
+    "attach-dir-made",
+    "attach-files-made",
+    "attach-record-written",
+    "attach-mounted",
+    "detach-unmounted",
+    "detach-dir-removed",
+    "detach-files-removed",
+    "remove-view-unmounted",
+    "remove-view-metadata-removed",
+    "remove-view-mnt-removed",
+];
+
 /// How a view shows the store's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -21,7 +61,9 @@ pub enum Presentation {
 }
 
 /// A view's name, also its directory's: `<hash part of the root>.<n>`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct ViewId(String);
 
 impl ViewId {

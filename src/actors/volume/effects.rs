@@ -11,6 +11,7 @@ use super::{ViewError, VolumeError};
 use crate::actors::builds::{Abandon, Builds, Realise};
 use crate::actors::core::{ask, tell};
 use crate::actors::views::{Acquire, Lease, Views};
+use crate::crash::crash_point;
 use crate::model::{Source, StorePath, TargetPath, VolumeId};
 use crate::mount::{Attached, MountError, Mounts};
 use crate::nix::Origin;
@@ -92,10 +93,10 @@ impl Effects {
         if let Err(error) = records.write(&record) {
             return Err(PresentFailed { error: error.into(), clean: true });
         }
-        crate::crash::point("volume-record-written");
+        crash_point("volume-record-written");
         let Err(error) = mounts.attach(&view.id, &request.target, &self.id, request.spec.access)
         else {
-            crate::crash::point("volume-attached");
+            crash_point("volume-attached");
             return Ok(());
         };
         // Whatever of ours is at the target goes; a mount of somebody else's is not touched.
@@ -139,7 +140,7 @@ impl Effects {
         let work = move || {
             let _held = (turn, view);
             self.hands.mounts.detach(&target, &self.id)?;
-            crate::crash::point("volume-detached");
+            crash_point("volume-detached");
             self.hands.records.remove(&self.id)
         };
         Ok(blocking(work).await.and_then(|done| done)?)

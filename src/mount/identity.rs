@@ -1,0 +1,90 @@
+//! Tells whose mount is at a target, in a few system calls however many mounts there are, and
+//! without memory: a restarted driver may have mounted a view a second time while volumes still
+//! show the first mount, so device numbers alone don't tell.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Stat};
+use rustix::io::Errno;
+
+use super::MountError;
+use super::failure::failed;
+use super::layer::{LAYER, MARKER, SHOWN};
+use super::sys::{self, Place};
+
+/// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
+const OVERLAYFS: u64 = 0x794c_7630;
+
+/// What only one view's layer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ViewIdentity {
+    /// Device and inode of the layer's `v`: a bind of a hard-link tree shows them unchanged.
+    shown: (u64, u64),
+    /// Inode and change time of its marker: an overlay shows them unchanged, under a device number
+    /// of its own. Nobody can set a change time.
+    marker: (u64, i64, u64),
+}
+
+impl ViewIdentity {
+    /// Of the view in `dir`; `None` if it has no layer.
+    pub(super) fn of(dir: &Path) -> Result<Option<Self>, MountError> {
+        let shown = dir.join(LAYER).join(SHOWN);
+        let read = || {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            let root = rustix::fs::statat(rustix::fs::CWD, &shown, flags)?;
+            let marker = rustix::fs::statat(rustix::fs::CWD, shown.join(MARKER), flags)?;
+            Ok(Self {
+                shown: (root.st_dev, root.st_ino),
+                marker: identify(&marker),
+            })
+        };
+        match read() {
+            Ok(identity) => Ok(Some(identity)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(failed("look at", &shown)(e)),
+        }
+    }
+
+    /// Whether the mount root `at` is a bind of this view.
+    pub(super) fn is_shown_at(&self, at: BorrowedFd<'_>, place: Place) -> Result<bool, Errno> {
+        if (place.dev, place.ino) == self.shown {
+            return Ok(true);
+        }
+        // The type first: a look-up in a foreign network file system could hang.
+        if !is_overlay(at)? {
+            return Ok(false);
+        }
+        match rustix::fs::statat(
+            at,
+            MARKER,
+            AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+        ) {
+            Ok(marker) => Ok(identify(&marker) == self.marker && is_read_only(at)?),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+fn identify(marker: &Stat) -> (u64, i64, u64) {
+    (marker.st_ino, marker.st_ctime, marker.st_ctime_nsec)
+}
+
+pub(super) fn is_overlay(at: impl AsFd) -> Result<bool, Errno> {
+    #[expect(
+        clippy::cast_sign_loss,
+        reason = "a magic number, whose type differs by architecture"
+    )]
+    rustix::fs::fstatfs(at).map(|s| s.f_type as u64 == OVERLAYFS)
+}
+
+/// A writable volume over the view shows the view's marker too.
+fn is_read_only(at: BorrowedFd<'_>) -> Result<bool, Errno> {
+    rustix::fs::fstatvfs(at).map(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// [`sys::place`] with the path in its error.
+pub(super) fn place(fd: impl AsFd, path: &Path) -> Result<Place, MountError> {
+    sys::place(fd).map_err(failed("look at", path))
+}

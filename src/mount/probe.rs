@@ -1,0 +1,176 @@
+//! Tries at the start, with the code and the directories that the driver will use, whether a
+//! presentation works: whether an overlay may lie over this store, be told to follow redirects,
+//! and carry a writable overlay on top depends on the kernel and on every file system involved.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
+use super::failure::failed;
+use super::layer::{self, LAYER, MNT, SHOWN, StoreDir};
+use super::real::RealMounts;
+use super::sys::{self, Overlay};
+use super::views::gone;
+use super::{MountError, Presentation, ViewId, hardlink, redirect};
+use crate::model::{Closure, PathInfo, StorePath};
+
+const SCRATCH: &str = ".probe";
+/// Of the pretend path in a store that has no directory to try with.
+const PRETEND: &str = "00000000000000000000000000000000-probe";
+/// A store has many files before the first directory only if it is odd.
+const MAX_LOOKED_AT: usize = 1000;
+
+/// What works.
+pub(super) struct Outcome {
+    pub(super) presentation: Presentation,
+    /// Why writable volumes don't.
+    pub(super) writable_refusal: Option<String>,
+    /// Works, but not as it should.
+    pub(super) warning: Option<String>,
+}
+
+/// Makes and mounts a view of one path in a scratch directory, and undoes it.
+pub(super) fn run(mounts: &RealMounts, presentation: Presentation) -> Result<Outcome, MountError> {
+    let scratch = Scratch {
+        view: mounts.views_dir.join(SCRATCH),
+        volume: mounts.volumes_dir.join(SCRATCH),
+    };
+    scratch.clear()?; // of a process that died here
+    let tried = attempt(mounts, presentation, &scratch);
+    let cleared = scratch.clear();
+    let outcome = tried?;
+    cleared?;
+    Ok(outcome)
+}
+
+fn attempt(
+    mounts: &RealMounts,
+    presentation: Presentation,
+    scratch: &Scratch,
+) -> Result<Outcome, MountError> {
+    layer::make_dir(&scratch.view)?;
+    let mnt = scratch.view.join(MNT);
+    layer::make_dir(&mnt)?;
+    let (store, example) = example(mounts, scratch)?;
+    let closure = Closure {
+        root: example.clone(),
+        paths: vec![PathInfo {
+            path: example.clone(),
+            nar_size: 0,
+        }],
+    };
+    // A hard-link tree of a real path could be large; its layer is tried empty.
+    let empty = Closure {
+        paths: Vec::new(),
+        ..closure.clone()
+    };
+    let linked = presentation == Presentation::Hardlink;
+    let layer_dir = scratch.view.join(LAYER);
+    let content = if linked { &empty } else { &closure };
+    let filled = layer::make(&layer_dir, presentation, &store, content, &|_| Ok(()))?;
+    let id = ViewId::new(&example, 0);
+    let tree = match presentation {
+        Presentation::Redirect => {
+            // Metacopy is tried too: single files of another file system will need it.
+            let metacopy = filled.metacopy || !same_mount(mounts, &layer_dir);
+            if store.path() != mounts.store_dir {
+                redirect::mount(&id, &layer_dir, &mounts.store_dir, metacopy)?;
+            }
+            redirect::mount(&id, &layer_dir, store.path(), metacopy)?
+        }
+        Presentation::Hardlink => hardlink::mount(&layer_dir)?,
+    };
+    sys::show(&tree, sys::open_dir(&mnt)?.as_fd(), &mnt)?;
+    sys::make_private(tree.as_fd(), &mnt)?;
+    drop(tree); // it would keep the mount busy
+    let shown = mnt.join(SHOWN);
+    if !linked && !redirect::shows_same(&store, &shown.join("store"), &example)? {
+        return Err(MountError::Io {
+            verb: "see the store through the overlay",
+            path: shown,
+            source: Errno::OPNOTSUPP.into(),
+            detail: Some("the kernel does not follow trusted.overlay.redirect here".to_owned()),
+        });
+    }
+    let warning = (linked && !same_mount(mounts, &layer_dir)).then(|| {
+        "views and store are on different file systems or mounts: files are copied, not linked"
+            .to_owned()
+    });
+    Ok(Outcome {
+        presentation,
+        writable_refusal: writable(scratch, &shown).err().map(|e| e.to_string()),
+        warning,
+    })
+}
+
+/// A directory of the store with something in it; an empty store gets a pretend one beside it.
+fn example(mounts: &RealMounts, scratch: &Scratch) -> Result<(StoreDir, StorePath), MountError> {
+    let store = StoreDir::open(&mounts.store_dir)?;
+    let entries = fs::read_dir(store.path()).map_err(failed("list", store.path()))?;
+    for entry in entries.take(MAX_LOOKED_AT).filter_map(Result::ok) {
+        let path = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| StorePath::from_base_name(name).ok());
+        let filled = || fs::read_dir(entry.path()).is_ok_and(|mut inner| inner.next().is_some());
+        if let Some(path) = path
+            && entry.file_type().is_ok_and(|t| t.is_dir())
+            && filled()
+        {
+            return Ok((store, path));
+        }
+    }
+    let pretend = scratch.view.join("store");
+    let made = pretend.join(PRETEND).join("file");
+    fs::create_dir_all(&made).map_err(failed("make the directory", &made))?;
+    let path = StorePath::from_base_name(PRETEND).map_err(|e| MountError::Metadata {
+        path: pretend.clone(),
+        reason: e.to_string(),
+    })?;
+    Ok((StoreDir::open(&pretend)?, path))
+}
+
+/// Whether the store's files can be linked into a view: links don't cross file systems, nor
+/// mounts of one file system.
+fn same_mount(mounts: &RealMounts, layer_dir: &Path) -> bool {
+    let name = layer_dir.join("link");
+    // Linking a directory is refused for that only after it is refused with EXDEV.
+    let cwd = rustix::fs::CWD;
+    let linked = rustix::fs::linkat(cwd, &mounts.store_dir, cwd, &name, AtFlags::empty());
+    linked != Err(Errno::XDEV)
+}
+
+fn writable(scratch: &Scratch, shown: &Path) -> Result<(), MountError> {
+    let (upper, work) = (scratch.volume.join("upper"), scratch.volume.join("work"));
+    for dir in [&scratch.volume, &upper, &work] {
+        layer::make_dir(dir)?;
+    }
+    sys::overlay(&Overlay {
+        source: "nix-csi-probe",
+        layers: &[shown],
+        upper: Some((&upper, &work)),
+        options: &[("volatile", None)],
+    })
+    .map(drop)
+}
+
+struct Scratch {
+    view: PathBuf,
+    volume: PathBuf,
+}
+
+impl Scratch {
+    fn clear(&self) -> Result<(), MountError> {
+        let mnt = self.view.join(MNT);
+        while sys::is_mount_root(&mnt)? {
+            sys::unmount(&mnt).map_err(failed("unmount", &mnt))?;
+        }
+        for dir in [&mnt, &self.volume, &self.view] {
+            gone(fs::remove_dir_all(dir)).map_err(failed("remove", dir))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,309 @@
+//! Volumes at their targets. A read-only one is a bind of the view's `mnt/v`; a writable one is an
+//! overlay of its own over it, with its files in `<volumes>/<id>/` (`upper/`, `work/`, and
+//! `volume.json`, written before the mount is shown).
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::PoisonError;
+
+use rustix::io::Errno;
+
+use super::failure::failed;
+use super::identity::{ViewIdentity, is_overlay, place};
+use super::layer::{self, SHOWN};
+use super::metadata::{self, VolumeRecord};
+use super::paths::Target;
+use super::real::RealMounts;
+use super::sys::{self, Overlay, Place};
+use super::views::{MAX_STACKED, gone};
+use super::{Attached, MountError, Mounts as _, Usage, ViewId, mountinfo};
+use crate::crash::crash_point;
+use crate::model::{Access, TargetPath, VolumeId};
+
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+/// In mount tables, the device of writable volumes is this and the volume's id.
+const SOURCE: &str = "nix-csi-volume:";
+
+impl RealMounts {
+    pub(super) fn attach_volume(
+        &self,
+        view: &ViewId,
+        target: &TargetPath,
+        volume: &VolumeId,
+        access: Access,
+    ) -> Result<(), MountError> {
+        let _target = self.lock_target(target);
+        let removal = self.view_lock(view).read();
+        let _removal = removal.unwrap_or_else(PoisonError::into_inner);
+        let at = self.roots.open(target)?;
+        let made = at.make_dir()?;
+        crash_point("attach-dir-made");
+        self.attach_at(&at, view, volume, access).inspect_err(|_| {
+            if made && let Err(e) = at.remove_dir() {
+                tracing::warn!(%target, error = %e, "directory of a failed mount stays");
+            }
+        })
+    }
+
+    fn attach_at(
+        &self,
+        at: &Target<'_>,
+        view: &ViewId,
+        volume: &VolumeId,
+        access: Access,
+    ) -> Result<(), MountError> {
+        let path = at.path.as_path();
+        let dir = at
+            .directory()?
+            .ok_or_else(|| failed("open", path)(std::io::Error::from(Errno::NOENT)))?;
+        let here = place(&dir, path)?;
+        if here.is_mount_root {
+            let ours = self.is_ours(&dir, here, view, at.path, volume, access)?;
+            return if ours { Ok(()) } else { Err(foreign(at.path)) };
+        }
+        if access == Access::ReadOnly {
+            let tree = sys::clone_read_only(&self.mnt(view).join(SHOWN))?;
+            sys::show(&tree, dir.as_fd(), path)?;
+            crash_point("attach-mounted");
+            return Ok(());
+        }
+        self.refuse_second_target(at.path, volume)?;
+        self.attach_writable(at.path, &dir, view, volume)
+            .inspect_err(|_| {
+                if let Err(e) = self.remove_files(volume) {
+                    tracing::warn!(%volume, error = %e, "files of a failed mount stay");
+                }
+            })
+    }
+
+    fn attach_writable(
+        &self,
+        target: &TargetPath,
+        dir: &OwnedFd,
+        view: &ViewId,
+        volume: &VolumeId,
+    ) -> Result<(), MountError> {
+        // A volatile upper can't be mounted a second time.
+        self.remove_files(volume)?;
+        let files = self.volume_dir(volume);
+        let (upper, work) = (files.join(UPPER), files.join(WORK));
+        for dir in [&files, &upper, &work] {
+            layer::make_dir(dir)?;
+        }
+        crash_point("attach-files-made");
+        let tree = sys::overlay(&Overlay {
+            source: &format!("{SOURCE}{volume}"),
+            layers: &[&self.mnt(view).join(SHOWN)],
+            upper: Some((&upper, &work)),
+            options: &[
+                // Nobody needs the upper after a crash of the node; unmounting it must not sync.
+                ("volatile", None),
+                ("index", Some("off")),
+                ("metacopy", Some("off")),
+                ("xino", Some("off")),
+            ],
+        })?;
+        let root = place(&tree, target.as_path())?;
+        let record = VolumeRecord {
+            version: metadata::version(),
+            boot_id: self.boot_id.clone(),
+            view: view.clone(),
+            target: target.clone(),
+            dev: root.dev,
+            ino: root.ino,
+        };
+        metadata::write(&files, &record)?;
+        crash_point("attach-record-written");
+        sys::show(&tree, dir.as_fd(), target.as_path())?;
+        crash_point("attach-mounted");
+        Ok(())
+    }
+
+    pub(super) fn look_at(
+        &self,
+        view: &ViewId,
+        target: &TargetPath,
+        volume: &VolumeId,
+        access: Access,
+    ) -> Result<Attached, MountError> {
+        let at = match self.roots.open(target) {
+            Err(MountError::NoParent { .. }) => return Ok(Attached::Nothing),
+            other => other?,
+        };
+        let Some(dir) = at.directory()? else {
+            return Ok(Attached::Nothing);
+        };
+        let here = place(&dir, target.as_path())?;
+        if !here.is_mount_root {
+            return Ok(Attached::Nothing);
+        }
+        let ours = self.is_ours(&dir, here, view, target, volume, access)?;
+        Ok(if ours {
+            Attached::Ours
+        } else {
+            Attached::Foreign
+        })
+    }
+
+    fn is_ours(
+        &self,
+        dir: &OwnedFd,
+        here: Place,
+        view: &ViewId,
+        target: &TargetPath,
+        volume: &VolumeId,
+        access: Access,
+    ) -> Result<bool, MountError> {
+        match access {
+            Access::ReadOnly => self.shows_view(dir, here, view, target),
+            Access::Writable => Ok(self
+                .record_of(volume)?
+                .is_some_and(|r| r.view == *view && is_overlay_of(&r, dir, here, target))),
+        }
+    }
+
+    fn shows_view(
+        &self,
+        dir: &OwnedFd,
+        here: Place,
+        view: &ViewId,
+        target: &TargetPath,
+    ) -> Result<bool, MountError> {
+        ViewIdentity::of(&self.view_dir(view))?.map_or(Ok(false), |identity| {
+            identity
+                .is_shown_at(dir.as_fd(), here)
+                .map_err(failed("look at", target.as_path()))
+        })
+    }
+
+    fn record_of(&self, volume: &VolumeId) -> Result<Option<VolumeRecord>, MountError> {
+        metadata::read(&self.volume_dir(volume), &self.boot_id)
+    }
+
+    /// The volume's files are those of a live mount elsewhere: they must stay.
+    fn refuse_second_target(
+        &self,
+        target: &TargetPath,
+        volume: &VolumeId,
+    ) -> Result<(), MountError> {
+        let Some(record) = self.record_of(volume)?.filter(|r| r.target != *target) else {
+            return Ok(());
+        };
+        match self.look_at(&record.view, &record.target, volume, Access::Writable)? {
+            Attached::Ours => Err(MountError::Busy {
+                target: record.target,
+            }),
+            Attached::Nothing | Attached::Foreign => Ok(()),
+        }
+    }
+
+    pub(super) fn detach_volume(
+        &self,
+        target: &TargetPath,
+        volume: &VolumeId,
+    ) -> Result<(), MountError> {
+        let _target = self.lock_target(target);
+        match self.roots.open(target) {
+            // Without its parent the target is gone, and a mount would have kept it.
+            Err(MountError::NoParent { .. }) => {}
+            opened => self.clear(&opened?, volume)?,
+        }
+        self.refuse_second_target(target, volume)?;
+        self.remove_files(volume)?;
+        crash_point("detach-files-removed");
+        Ok(())
+    }
+
+    /// Unmounts what is ours at the target, and removes its directory.
+    fn clear(&self, at: &Target<'_>, volume: &VolumeId) -> Result<(), MountError> {
+        for _ in 0..=MAX_STACKED {
+            let Some(dir) = at.directory()? else {
+                return Ok(());
+            };
+            let here = place(&dir, at.path.as_path())?;
+            if !here.is_mount_root {
+                drop(dir);
+                at.remove_dir()?;
+                crash_point("detach-dir-removed");
+                return Ok(());
+            }
+            if !self.is_any_of_ours(&dir, here, at.path, volume)? {
+                break;
+            }
+            drop(dir); // it would keep the mount busy
+            at.unmount()?;
+            crash_point("detach-unmounted");
+        }
+        Err(foreign(at.path))
+    }
+
+    /// `detach` is not told the view, so every one is compared: some microseconds each.
+    fn is_any_of_ours(
+        &self,
+        dir: &OwnedFd,
+        here: Place,
+        target: &TargetPath,
+        volume: &VolumeId,
+    ) -> Result<bool, MountError> {
+        let record = self.record_of(volume)?;
+        if record.is_some_and(|r| is_overlay_of(&r, dir, here, target)) {
+            return Ok(true);
+        }
+        for view in self.list_views()? {
+            if self.shows_view(dir, here, &view, target)? {
+                return Ok(true);
+            }
+        }
+        is_named_ours(here, volume)
+    }
+
+    fn remove_files(&self, volume: &VolumeId) -> Result<(), MountError> {
+        let dir = self.volume_dir(volume);
+        // The record goes last: without it the rest would be a stranger's.
+        for part in [UPPER, WORK] {
+            let part = dir.join(part);
+            gone(fs::remove_dir_all(&part)).map_err(failed("remove", &part))?;
+        }
+        gone(fs::remove_dir_all(&dir)).map_err(failed("remove", &dir))
+    }
+
+    pub(super) fn usage(&self, volume: &VolumeId) -> Result<Usage, MountError> {
+        let upper = self.volume_dir(volume).join(UPPER);
+        let s =
+            rustix::fs::statvfs(&upper).map_err(failed("look at the file system of", &upper))?;
+        Ok(Usage {
+            bytes_total: s.f_blocks * s.f_frsize,
+            bytes_used: s.f_blocks.saturating_sub(s.f_bfree) * s.f_frsize,
+            bytes_available: s.f_bavail * s.f_frsize,
+            inodes_total: s.f_files,
+            inodes_used: s.f_files.saturating_sub(s.f_ffree),
+            inodes_available: s.f_favail,
+        })
+    }
+}
+
+fn is_overlay_of(record: &VolumeRecord, dir: &OwnedFd, here: Place, target: &TargetPath) -> bool {
+    (record.dev, record.ino) == (here.dev, here.ino)
+        && record.target == *target
+        && is_overlay(dir).unwrap_or(false)
+}
+
+/// The last resort, for a mount whose files somebody removed: a pod that can't be torn down for ever
+/// helps nobody, and the mount table still says who made it.
+fn is_named_ours(here: Place, volume: &VolumeId) -> Result<bool, MountError> {
+    let writable = format!("{SOURCE}{volume}");
+    let found = mountinfo::read()?
+        .into_iter()
+        .find(|m| m.id == here.mount_id);
+    Ok(found.is_some_and(|mount| {
+        mount.source == writable.as_bytes()
+            || (mount.source.starts_with(b"nix-csi:") && mount.root.ends_with(SHOWN))
+    }))
+}
+
+fn foreign(target: &TargetPath) -> MountError {
+    MountError::Foreign {
+        target: target.clone(),
+    }
+}
