@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::grpc::Endpoint;
+use crate::mount::PresentationChoice;
 
 /// Mounts Nix closures into pods and directories.
 #[derive(Debug, Parser)]
@@ -103,6 +104,16 @@ pub enum PresentationArg {
     Auto,
     Redirect,
     Hardlink,
+}
+
+impl From<PresentationArg> for PresentationChoice {
+    fn from(arg: PresentationArg) -> Self {
+        match arg {
+            PresentationArg::Auto => Self::Auto,
+            PresentationArg::Redirect => Self::Redirect,
+            PresentationArg::Hardlink => Self::Hardlink,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -22,9 +22,9 @@ impl Health {
         Self(Arc::new(Mutex::new(starting)))
     }
 
-    pub fn set(&self, part: &'static str, condition: Condition) {
+    pub fn set(&self, part: &'static str, condition: &Condition) {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if parts.insert(part, condition.clone()) != Some(condition.clone()) {
+        if parts.insert(part, condition.clone()).as_ref() != Some(condition) {
             tracing::info!(part, ?condition, "condition changed");
         }
     }
@@ -64,11 +64,11 @@ mod tests {
     fn sick_beats_starting_beats_ready() {
         let health = Health::waiting_for(&["a", "b"]);
         assert_eq!(health.overall(), (Condition::Starting, "waiting for a, b".into()));
-        health.set("a", Condition::Ready);
+        health.set("a", &Condition::Ready);
         assert_eq!(health.overall(), (Condition::Starting, "waiting for b".into()));
-        health.set("b", Condition::Ready);
+        health.set("b", &Condition::Ready);
         assert_eq!(health.overall().0, Condition::Ready);
-        health.set("a", Condition::Sick("gone".into()));
+        health.set("a", &Condition::Sick("gone".into()));
         assert_eq!(health.overall().1, "a: gone");
     }
 }

@@ -1,1 +1,45 @@
-fn main() {}
+//! `nix-csi`: see `--help`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use nix_csi::cli::{self, Failure};
+use nix_csi::config::{Cli, Command};
+
+/// sysexits.h, EX_USAGE.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            drop(error.print());
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match command {
+        Command::Node(config) => {
+            nix_csi::app::run(*config).map_err(|error| Failure(error.to_string()))
+        }
+        command => client(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(message)) => {
+            eprintln!("nix-csi: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn client(command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Mount(args) => cli::mount(args).await,
+            Command::Unmount(args) => cli::unmount(args).await,
+            Command::Status(args) => cli::status(args).await,
+            Command::Node(_) => unreachable!("runs in main"),
+        }
+    })
+}

@@ -45,7 +45,7 @@ pub static UNREADABLE_RECORDS: LazyLock<IntCounter> = LazyLock::new(|| {
     register(IntCounter::new("nixcsi_unreadable_records_total", help))
 });
 
-pub static CHILD_RESTARTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+pub static CHILD_EXITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let opts = Opts::new("nixcsi_child_exits_total", "Exits of a supervised child process.");
     register(IntCounterVec::new(opts, &["child"]))
 });

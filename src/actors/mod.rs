@@ -4,7 +4,9 @@
 //! The other way go only events, so no ring of asks can wait for itself.
 
 pub mod builds;
+mod child;
 pub mod core;
 mod metrics;
+pub mod node;
 pub mod views;
 pub mod volume;

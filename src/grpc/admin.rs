@@ -48,7 +48,7 @@ impl Admin for AdminService {
             node: Some(self.node()),
             volumes: volumes.into_iter().map(volume).collect(),
             builds: builds.into_iter().map(build).collect(),
-            views: views.into_iter().map(view).collect(),
+            views: views.iter().map(view).collect(),
             unreadable: unreadable.collect(),
         }))
     }
@@ -143,7 +143,7 @@ fn build(summary: BuildSummary) -> Build {
     }
 }
 
-fn view(summary: ViewSummary) -> View {
+fn view(summary: &ViewSummary) -> View {
     View {
         view_id: summary.view.id.as_str().to_owned(),
         root: summary.view.root.to_string(),

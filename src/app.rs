@@ -1,0 +1,276 @@
+//! A node's life: start in order, serve, stop in order.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::Shared;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::actors::core::Admission;
+use crate::actors::node::{DAEMON, NodeActors, NodeActorsConfig, VOLUMES};
+use crate::config::NodeConfig;
+use crate::grpc::{self, AdminService, IdentityService, NodeFacts, NodeService};
+use crate::health::{Condition, Health};
+use crate::http::{self, HttpState};
+use crate::model::System;
+use crate::mount::{Mounts, RealMounts};
+use crate::nix::{self, Capabilities, DaemonSpec, RealNix};
+use crate::telemetry::{self, LogFilter};
+
+const STORE_STATE: &str = "/nix/var/nix";
+/// CSI 1.12, NodeGetInfo: "SHALL NOT exceed 256 bytes".
+const MAX_NODE_ID: usize = 256;
+
+/// Why a node did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NodeError(String);
+
+fn fail(what: &str) -> impl Fn(&dyn std::fmt::Display) -> NodeError {
+    move |error| NodeError(format!("{what}: {error}"))
+}
+
+/// Runs a node until a signal or a core part's end. Actors live on this thread; gRPC, HTTP and
+/// effects on the runtime's workers.
+pub fn run(config: NodeConfig) -> Result<(), NodeError> {
+    let log_filter =
+        telemetry::init(&config.log, config.log_format).map_err(|e| NodeError(e))?;
+    if let Some(point) = &config.crash_at {
+        arm(point)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| fail("can't start the runtime")(&e))?;
+    let mut runtime = Some(runtime);
+    #[expect(clippy::expect_used, reason = "actix calls this once")]
+    let system = actix::System::with_tokio_rt(move || runtime.take().expect("one runtime"));
+    system.block_on(node(config, log_filter))
+}
+
+#[cfg(debug_assertions)]
+#[expect(clippy::unnecessary_wraps, reason = "a release build refuses")]
+fn arm(point: &str) -> Result<(), NodeError> {
+    crate::crash::arm(point);
+    Ok(())
+}
+
+#[cfg(not(debug_assertions))]
+fn arm(_: &str) -> Result<(), NodeError> {
+    Err(NodeError("--crash-at is for debug builds".to_owned()))
+}
+
+async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError> {
+    let node_id = node_id(&config)?;
+    let _lock = lock(&config.run_dir)?;
+    let health = Health::waiting_for(&[DAEMON, VOLUMES]);
+    let (nix, capabilities) = open_nix(&config).await?;
+    let mounts = open_mounts(&config).await?;
+    let facts = NodeFacts {
+        node_id: node_id.clone(),
+        driver: config.driver_name.clone(),
+        nix_version: capabilities.to_string(),
+        presentation: mounts.presentation(),
+        presentation_reason: mounts.fallback_reason().unwrap_or_default().to_owned(),
+    };
+    tracing::info!(?facts, "starting");
+    let (given_up, mut gave_up) = mpsc::unbounded_channel();
+    let actors = start_actors(&config, nix, Arc::new(mounts), &health, &given_up)?;
+
+    let stop = CancellationToken::new();
+    let served = serve(&config, facts, &health, &actors, log_filter, &stop).await?;
+    tokio::pin!(served);
+    let recovered = actors.directory.clone();
+    let ready = health.clone();
+    tokio::spawn(async move {
+        if recovered.recovered().await.is_ok() {
+            ready.set(VOLUMES, &Condition::Ready);
+        }
+    });
+    let ended = tokio::select! {
+        signal = first_signal() => { tracing::info!(signal, "stopping; mounts stay"); Ok(()) }
+        Some(reason) = gave_up.recv() => Err(NodeError(reason)),
+        early = &mut served => early.and(Err(NodeError("the servers ended".to_owned()))),
+    };
+    stop.cancel();
+    let stopping = async {
+        if ended.is_ok() && tokio::time::timeout(config.grace, &mut served).await.is_err() {
+            tracing::warn!(grace = ?config.grace, "calls under way were cut off");
+        }
+        actors.stop().await;
+    };
+    tokio::select! {
+        () = stopping => {}
+        signal = first_signal() => tracing::warn!(signal, "second signal: exit at once"),
+    }
+    ended
+}
+
+fn node_id(config: &NodeConfig) -> Result<String, NodeError> {
+    let id = config.node_id.clone().unwrap_or_else(|| {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    });
+    if id.is_empty() || id.len() > MAX_NODE_ID {
+        return Err(NodeError(format!(
+            "--node-id has {} bytes: give it 1 to {MAX_NODE_ID}",
+            id.len()
+        )));
+    }
+    Ok(id)
+}
+
+/// One driver per run directory: two would unmount each other's volumes.
+fn lock(run_dir: &Path) -> Result<fs::File, NodeError> {
+    let open = || {
+        fs::create_dir_all(run_dir)?;
+        fs::File::create(run_dir.join("lock"))
+    };
+    let file =
+        open().map_err(|e| fail(&format!("can't open the lock in {}", run_dir.display()))(&e))?;
+    file.try_lock().map_err(|_| {
+        NodeError(format!("another nix-csi node runs with --run-dir {}", run_dir.display()))
+    })?;
+    Ok(file)
+}
+
+async fn open_nix(config: &NodeConfig) -> Result<(RealNix, Capabilities), NodeError> {
+    let home = config.state_dir.join("home");
+    fs::create_dir_all(&home)
+        .map_err(|e| fail(&format!("can't make {}", home.display()))(&e))?;
+    let nix = RealNix::open(nix_config(config));
+    let capabilities = nix.probe().await.map_err(|e| {
+        NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))
+    })?;
+    if config.nix_daemon_socket.is_some() {
+        nix.roots_visible(&roots_dir()).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
+    }
+    Ok((nix, capabilities))
+}
+
+fn nix_config(config: &NodeConfig) -> nix::Config {
+    let own_socket = config.run_dir.join("nix-daemon/socket");
+    nix::Config {
+        program: config.nix.clone(),
+        daemon_socket: Some(config.nix_daemon_socket.clone().unwrap_or(own_socket)),
+        nix_options: config.nix_option.clone(),
+        limits: nix::Limits { timeout: Some(config.realise_timeout) },
+        timeout_setting: "--realise-timeout",
+        ..nix::Config::new(config.state_dir.join("home"))
+    }
+}
+
+fn roots_dir() -> PathBuf {
+    Path::new(STORE_STATE).join("gcroots/nix-csi")
+}
+
+async fn open_mounts(config: &NodeConfig) -> Result<RealMounts, NodeError> {
+    let mounts = crate::mount::Config {
+        store_dir: crate::model::STORE_DIR.into(),
+        views_dir: config.state_dir.join("views"),
+        volumes_dir: config.state_dir.join("volumes"),
+        target_roots: config.target_root.clone(),
+        presentation: config.presentation.into(),
+    };
+    let opened = tokio::task::spawn_blocking(move || RealMounts::open(&mounts)).await;
+    let mounts = opened.map_err(|e| fail("can't prepare mounts")(&e))?;
+    mounts.map_err(|e| fail("can't prepare mounts")(&e))
+}
+
+fn start_actors(
+    config: &NodeConfig,
+    nix: RealNix,
+    mounts: Arc<dyn Mounts>,
+    health: &Health,
+    given_up: &mpsc::UnboundedSender<String>,
+) -> Result<NodeActors, NodeError> {
+    let daemon = if config.nix_daemon_socket.is_some() {
+        health.set(DAEMON, &Condition::Ready); // lent, and seen to answer a moment ago
+        None
+    } else {
+        let pid_file = config.run_dir.join("nix-daemon.pid");
+        Some(DaemonSpec::new(nix_config(config), pid_file))
+    };
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_err(|e| fail("can't read the boot id")(&e))?;
+    let actors = NodeActorsConfig {
+        daemon,
+        records: config.run_dir.join("volumes"),
+        roots: roots_dir(),
+        boot_id: boot_id.trim().into(),
+        build_slots: config.build_slots.into(),
+        keep_idle: config.keep_idle,
+        verify_interval: config.verify_interval,
+    };
+    NodeActors::start(actors, Arc::new(nix), mounts, health, given_up)
+        .map_err(|e| fail("can't start")(&e))
+}
+
+type Serving = Shared<futures::future::BoxFuture<'static, Result<(), String>>>;
+
+/// Binds everything, then serves in the background; the future ends when all servers have.
+async fn serve(
+    config: &NodeConfig,
+    facts: NodeFacts,
+    health: &Health,
+    actors: &NodeActors,
+    log_filter: LogFilter,
+    stop: &CancellationToken,
+) -> Result<impl Future<Output = Result<(), NodeError>> + use<>, NodeError> {
+    let stopped: Shared<futures::future::BoxFuture<'static, ()>> = {
+        let stop = stop.clone();
+        async move { stop.cancelled().await }.boxed().shared()
+    };
+    let csi = config.endpoint.bind().map_err(|e| fail("CSI")(&e))?;
+    let admin = config.admin_endpoint.bind().map_err(|e| fail("admin")(&e))?;
+    let listener = TcpListener::bind(config.http)
+        .await
+        .map_err(|e| fail(&format!("can't listen on --http {}", config.http))(&e))?;
+    let identity = IdentityService { driver: facts.driver.clone(), health: health.clone() };
+    let node = NodeService {
+        node_id: facts.node_id.clone(),
+        directory: actors.directory.clone(),
+        builds: actors.builds.clone(),
+        publishes: Admission::new("publishes", config.max_publishes as usize),
+        hold: config.hold,
+        system: System::current(),
+    };
+    let admin_service = AdminService {
+        facts,
+        health: health.clone(),
+        directory: actors.directory.clone(),
+        builds: actors.builds.clone(),
+        views: actors.views.clone(),
+    };
+    let http_state = HttpState {
+        csi_socket: config.endpoint.path().to_owned(),
+        directory: actors.directory.clone(),
+        log_filter,
+    };
+    let grpc = grpc::serve((csi, identity, node), (admin, admin_service), stopped.clone());
+    let http = http::serve(listener, http_state, stopped);
+    let all = async move { tokio::try_join!(grpc, http).map(|_| ()) };
+    let all: Serving = tokio::spawn(all)
+        .map(|ended| ended.unwrap_or_else(|panic| Err(panic.to_string())))
+        .boxed()
+        .shared();
+    Ok(async move { all.await.map_err(NodeError) })
+}
+
+async fn first_signal() -> &'static str {
+    let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut term), Ok(mut int)) = (term, int) else {
+        tracing::error!("can't listen to signals");
+        tokio::time::sleep(Duration::MAX).await;
+        return "none";
+    };
+    tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    }
+}
