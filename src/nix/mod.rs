@@ -11,11 +11,20 @@ use futures::future::BoxFuture;
 
 use crate::model::{Closure, Source, StorePath};
 
+mod classify;
+mod command;
 mod error;
+mod internal_log;
+mod output;
 mod progress;
+#[cfg(test)]
+mod recorded;
+mod version;
 
+pub use command::{CommandSpec, Config};
 pub use error::{NixError, RealiseError, Step};
 pub use progress::{Progress, ProgressSink};
+pub use version::{Capabilities, Flavour};
 
 /// How a realised path came to be in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
