@@ -105,7 +105,9 @@ pub(super) fn classify(source: &Source, code: Option<i32>, log: &LogReader) -> R
         } else {
             step_of(source)
         };
-        let cause = cause(message);
+        // Not the first line but the one that says so.
+        let line = message.text.lines().find(|l| contains_any(l, &NO_SPACE));
+        let cause = cut(line.unwrap_or_default());
         return RealiseError::NoSpace { step, cause };
     }
     if let Some(message) = said(&DAEMON_GONE) {
@@ -163,10 +165,13 @@ fn build_failure(message: &Message, log: &LogReader) -> Option<RealiseError> {
     if contains_any(text, &["dependencies of derivation", "dependency failed"]) {
         return None;
     }
-    let (_, after) = text.split_once("/nix/store/")?;
-    let end = after.find(".drv")?;
-    let derivation = base_name(&after[..end + 4]).to_owned();
-    if text.contains("is required to build") || text.contains("platform mismatch") {
+    let derivation = derivation(text, log)?;
+    let unmet = [
+        "is required to build",
+        "platform mismatch",
+        "missing system features",
+    ];
+    if contains_any(text, &unmet) {
         return Some(RealiseError::Refused {
             step: Step::Build,
             cause: format!("{derivation}: {}", requirement(text)),
@@ -188,6 +193,18 @@ fn build_failure(message: &Message, log: &LogReader) -> Option<RealiseError> {
     })
 }
 
+/// The name of the derivation that a message is about; the timeout of 2.34 names none.
+fn derivation(text: &str, log: &LogReader) -> Option<String> {
+    let named = text
+        .split_once("/nix/store/")
+        .and_then(|(_, after)| after.split_once(".drv"));
+    match named {
+        Some((base, _)) => Some(base_name(base).to_owned()),
+        None if text.starts_with("timed out after") => log.last_build().map(str::to_owned),
+        None => None,
+    }
+}
+
 /// The interesting part of a build's failure, without the derivation's path, which is named apart.
 fn build_cause(text: &str) -> String {
     if text.starts_with("hash mismatch") {
@@ -206,6 +223,7 @@ fn build_cause(text: &str) -> String {
     let reason = text.lines().find_map(|l| l.trim().strip_prefix("Reason: "));
     let line = reason.unwrap_or_else(|| text.lines().next().unwrap_or_default());
     let line = match line.split_once(".drv' ") {
+        Some((_, rest)) if rest.starts_with("failed with") => &format!("builder {rest}"),
         Some((_, rest)) => rest,
         None => line,
     };
@@ -249,11 +267,12 @@ fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
         Some(404) => Some("check the name; a private source answers so without credentials"),
         _ => None,
     };
-    let download = contains_any(&first.text, &["unable to download", "unable to fetch"]);
+    let download = contains_any(&first.text, &["unable to download", "Failed to fetch"]);
     let for_now = match status {
+        None if first.text.contains("bad/illegal format") => false,
         Some(429 | 500..) => true,
         Some(_) => false,
-        None => download || contains_any(&cause, &NETWORK),
+        None => first.text.contains("unable to download") || contains_any(&cause, &NETWORK),
     };
     let step = Step::Fetch;
     if for_now {
@@ -501,7 +520,7 @@ mod tests {
             };
             assert_eq!(log_tail.len(), 10);
             assert_eq!((&*log_tail[0], &*log_tail[9]), ("line 3", "line 12"));
-            assert!(cause.ends_with("failed with exit code 3"), "{cause}");
+            assert_eq!(cause, "builder failed with exit code 3");
         }
     }
 

@@ -31,11 +31,11 @@ const MAX_LINE_BYTES: usize = 400;
 
 /// One message of level error or warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub(super) struct Message {
     /// Without terminal escapes and without a trace.
-    pub text: String,
+    pub(super) text: String,
     /// Where in the request's own text, counted from one.
-    pub position: Option<(u64, u64)>,
+    pub(super) position: Option<(u64, u64)>,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +83,7 @@ struct Count {
 
 /// What a run has said so far.
 #[derive(Default)]
-pub struct LogReader {
+pub(super) struct LogReader {
     activities: HashMap<u64, Activity>,
     /// Sums of activities that have ended, by kind.
     ended: HashMap<u64, Count>,
@@ -93,13 +93,14 @@ pub struct LogReader {
     errors: VecDeque<Message>,
     warnings: VecDeque<Message>,
     plain: VecDeque<String>,
-    built: bool,
+    /// The derivation whose build started last.
+    last_build: Option<String>,
     substituted: bool,
 }
 
 impl LogReader {
     /// Takes one line of stderr and brings `progress` up to date.
-    pub fn line(&mut self, line: &[u8], progress: &mut Progress) {
+    pub(super) fn line(&mut self, line: &[u8], progress: &mut Progress) {
         let text = String::from_utf8_lossy(line);
         let Some(json) = text.strip_prefix("@nix ") else {
             return self.plain_line(&text);
@@ -118,21 +119,21 @@ impl LogReader {
     }
 
     /// Messages of level error, oldest first.
-    pub fn errors(&self) -> impl Iterator<Item = &Message> {
+    pub(super) fn errors(&self) -> impl Iterator<Item = &Message> {
         self.errors.iter()
     }
 
-    pub fn warnings(&self) -> impl Iterator<Item = &Message> {
+    pub(super) fn warnings(&self) -> impl Iterator<Item = &Message> {
         self.warnings.iter()
     }
 
     /// The last lines that were not Nix's own, such as git's.
-    pub fn plain(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn plain(&self) -> impl Iterator<Item = &str> {
         self.plain.iter().map(String::as_str)
     }
 
     /// The last lines of a derivation's build.
-    pub fn tail(&self, derivation: &str) -> Vec<String> {
+    pub(super) fn tail(&self, derivation: &str) -> Vec<String> {
         self.tails
             .iter()
             .find(|(name, _)| name == derivation)
@@ -141,12 +142,16 @@ impl LogReader {
     }
 
     /// Whether a derivation was built.
-    pub fn built(&self) -> bool {
-        self.built
+    pub(super) fn built(&self) -> bool {
+        self.last_build.is_some()
+    }
+
+    pub(super) fn last_build(&self) -> Option<&str> {
+        self.last_build.as_deref()
     }
 
     /// Whether a path was substituted.
-    pub fn substituted(&self) -> bool {
+    pub(super) fn substituted(&self) -> bool {
         self.substituted
     }
 
@@ -182,8 +187,8 @@ impl LogReader {
         let name = base_name(line.string(0)).to_owned();
         match kind {
             BUILD => {
-                self.built = true;
                 progress.current = format!("building {name}");
+                self.last_build = Some(name.clone());
             }
             SUBSTITUTE => {
                 self.substituted = true;

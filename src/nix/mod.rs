@@ -13,16 +13,21 @@ use crate::model::{Closure, Source, StorePath};
 
 mod classify;
 mod command;
+mod db;
+mod db_write;
 mod error;
+mod gc_lock;
 mod internal_log;
 mod output;
 mod progress;
 #[cfg(test)]
 mod recorded;
+mod schema;
 mod version;
 
 pub use command::{CommandSpec, Config};
 pub use error::{NixError, RealiseError, Step};
+pub use gc_lock::sweep_staging;
 pub use progress::{Progress, ProgressSink};
 pub use version::{Capabilities, Flavour};
 
