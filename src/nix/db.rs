@@ -61,7 +61,7 @@ impl Database {
     }
 
     pub(super) fn closure(&self, root: &StorePath) -> Result<Closure, NixError> {
-        let rows: Vec<(String, Option<u64>)> = self.read("read a closure from", |connection| {
+        let rows: Vec<(String, Option<i64>)> = self.read("read a closure from", |connection| {
             connection
                 .prepare_cached(CLOSURE)?
                 .query_map([root.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -77,7 +77,7 @@ impl Database {
                     what: "reading the store's database".to_owned(),
                     detail: err.to_string(),
                 })?;
-                let nar_size = nar_size.unwrap_or(0);
+                let nar_size = nar_size.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
                 Ok(PathInfo { path, nar_size })
             })
             .collect::<Result<_, NixError>>()?;

@@ -77,11 +77,12 @@ fn copy(file: &Path, store: &Database, closure: &Closure) -> rusqlite::Result<us
         }
     }
     connection.execute_batch(COPY)?;
-    let copied = connection.query_row("select count(*) from main.ValidPaths", (), |r| r.get(0))?;
+    let copied: i64 =
+        connection.query_row("select count(*) from main.ValidPaths", (), |r| r.get(0))?;
     connection.execute_batch(schema::INDEX)?;
     connection.execute_batch("commit; detach store")?;
     connection.close().map_err(|(_, err)| err)?;
-    Ok(copied)
+    Ok(usize::try_from(copied).unwrap_or(0))
 }
 
 #[cfg(test)]

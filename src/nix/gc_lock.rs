@@ -94,6 +94,7 @@ impl GcLock {
             .read(true)
             .write(true)
             .create(true)
+            .truncate(false)
             .mode(0o600)
             .open(&self.lock)
             .map_err(|err| io_error("open", &self.lock, err))?;
@@ -129,7 +130,13 @@ impl GcLock {
             drop(staged);
             remove_root(path, root)?;
         }
-        Ok(is_open(&connection).map_err(refused)?.then_some(valid))
+        match is_open(&connection) {
+            Ok(open) => Ok(open.then_some(valid)),
+            Err(err) => {
+                remove_root(path, root)?;
+                Err(refused(err))
+            }
+        }
     }
 
     fn announce(&self, path: &StorePath, end: Instant) -> io::Result<Announced> {

@@ -48,7 +48,8 @@ struct Line {
     text: Option<String>,
     msg: Option<String>,
     raw_msg: Option<String>,
-    line: Option<i64>,
+    #[serde(rename = "line")]
+    row: Option<i64>,
     column: Option<i64>,
     #[serde(default)]
     fields: Vec<Value>,
@@ -176,7 +177,7 @@ impl LogReader {
             return;
         }
         let at = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
-        let position = at(line.line).zip(at(line.column));
+        let position = at(line.row).zip(at(line.column));
         push_bounded(list, Message { text, position }, MAX_MESSAGES);
     }
 
