@@ -56,8 +56,10 @@ pub(super) fn finish(file: &Path, db_dir: &Path) -> Result<(), NixError> {
 pub(super) fn create(file: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(file)?;
     connection.execute_batch(
-        "pragma synchronous = off; pragma journal_mode = off; pragma temp_store = memory;
-         pragma locking_mode = exclusive; pragma foreign_keys = off; begin;",
+        // `main` alone: the store's database is attached later and keeps its own ways.
+        "pragma main.synchronous = off; pragma main.journal_mode = off;
+         pragma main.locking_mode = exclusive; pragma temp_store = memory;
+         pragma foreign_keys = off; begin;",
     )?;
     connection.execute_batch(schema::CREATE)?;
     Ok(connection)

@@ -17,6 +17,7 @@ pub mod daemon;
 mod db;
 mod db_write;
 mod error;
+pub mod fake;
 mod gc_lock;
 mod internal_log;
 mod output;
