@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::StorePath;
@@ -68,6 +68,11 @@ pub enum RealiseError {
     Cancelled,
     #[error(transparent)]
     Store(#[from] NixError),
+}
+
+pub(super) fn io_error(verb: &'static str, path: &Path, source: io::Error) -> NixError {
+    let path = path.to_owned();
+    NixError::Io { verb, path, source }
 }
 
 fn in_brackets(hint: &Option<String>) -> String {

@@ -11,11 +11,31 @@ use futures::future::BoxFuture;
 
 use crate::model::{Closure, Source, StorePath};
 
+mod classify;
+mod command;
+pub mod daemon;
+mod db;
+mod db_write;
 mod error;
+pub mod fake;
+mod gc_lock;
+mod internal_log;
+mod output;
+mod process;
 mod progress;
+mod real;
+#[cfg(test)]
+mod recorded;
+mod roots;
+mod schema;
+mod version;
 
+pub use command::{CommandSpec, Config};
 pub use error::{NixError, RealiseError, Step};
+pub use gc_lock::sweep_staging;
 pub use progress::{Progress, ProgressSink};
+pub use real::RealNix;
+pub use version::{Capabilities, Flavour};
 
 /// How a realised path came to be in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -1,0 +1,534 @@
+//! From what a failed `nix build` said to a [`RealiseError`]: what the caller can do about it, a
+//! short cause and a hint. Pure; tested with outputs recorded from real versions.
+
+use crate::model::{Source, StorePath};
+
+use super::internal_log::{LogReader, Message, base_name};
+use super::{NixError, RealiseError, Step};
+
+/// Bytes of a cause: it becomes a pod event, which Kubernetes cuts at 1 KiB.
+const CAUSE_BYTES: usize = 400;
+
+const NO_SPACE: [&str; 4] = [
+    "No space left on device",
+    "database or disk is full",
+    "Disk quota exceeded",
+    "lack of free disk space",
+];
+const DAEMON_GONE: [&str; 5] = [
+    "to socket at",
+    "cannot open connection to remote store",
+    "Nix daemon disconnected unexpectedly",
+    "unexpected end-of-file",
+    "Broken pipe",
+];
+const NETWORK: [&str; 10] = [
+    "resolve host",
+    "Could not connect",
+    "Couldn't connect",
+    "Connection refused",
+    "Connection timed out",
+    "Connection reset",
+    "Timeout was reached",
+    "Network is unreachable",
+    "Temporary failure in name resolution",
+    "Operation timed out",
+];
+const NOBODY: [&str; 4] = [
+    "there is no substituter that can build it",
+    "is not a valid store path",
+    "don't know how to build these paths",
+    "does not exist and cannot be created",
+];
+
+/// Words of a message, the step they belong to, and what helps.
+const HINTS: [(&[&str], Step, &str); 8] = [
+    (
+        &["allow-import-from-derivation"],
+        Step::Evaluate,
+        "import-from-derivation is off on this node: build that part in advance",
+    ),
+    (
+        &["access to URI"],
+        Step::Evaluate,
+        "the operator lists what an expression may fetch in allowed-uris; a flake may fetch",
+    ),
+    (
+        &["restricted mode", "pure evaluation mode"],
+        Step::Evaluate,
+        "an evaluation on a node may not read the node's files",
+    ),
+    (
+        &[
+            "does not evaluate to a derivation",
+            "entries in its context",
+            "has context with the output",
+        ],
+        Step::Evaluate,
+        "it must evaluate to one derivation, or to a function whose arguments have defaults",
+    ),
+    (
+        &["argument without a value"],
+        Step::Evaluate,
+        "give every argument a default",
+    ),
+    (
+        &["does not provide attribute"],
+        Step::Evaluate,
+        "nix flake show lists what it provides",
+    ),
+    (
+        &["in the flake registries", "flake-registry"],
+        Step::Fetch,
+        "name the flake in full, such as github:owner/repo",
+    ),
+    (
+        &[
+            "getting status of",
+            "does not exist",
+            "could not find a flake.nix",
+        ],
+        Step::Fetch,
+        "",
+    ),
+];
+
+/// `code` is the exit code, or `None` after a signal.
+pub(super) fn classify(source: &Source, code: Option<i32>, log: &LogReader) -> RealiseError {
+    let Some(first) = log.errors().next() else {
+        return silent(code, log);
+    };
+    let said = |words: &[&str]| log.errors().find(|m| contains_any(&m.text, words));
+    if let Some(message) = said(&NO_SPACE) {
+        let step = if log.built() {
+            Step::Build
+        } else {
+            step_of(source)
+        };
+        // Not the first line but the one that says so.
+        let line = message.text.lines().find(|l| contains_any(l, &NO_SPACE));
+        let cause = cut(line.unwrap_or_default());
+        return RealiseError::NoSpace { step, cause };
+    }
+    if let Some(message) = said(&DAEMON_GONE) {
+        let cause = format!("the Nix daemon is not there: {}", cause(message));
+        return RealiseError::Temporary {
+            step: step_of(source),
+            cause,
+        };
+    }
+    if let Some(error) = log.errors().find_map(|m| build_failure(m, log)) {
+        return error;
+    }
+    if let Some(message) = said(&NOBODY) {
+        return nobody(source, message, log);
+    }
+    network(first, log).unwrap_or_else(|| refused(first))
+}
+
+/// A path that is wanted and that nobody offered. While a substituter is down, "nobody has it" is
+/// not known.
+fn nobody(source: &Source, message: &Message, log: &LogReader) -> RealiseError {
+    let down = log.warnings().find(|m| {
+        contains_any(
+            &m.text,
+            &["unable to download", "unable to open", "disabling"],
+        )
+    });
+    if let Some(down) = down {
+        return RealiseError::Temporary {
+            step: Step::Fetch,
+            cause: format!("a substituter did not answer: {}", cause(down)),
+        };
+    }
+    match source {
+        Source::StorePath(path) => not_found(path),
+        _ => RealiseError::Refused {
+            step: Step::Fetch,
+            cause: cause(message),
+            hint: None,
+        },
+    }
+}
+
+fn not_found(path: &StorePath) -> RealiseError {
+    let hint = "copy it to a substituter that this node uses, or check the path";
+    RealiseError::NotFound {
+        path: path.clone(),
+        hint: Some(hint.to_owned()),
+    }
+}
+
+fn build_failure(message: &Message, log: &LogReader) -> Option<RealiseError> {
+    let text = &message.text;
+    // A failed dependency is reported first, by itself; the ones above it only repeat that.
+    if contains_any(text, &["dependencies of derivation", "dependency failed"]) {
+        return None;
+    }
+    let derivation = derivation(text, log)?;
+    let unmet = [
+        "is required to build",
+        "platform mismatch",
+        "missing system features",
+    ];
+    if contains_any(text, &unmet) {
+        return Some(RealiseError::Refused {
+            step: Step::Build,
+            cause: format!("{derivation}: {}", requirement(text)),
+            hint: Some("no builder of this cluster has that system and these features".into()),
+        });
+    }
+    let marks = [
+        "builder for '",
+        "Cannot build '",
+        "hash mismatch in fixed-output",
+        "timed out after",
+        "build of '",
+        "failed to produce output",
+    ];
+    contains_any(text, &marks).then(|| RealiseError::BuildFailed {
+        cause: build_cause(text),
+        log_tail: log.tail(&derivation),
+        derivation,
+    })
+}
+
+/// The name of the derivation that a message is about; the timeout of 2.34 names none.
+fn derivation(text: &str, log: &LogReader) -> Option<String> {
+    let named = text
+        .split_once("/nix/store/")
+        .and_then(|(_, after)| after.split_once(".drv"));
+    match named {
+        Some((base, _)) => Some(base_name(base).to_owned()),
+        None if text.starts_with("timed out after") => log.last_build().map(str::to_owned),
+        None => None,
+    }
+}
+
+/// The interesting part of a build's failure, without the derivation's path, which is named apart.
+fn build_cause(text: &str) -> String {
+    if text.starts_with("hash mismatch") {
+        let part = |key: &str| {
+            text.lines()
+                .find_map(|l| l.trim().strip_prefix(key))
+                .unwrap_or("?")
+                .trim()
+        };
+        return format!(
+            "hash mismatch: specified {}, got {}",
+            part("specified:"),
+            part("got:")
+        );
+    }
+    let reason = text.lines().find_map(|l| l.trim().strip_prefix("Reason: "));
+    let line = reason.unwrap_or_else(|| text.lines().next().unwrap_or_default());
+    let line = match line.split_once(".drv' ") {
+        Some((_, rest)) if rest.starts_with("failed with") => &format!("builder {rest}"),
+        Some((_, rest)) => rest,
+        None => line,
+    };
+    let line = line.trim_end_matches(['.', ';']);
+    // `failed to produce output path for output 'out' at '/nix/store/…'`
+    let line = line.split(" at ").next().unwrap_or(line);
+    let line = match line.split_once("timed out after") {
+        Some((_, limit)) => return format!("timed out after {}", cut(limit)),
+        None => line,
+    };
+    cut(line)
+}
+
+/// `Required system: 'riscv64-linux'` of 2.34, or 2.8's single line.
+fn requirement(text: &str) -> String {
+    if let Some((wanted, _)) = text.split_once(" is required to build") {
+        return cut(&format!("{wanted} is required"));
+    }
+    let required: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| l.starts_with("Required "))
+        .collect();
+    cut(&required.join(", "))
+}
+
+fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
+    let is_git = first.text.contains("program 'git' failed");
+    let status = first
+        .text
+        .split_once("HTTP error ")
+        .and_then(|(_, rest)| rest.get(..3))
+        .and_then(|code| code.parse::<u16>().ok());
+    let cause = if is_git {
+        git_cause(first, log)
+    } else {
+        cause(first)
+    };
+    let hint = match status {
+        Some(401 | 403) => Some("the source needs credentials"),
+        Some(404) => Some("check the name; a private source answers so without credentials"),
+        _ => None,
+    };
+    let download = contains_any(&first.text, &["unable to download", "Failed to fetch"]);
+    let for_now = match status {
+        None if first.text.contains("bad/illegal format") => false,
+        Some(429 | 500..) => true,
+        Some(_) => false,
+        None => first.text.contains("unable to download") || contains_any(&cause, &NETWORK),
+    };
+    let step = Step::Fetch;
+    if for_now {
+        return Some(RealiseError::Temporary { step, cause });
+    }
+    (download || is_git).then(|| RealiseError::Refused {
+        step,
+        cause,
+        hint: hint.map(str::to_owned),
+    })
+}
+
+/// git says why on its own lines, `fatal: …`.
+fn git_cause(first: &Message, log: &LogReader) -> String {
+    let fatal = log.plain().find_map(|l| l.strip_prefix("fatal: "));
+    match fatal {
+        Some(reason) => cut(&format!("git: {reason}")),
+        None => cause(first),
+    }
+}
+
+fn refused(message: &Message) -> RealiseError {
+    let text = &message.text;
+    let found = HINTS.iter().find(|(words, ..)| contains_any(text, words));
+    let (step, hint) = found.map_or((Step::Evaluate, ""), |(_, step, hint)| (*step, *hint));
+    RealiseError::Refused {
+        step,
+        cause: cause(message),
+        hint: (!hint.is_empty()).then(|| hint.to_owned()),
+    }
+}
+
+/// Nix ended without a word: killed, or it could not start.
+fn silent(code: Option<i32>, log: &LogReader) -> RealiseError {
+    let detail = log.plain().last().map(cut).unwrap_or_default();
+    match code {
+        None => RealiseError::Temporary {
+            step: Step::Build,
+            cause: "the nix process was killed; its memory limit may be too low".to_owned(),
+        },
+        Some(code) => RealiseError::Store(NixError::Command {
+            what: "nix build".to_owned(),
+            detail: format!("exit code {code} {detail}").trim_end().to_owned(),
+        }),
+    }
+}
+
+fn step_of(source: &Source) -> Step {
+    match source {
+        Source::StorePath(_) => Step::Fetch,
+        Source::FlakeRef(_) | Source::NixExpr(_) => Step::Evaluate,
+    }
+}
+
+fn cause(message: &Message) -> String {
+    let line = message.text.lines().next().unwrap_or_default();
+    match message.position {
+        Some((line_number, column)) => {
+            cut(&format!("{line}, at line {line_number} column {column}"))
+        }
+        None => cut(line),
+    }
+}
+
+fn cut(text: &str) -> String {
+    let text = text.trim();
+    text[..text.floor_char_boundary(CAUSE_BYTES)].to_owned()
+}
+
+fn contains_any(text: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| text.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nix::{Progress, recorded};
+
+    fn source_of(case: &str) -> Source {
+        let nobody = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody";
+        match case {
+            "nobody" | "D_nobody" | "substituter_down" | "D_refused" | "daemon_gone"
+            | "daemon_gone_unix" => Source::StorePath(StorePath::parse(nobody).unwrap()),
+            _ if case.starts_with("flake") => Source::FlakeRef("x".into()),
+            _ => Source::NixExpr("x".into()),
+        }
+    }
+
+    fn classified(case: &recorded::Case) -> RealiseError {
+        let (mut log, mut progress) = (LogReader::default(), Progress::default());
+        for line in &case.stderr {
+            log.line(line.as_bytes(), &mut progress);
+        }
+        classify(&source_of(&case.name), Some(case.code), &log)
+    }
+
+    /// What each recorded failure must become, for every version: kind and start of the message.
+    const EXPECTED: &[(&str, &str, &str)] = &[
+        ("build_failed", "build_failed", "build of bad failed: "),
+        ("D_build_failed", "build_failed", "build of badd failed: "),
+        ("dep_failed", "build_failed", "build of bad failed: "),
+        (
+            "no_output",
+            "build_failed",
+            "build of noout failed: failed to produce output path for output 'out'",
+        ),
+        (
+            "hash_mismatch",
+            "build_failed",
+            "build of fo failed: hash mismatch: specified sha256-AAA",
+        ),
+        (
+            "build_timeout",
+            "build_failed",
+            "build of slow failed: timed out after 1 seconds",
+        ),
+        (
+            "undefined",
+            "refused",
+            "evaluate failed: undefined variable 'foo', at line 1 column 1",
+        ),
+        ("throw", "refused", "evaluate failed: boo"),
+        ("D_throw", "refused", "evaluate failed: boo"),
+        ("deep", "refused", "evaluate failed: deep"),
+        (
+            "recursion",
+            "refused",
+            "evaluate failed: infinite recursion",
+        ),
+        ("syntax", "refused", "evaluate failed: syntax error, "),
+        ("abort", "refused", "evaluate failed: evaluation aborted"),
+        ("assert", "refused", "evaluate failed: assertion "),
+        (
+            "number",
+            "refused",
+            "evaluate failed: expression does not evaluate to a derivation",
+        ),
+        ("string", "refused", "evaluate failed: "),
+        ("substring", "refused", "evaluate failed: "),
+        (
+            "missing_arg",
+            "refused",
+            "evaluate failed: cannot evaluate a function",
+        ),
+        (
+            "ifd",
+            "refused",
+            "evaluate failed: cannot build '/nix/store",
+        ),
+        (
+            "restricted",
+            "refused",
+            "evaluate failed: access to absolute path '/etc/passwd'",
+        ),
+        (
+            "restricted_url",
+            "refused",
+            "evaluate failed: access to URI 'https",
+        ),
+        ("wrong_system", "refused", "build failed: ws: "),
+        ("feature", "refused", "build failed: ft: "),
+        (
+            "nobody",
+            "not_found",
+            "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody is not in",
+        ),
+        (
+            "D_nobody",
+            "not_found",
+            "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody is not in",
+        ),
+        (
+            "substituter_down",
+            "temporary",
+            "fetch failed for now: a substituter did not answer",
+        ),
+        ("flake_attr", "refused", "evaluate failed: flake 'path:"),
+        ("flake_throw", "refused", "evaluate failed: flake says no"),
+        ("flake_nopath", "refused", "fetch failed: "),
+        ("flake_nogit", "refused", "fetch failed: "),
+        ("flake_option", "refused", ""),
+        (
+            "flake_github",
+            "temporary",
+            "fetch failed for now: unable to download",
+        ),
+        (
+            "daemon_gone",
+            "temporary",
+            "fetch failed for now: the Nix daemon is not there",
+        ),
+        (
+            "daemon_gone_unix",
+            "temporary",
+            "fetch failed for now: the Nix daemon is not there",
+        ),
+        (
+            "D_refused",
+            "temporary",
+            "fetch failed for now: the Nix daemon is not there",
+        ),
+        ("nospace", "no_space", "build failed: no space left on"),
+        ("nospace2", "no_space", "evaluate failed: no space left on"),
+    ];
+
+    #[test]
+    fn recorded_failures_are_classified() {
+        for (name, kind, start) in EXPECTED {
+            let cases: Vec<_> = recorded::cases()
+                .into_iter()
+                .filter(|c| c.name == *name)
+                .collect();
+            assert_eq!(cases.len(), 2, "{name} is recorded for every version");
+            for case in cases {
+                let error = classified(&case);
+                let text = error.to_string();
+                let id = format!("{name} of {}: {error:?}", case.version);
+                assert_eq!(error.kind(), *kind, "{id}");
+                assert!(text.starts_with(start), "{id}: {text}");
+                assert!(!text.contains('\u{1b}') && !text.contains("error:"), "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_recorded_failure_has_a_short_message() {
+        for case in recorded::cases().into_iter().filter(|c| c.code != 0) {
+            let text = classified(&case).to_string();
+            println!("{} {}: {text}", case.version, case.name);
+            assert!(text.len() < 1000, "{}: {text}", case.name);
+        }
+    }
+
+    #[test]
+    fn a_failed_build_has_the_last_ten_lines_of_its_own_log() {
+        for case in recorded::cases() {
+            if !matches!(case.name.as_str(), "build_failed" | "D_build_failed") {
+                continue;
+            }
+            let RealiseError::BuildFailed {
+                log_tail, cause, ..
+            } = classified(&case)
+            else {
+                panic!("{} is a build failure", case.name)
+            };
+            assert_eq!(log_tail.len(), 10);
+            assert_eq!((&*log_tail[0], &*log_tail[9]), ("line 3", "line 12"));
+            assert_eq!(cause, "builder failed with exit code 3");
+        }
+    }
+
+    #[test]
+    fn a_silent_death_is_told_apart() {
+        let log = LogReader::default();
+        let source = source_of("x");
+        assert_eq!(classify(&source, None, &log).kind(), "temporary");
+        assert_eq!(classify(&source, Some(1), &log).kind(), "store");
+    }
+}

@@ -1,0 +1,225 @@
+//! How a `nix-daemon` of our own is started, known to be ready, and ended when a killed driver
+//! left one behind. Who supervises it is elsewhere.
+//!
+//! The daemon does not die with a killed driver: PR_SET_PDEATHSIG acts on the death of the *thread*
+//! that started the child, and a runtime's threads come and go. Instead each start first ends the
+//! daemon that [`PidFile`] names, if it is still that one. Its workers notice and end themselves.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::command::{CommandSpec, base_env, pairs, push_options};
+use super::error::io_error;
+use super::{Config, NixError};
+
+const POLL: Duration = Duration::from_millis(20);
+/// For a daemon to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The command of a daemon that serves `config.daemon_socket` (required) on the local store.
+pub fn daemon_command(config: &Config) -> Option<CommandSpec> {
+    let socket = config.daemon_socket.as_ref()?;
+    let mut args = Vec::new();
+    push_options(&mut args, [("sandbox-fallback", "false")].into_iter());
+    push_options(&mut args, pairs(&config.nix_options));
+    let mut env: Vec<(OsString, OsString)> = base_env(&config.home, &config.search_path);
+    env.push(("NIX_STATE_DIR".into(), config.state_dir.clone().into()));
+    env.push(("NIX_REMOTE".into(), "local".into()));
+    env.push(("NIX_DAEMON_SOCKET_PATH".into(), socket.clone().into()));
+    env.extend(config.environment.iter().cloned());
+    Some(CommandSpec {
+        program: config.program.with_file_name("nix-daemon"),
+        args,
+        env,
+        directory: config.home.clone(),
+    })
+}
+
+/// Blocking. Makes the socket's directory; a stale socket file in it does not matter, since the
+/// daemon replaces it.
+pub fn prepare_socket(socket: &Path) -> Result<(), NixError> {
+    let dir = socket.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(dir).map_err(|err| io_error("create", dir, err))
+}
+
+/// Waits until something accepts connections at the socket's path.
+pub async fn ready(socket: &Path, limit: Duration) -> Result<(), NixError> {
+    let end = Instant::now() + limit;
+    loop {
+        match UnixStream::connect(socket).await {
+            Ok(_) => return Ok(()),
+            Err(err) if Instant::now() >= end => return Err(io_error("connect to", socket, err)),
+            Err(_) => sleep(POLL).await,
+        }
+    }
+}
+
+/// Remembers which process is ours, across a restart of the driver.
+pub struct PidFile(PathBuf);
+
+/// A process id alone may be another's by now; with the time of its start it is one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    pid: i32,
+    /// Clock ticks since boot, field 22 of `/proc/<pid>/stat`.
+    start: u64,
+}
+
+impl PidFile {
+    /// The file should lie on a file system that a reboot empties.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Blocking. Remembers a child that has just been started.
+    pub fn write(&self, pid: u32) -> Result<(), NixError> {
+        let write = || {
+            let pid = i32::try_from(pid).map_err(io::Error::other)?;
+            let start = start_time(pid)?.ok_or(io::ErrorKind::NotFound)?;
+            let staged = self.0.with_extension("new");
+            fs::write(&staged, format!("{pid} {start}\n"))?;
+            fs::rename(&staged, &self.0)
+        };
+        write().map_err(|err| io_error("write", &self.0, err))
+    }
+
+    /// Ends the remembered process if it is still that one; `true` if there was one to end.
+    pub async fn end_leftover(&self) -> Result<bool, NixError> {
+        let text = match fs::read_to_string(&self.0) {
+            Ok(text) => text,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(err) => return Err(io_error("read", &self.0, err)),
+        };
+        let ended = match parse(&text) {
+            Some(identity) => end(identity)
+                .await
+                .map_err(|err| io_error("end the process in", &self.0, err))?,
+            None => false, // cut short by a crash: nothing is known, nothing is ended
+        };
+        fs::remove_file(&self.0).map_err(|err| io_error("remove", &self.0, err))?;
+        Ok(ended)
+    }
+}
+
+fn parse(text: &str) -> Option<Identity> {
+    let (pid, start) = text.trim().split_once(' ')?;
+    Some(Identity {
+        pid: pid.parse().ok()?,
+        start: start.parse().ok()?,
+    })
+}
+
+async fn end(identity: Identity) -> io::Result<bool> {
+    let Some(pid) = Pid::from_raw(identity.pid) else {
+        return Ok(false);
+    };
+    // First the handle, then the check: what the handle names can't change any more.
+    let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(rustix::io::Errno::SRCH) => return Ok(false),
+        Err(err) => return Err(err.into()),
+    };
+    if start_time(identity.pid)? != Some(identity.start) {
+        return Ok(false);
+    }
+    pidfd_send_signal(&handle, Signal::TERM)?;
+    let gone = async {
+        while matches!(start_time(identity.pid), Ok(Some(start)) if start == identity.start) {
+            sleep(POLL).await;
+        }
+    };
+    if timeout(GRACE, gone).await.is_err() {
+        pidfd_send_signal(&handle, Signal::KILL)?;
+    }
+    Ok(true)
+}
+
+/// `None`: there is no such process, or it has ended and nobody has waited for it.
+fn start_time(pid: i32) -> io::Result<Option<u64>> {
+    let stat = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // ESRCH: it ended between open and read.
+        Err(err) if err.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        Err(err) => return Err(err),
+    };
+    // The name in parentheses may hold anything, so fields are counted from its end.
+    let (_, rest) = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    if fields.first() == Some(&"Z") {
+        return Ok(None);
+    }
+    let start = fields.get(19).and_then(|f| f.parse().ok());
+    start.map(Some).ok_or(io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_serves_the_socket_on_the_local_store() {
+        let mut config = Config::new("/home");
+        assert_eq!(daemon_command(&config), None);
+        config.daemon_socket = Some("/run/n/s".into());
+        config.nix_options = vec![("max-jobs".into(), "4".into())];
+        let spec = daemon_command(&config).unwrap();
+        assert_eq!(spec.program, Path::new("nix-daemon"));
+        let expected = [
+            "--option",
+            "sandbox-fallback",
+            "false",
+            "--option",
+            "max-jobs",
+            "4",
+        ];
+        assert_eq!(spec.args, expected);
+        let has = |k: &str, v: &str| spec.env.contains(&(k.into(), v.into()));
+        assert!(has("NIX_DAEMON_SOCKET_PATH", "/run/n/s") && has("NIX_REMOTE", "local"));
+    }
+
+    #[tokio::test]
+    async fn only_our_own_leftover_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = PidFile::new(dir.path().join("pid"));
+        assert!(!file.end_leftover().await.unwrap());
+
+        let mut child = tokio::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        let pid = child.id().unwrap();
+        file.write(pid).unwrap();
+        let text = fs::read_to_string(&file.0).unwrap();
+        let Identity { pid, start } = parse(&text).unwrap();
+        // Another process that got the same number.
+        fs::write(&file.0, format!("{pid} {}", start + 1)).unwrap();
+        assert!(!file.end_leftover().await.unwrap());
+        assert!(child.try_wait().unwrap().is_none());
+
+        fs::write(&file.0, "12").unwrap();
+        assert!(!file.end_leftover().await.unwrap());
+        fs::write(&file.0, text).unwrap();
+        assert!(file.end_leftover().await.unwrap());
+        assert!(!child.wait().await.unwrap().success());
+        assert!(!file.0.try_exists().unwrap());
+    }
+
+    #[tokio::test]
+    async fn readiness_is_the_sockets_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("run/s");
+        let error = ready(&socket, Duration::ZERO).await.unwrap_err();
+        assert!(error.to_string().starts_with("can't connect to "));
+        prepare_socket(&socket).unwrap();
+        let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        ready(&socket, Duration::from_secs(5)).await.unwrap();
+    }
+}

@@ -1,0 +1,234 @@
+//! Reads the store's SQLite database. Blocking, read-only, in single statements or short
+//! transactions: a long one would keep Nix from truncating its write-ahead log.
+//!
+//! Never opened as `immutable`, which misses what is committed but still in the log.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use crate::model::{Closure, PathInfo, StorePath};
+
+use super::NixError;
+use super::error::io_error;
+
+/// Nix writes in short transactions; a checkpoint may hold readers of a rollback journal up.
+const BUSY: Duration = Duration::from_secs(5);
+
+const CLOSURE: &str = "
+with recursive closure(id) as (
+    select id from ValidPaths where path = ?1
+    union
+    select r.reference from closure c join Refs r on r.referrer = c.id
+)
+select v.path, v.narSize from closure c join ValidPaths v on v.id = c.id order by v.path";
+
+/// The store's database, with one connection that is kept while the file is the same.
+pub(super) struct Database {
+    file: PathBuf,
+    open: Mutex<Option<Open>>,
+}
+
+struct Open {
+    /// Device and inode: a restored or replaced database is another file.
+    identity: (u64, u64),
+    connection: Connection,
+}
+
+impl Database {
+    pub(super) fn new(state_dir: &Path) -> Self {
+        Self {
+            file: state_dir.join("db/db.sqlite"),
+            open: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    pub(super) fn is_valid(&self, path: &StorePath) -> Result<bool, NixError> {
+        self.read("ask for a path in", |connection| {
+            connection
+                .prepare_cached("select 1 from ValidPaths where path = ?1")?
+                .query_row([path.to_string()], |_| Ok(()))
+                .optional()
+        })
+        .map(|row| row.is_some())
+    }
+
+    pub(super) fn closure(&self, root: &StorePath) -> Result<Closure, NixError> {
+        let rows: Vec<(String, Option<i64>)> = self.read("read a closure from", |connection| {
+            connection
+                .prepare_cached(CLOSURE)?
+                .query_map([root.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        if rows.is_empty() {
+            return Err(NixError::NotValid { path: root.clone() });
+        }
+        let paths = rows
+            .into_iter()
+            .map(|(path, nar_size)| {
+                let path = StorePath::parse(&path).map_err(|err| NixError::Command {
+                    what: "reading the store's database".to_owned(),
+                    detail: err.to_string(),
+                })?;
+                let nar_size = nar_size.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+                Ok(PathInfo { path, nar_size })
+            })
+            .collect::<Result<_, NixError>>()?;
+        let root = root.clone();
+        Ok(Closure { root, paths })
+    }
+
+    fn read<T>(
+        &self,
+        verb: &'static str,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, NixError> {
+        let meta =
+            std::fs::metadata(&self.file).map_err(|err| io_error("read", &self.file, err))?;
+        let identity = (meta.dev(), meta.ino());
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.as_ref().is_none_or(|o| o.identity != identity) {
+            let connection = open_read_only(&self.file).map_err(|err| self.error("open", err))?;
+            *open = Some(Open {
+                identity,
+                connection,
+            });
+        }
+        let result = match &*open {
+            Some(open) => query(&open.connection),
+            None => unreachable!("it was opened above"),
+        };
+        if result.is_err() {
+            // After an error a fresh connection tells a broken one from a broken file.
+            *open = None;
+        }
+        result.map_err(|err| self.error(verb, err))
+    }
+
+    pub(super) fn error(&self, verb: &'static str, source: rusqlite::Error) -> NixError {
+        NixError::Database {
+            verb,
+            path: self.file.clone(),
+            source,
+        }
+    }
+}
+
+fn open_read_only(file: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(read_only_uri(file), flags)?;
+    connection.busy_timeout(BUSY)?;
+    Ok(connection)
+}
+
+/// `file:…?mode=ro`, with everything escaped that a URI could take for its own.
+pub(super) fn read_only_uri(file: &Path) -> String {
+    use std::fmt::Write;
+    use std::os::unix::ffi::OsStrExt;
+
+    let mut uri = String::from("file:");
+    for byte in file.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                uri.push(char::from(*byte));
+            }
+            other => {
+                let _ = write!(uri, "%{other:02x}");
+            }
+        }
+    }
+    uri + "?mode=ro"
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::nix::schema;
+
+    pub(in crate::nix) fn path(letter: char, name: &str) -> StorePath {
+        let hash: String = std::iter::repeat_n(letter, 32).collect();
+        StorePath::from_base_name(&format!("{hash}-{name}")).unwrap()
+    }
+
+    /// A store with a → b → c, a → c, b → b, and d apart; `a` has outputs recorded.
+    pub(in crate::nix) fn store(state_dir: &Path) -> Database {
+        std::fs::create_dir_all(state_dir.join("db")).unwrap();
+        let database = Database::new(state_dir);
+        let connection = Connection::open(database.file()).unwrap();
+        connection
+            .pragma_update(None, "journal_mode", "wal")
+            .unwrap();
+        connection.execute_batch(schema::CREATE).unwrap();
+        connection.execute_batch(schema::INDEX).unwrap();
+        for (id, letter) in [(1, 'c'), (2, 'b'), (7, 'a'), (9, 'd')] {
+            connection
+                .execute(
+                    "insert into ValidPaths values (?1, ?2, 'sha256:x', 1234, null, ?1 * 10, 1, 's', null)",
+                    (id, path(letter, "x").to_string()),
+                )
+                .unwrap();
+        }
+        for (referrer, reference) in [(7, 2), (2, 1), (7, 1), (2, 2)] {
+            connection
+                .execute("insert into Refs values (?1, ?2)", (referrer, reference))
+                .unwrap();
+        }
+        connection
+            .execute("insert into DerivationOutputs values (7, 'out', '/x')", ())
+            .unwrap();
+        database
+    }
+
+    #[test]
+    fn validity_and_closure() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = store(dir.path());
+        assert!(database.is_valid(&path('a', "x")).unwrap());
+        assert!(!database.is_valid(&path('a', "y")).unwrap());
+        let closure = database.closure(&path('a', "x")).unwrap();
+        let paths: Vec<_> = closure.paths.iter().map(|p| p.path.clone()).collect();
+        assert_eq!(paths, ['a', 'b', 'c'].map(|c| path(c, "x")));
+        assert_eq!(closure.nar_size(), 10 + 20 + 70);
+        let error = database.closure(&path('a', "y")).unwrap_err();
+        assert!(matches!(error, NixError::NotValid { .. }));
+    }
+
+    #[test]
+    fn a_replaced_file_and_later_rows_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = store(dir.path());
+        assert!(database.is_valid(&path('d', "x")).unwrap());
+        let writer = Connection::open(database.file()).unwrap();
+        writer
+            .execute("delete from ValidPaths where id = 9", ())
+            .unwrap();
+        assert!(!database.is_valid(&path('d', "x")).unwrap());
+        drop(writer);
+        let other = tempfile::tempdir().unwrap();
+        let fresh = store(other.path());
+        // A database's log goes with it, or it would be played into the other one.
+        std::fs::remove_dir_all(dir.path().join("db")).unwrap();
+        std::fs::rename(other.path().join("db"), dir.path().join("db")).unwrap();
+        assert!(database.is_valid(&path('d', "x")).unwrap());
+        let error = fresh.is_valid(&path('d', "x")).unwrap_err();
+        assert!(
+            matches!(error, NixError::Io { verb: "read", .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn uris_are_escaped() {
+        let uri = read_only_uri(Path::new("/a b/?x#%"));
+        assert_eq!(uri, "file:/a%20b/%3fx%23%25?mode=ro");
+    }
+}

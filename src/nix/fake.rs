@@ -1,0 +1,415 @@
+//! A stand-in for Nix: state in memory, store paths as real files in a directory, so that real
+//! views can be made of them. Faults, gates and counters are there for tests of the rooms above.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+
+use crate::model::{Closure, PathInfo, Source, StorePath};
+
+use super::error::io_error;
+use super::gc_lock::staging_name;
+use super::{Nix, NixError, Origin, ProgressSink, RealiseError, Realised, Step, db_write};
+
+/// Makes a fault each time it is due.
+type Fault<E> = Arc<dyn Fn() -> E + Send + Sync>;
+
+#[derive(Clone)]
+enum Answer {
+    Path(StorePath, Origin),
+    Fault(Fault<RealiseError>),
+}
+
+/// How often one source's realisation was begun and how it ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Calls {
+    pub started: usize,
+    pub finished: usize,
+    /// Dropped before the end.
+    pub cancelled: usize,
+}
+
+/// The calls of [`Nix`] that block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    RootIfValid,
+    Closure,
+    WriteDatabase,
+}
+
+#[derive(Default)]
+struct State {
+    /// Valid paths and what they refer to.
+    valid: BTreeMap<StorePath, Vec<StorePath>>,
+    answers: HashMap<Source, Answer>,
+    gates: HashMap<Source, watch::Receiver<bool>>,
+    calls: HashMap<Source, Calls>,
+    faults: HashMap<Call, Fault<NixError>>,
+}
+
+/// See the module. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct FakeNix {
+    store_dir: PathBuf,
+    state: Arc<Mutex<State>>,
+}
+
+/// Holds realisations of one source until it is released or dropped.
+pub struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    pub fn release(self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl FakeNix {
+    /// The store is made at `dir/store`.
+    pub fn new(dir: &Path) -> Result<Self, NixError> {
+        let store_dir = dir.join("store");
+        fs::create_dir_all(&store_dir).map_err(|err| io_error("create", &store_dir, err))?;
+        Ok(Self {
+            store_dir,
+            state: Arc::default(),
+        })
+    }
+
+    /// Adds a valid path: a directory with a program, a text and a link to each reference, or for a
+    /// name that ends in `.txt` a plain file.
+    pub fn add_path(&self, name: &str, references: &[StorePath]) -> Result<StorePath, NixError> {
+        let path = path_of(name, references)?;
+        let dir = self.store_dir.join(path.base_name());
+        self.state().valid.insert(path.clone(), references.to_vec());
+        if fs::symlink_metadata(&dir).is_ok() {
+            return Ok(path);
+        }
+        let write = || -> std::io::Result<()> {
+            if name.strip_suffix(".txt").is_some() {
+                return fs::write(&dir, format!("text of {name}\n"));
+            }
+            fs::create_dir_all(dir.join("bin"))?;
+            fs::write(dir.join("bin").join(name), format!("program {name}\n"))?;
+            fs::write(dir.join("name"), format!("{name}\n"))?;
+            for reference in references {
+                symlink(reference.to_string(), dir.join(reference.name()))?;
+            }
+            Ok(())
+        };
+        write().map_err(|err| io_error("write", &dir, err))?;
+        Ok(path)
+    }
+
+    /// Adds a closure of `paths` paths named `name-…`, each referring to the one before, one of them
+    /// a plain file if there are more than two; gives its root, named `name`.
+    pub fn add_closure(&self, name: &str, paths: usize) -> Result<StorePath, NixError> {
+        let mut references = Vec::new();
+        for number in 1..paths {
+            let kind = if number == 1 && paths > 2 { ".txt" } else { "" };
+            references = vec![self.add_path(&format!("{name}-{number}{kind}"), &references)?];
+        }
+        self.add_path(name, &references)
+    }
+
+    /// From now on `source` is realised as `path`.
+    pub fn answer(&self, source: Source, path: StorePath, origin: Origin) {
+        let answer = Answer::Path(path, origin);
+        self.state().answers.insert(source, answer);
+    }
+
+    /// From now on realising `source` fails.
+    pub fn fail(&self, source: Source, fault: impl Fn() -> RealiseError + Send + Sync + 'static) {
+        let answer = Answer::Fault(Arc::new(fault));
+        self.state().answers.insert(source, answer);
+    }
+
+    /// Realisations of `source` wait until the gate is released.
+    pub fn hold(&self, source: Source) -> Gate {
+        let (sender, receiver) = watch::channel(false);
+        self.state().gates.insert(source, receiver);
+        Gate(sender)
+    }
+
+    /// From now on `call` fails, until [`FakeNix::heal`].
+    pub fn fail_call(&self, call: Call, fault: impl Fn() -> NixError + Send + Sync + 'static) {
+        self.state().faults.insert(call, Arc::new(fault));
+    }
+
+    pub fn heal(&self, call: Call) {
+        self.state().faults.remove(&call);
+    }
+
+    pub fn calls(&self, source: &Source) -> Calls {
+        self.state().calls.get(source).copied().unwrap_or_default()
+    }
+
+    pub fn is_valid(&self, path: &StorePath) -> bool {
+        self.state().valid.contains_key(path)
+    }
+
+    /// Deletes what no symlink in `roots_dirs` keeps alive, as a collector would; gives what went.
+    pub fn collect_garbage(&self, roots_dirs: &[&Path]) -> Result<Vec<StorePath>, NixError> {
+        let mut state = self.state();
+        let mut alive = BTreeSet::new();
+        for dir in roots_dirs {
+            let list = |err| io_error("list", dir, err);
+            for entry in fs::read_dir(dir).map_err(list)? {
+                let target = fs::read_link(entry.map_err(list)?.path()).unwrap_or_default();
+                if let Ok(path) = StorePath::parse(&target.to_string_lossy()) {
+                    alive.extend(reach(&state.valid, &path));
+                }
+            }
+        }
+        let valid: Vec<StorePath> = state.valid.keys().cloned().collect();
+        let dead: Vec<_> = valid.into_iter().filter(|p| !alive.contains(p)).collect();
+        for path in &dead {
+            state.valid.remove(path);
+            let file = self.store_dir.join(path.base_name());
+            let removed = if file.is_dir() {
+                fs::remove_dir_all(&file)
+            } else {
+                fs::remove_file(&file)
+            };
+            removed.map_err(|err| io_error("remove", &file, err))?;
+        }
+        Ok(dead)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self, call: Call) -> Result<(), NixError> {
+        let fault = self.state().faults.get(&call).cloned();
+        fault.map_or(Ok(()), |fault| Err(fault()))
+    }
+
+    fn result(&self, source: &Source, root: &Path) -> Result<Realised, RealiseError> {
+        let answer = self.state().answers.get(source).cloned();
+        let (path, origin) = match (answer, source) {
+            (Some(Answer::Fault(fault)), _) => return Err(fault()),
+            (Some(Answer::Path(path, origin)), _) => (path, origin),
+            (None, Source::StorePath(path)) => (path.clone(), Origin::Present),
+            (None, _) => {
+                return Err(RealiseError::Refused {
+                    step: Step::Evaluate,
+                    cause: "the fake knows no answer".to_owned(),
+                    hint: None,
+                });
+            }
+        };
+        if self.root_if_valid(&path, root)? {
+            return Ok(Realised { root: path, origin });
+        }
+        Err(RealiseError::NotFound { path, hint: None })
+    }
+}
+
+impl Nix for FakeNix {
+    fn store_dir(&self) -> &Path {
+        &self.store_dir
+    }
+
+    fn realise(
+        &self,
+        source: Source,
+        root: PathBuf,
+        progress: ProgressSink,
+    ) -> BoxFuture<'static, Result<Realised, RealiseError>> {
+        let nix = self.clone();
+        async move {
+            let mut running = Running::start(nix.clone(), source.clone());
+            progress.update(|p| p.current = format!("realising {}", source.key()));
+            let gate = nix.state().gates.get(&source).cloned();
+            if let Some(mut gate) = gate {
+                // A dropped gate lets everybody through.
+                let _ = gate.wait_for(|open| *open).await;
+            }
+            let result = nix.result(&source, &root);
+            running.finished = true;
+            result
+        }
+        .boxed()
+    }
+
+    fn root_if_valid(&self, path: &StorePath, root: &Path) -> Result<bool, NixError> {
+        self.check(Call::RootIfValid)?;
+        // Held until the root is there: the fake's collector takes the same lock.
+        let state = self.state();
+        if !state.valid.contains_key(path) {
+            if fs::read_link(root).is_ok_and(|t| t == Path::new(&path.to_string())) {
+                fs::remove_file(root).map_err(|err| io_error("remove", root, err))?;
+            }
+            return Ok(false);
+        }
+        let staged = staging_name(root);
+        symlink(path.to_string(), &staged).map_err(|err| io_error("create", &staged, err))?;
+        fs::rename(&staged, root).map_err(|err| io_error("create", root, err))?;
+        Ok(true)
+    }
+
+    fn closure(&self, root: &StorePath) -> Result<Closure, NixError> {
+        self.check(Call::Closure)?;
+        let state = self.state();
+        if !state.valid.contains_key(root) {
+            return Err(NixError::NotValid { path: root.clone() });
+        }
+        let info = |path| PathInfo {
+            path,
+            nar_size: 1000,
+        };
+        let paths = reach(&state.valid, root).into_iter().map(info).collect();
+        let root = root.clone();
+        Ok(Closure { root, paths })
+    }
+
+    fn write_database(&self, closure: &Closure, db_dir: &Path) -> Result<(), NixError> {
+        self.check(Call::WriteDatabase)?;
+        fs::create_dir_all(db_dir).map_err(|err| io_error("create", db_dir, err))?;
+        let file = db_dir.join("db.sqlite");
+        let write = || -> rusqlite::Result<()> {
+            let connection = db_write::create(&file)?;
+            for info in &closure.paths {
+                connection.execute(
+                    "insert into ValidPaths (path, hash, registrationTime) values (?1, 'sha256:0', 1)",
+                    [info.path.to_string()],
+                )?;
+            }
+            connection.execute_batch("commit")
+        };
+        write().map_err(|source| NixError::Database {
+            verb: "write",
+            path: file.clone(),
+            source,
+        })?;
+        db_write::finish(&file, db_dir)
+    }
+}
+
+/// Counts one realisation, also when it is dropped.
+struct Running {
+    nix: FakeNix,
+    source: Source,
+    finished: bool,
+}
+
+impl Running {
+    fn start(nix: FakeNix, source: Source) -> Self {
+        nix.state().calls.entry(source.clone()).or_default().started += 1;
+        Self {
+            nix,
+            source,
+            finished: false,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = self.nix.state();
+        let calls = state.calls.entry(self.source.clone()).or_default();
+        if self.finished {
+            calls.finished += 1;
+        } else {
+            calls.cancelled += 1;
+        }
+    }
+}
+
+/// A path whose hash follows from its name and its references, as in a real store.
+fn path_of(name: &str, references: &[StorePath]) -> Result<StorePath, NixError> {
+    const BASE32: &[u8] = b"0123456789abcdfghijklmnpqrsvwxyz";
+    let mut hasher = Sha256::new();
+    hasher.update(name);
+    for reference in references {
+        hasher.update(reference.base_name());
+    }
+    let digest = hasher.finalize();
+    let hash: String = digest
+        .iter()
+        .map(|byte| char::from(BASE32[usize::from(byte % 32)]))
+        .collect();
+    StorePath::from_base_name(&format!("{hash}-{name}")).map_err(|err| NixError::Command {
+        what: "naming a path of the fake".to_owned(),
+        detail: err.to_string(),
+    })
+}
+
+fn reach(valid: &BTreeMap<StorePath, Vec<StorePath>>, root: &StorePath) -> BTreeSet<StorePath> {
+    let mut seen = HashSet::new();
+    let mut todo = vec![root.clone()];
+    while let Some(path) = todo.pop() {
+        if seen.insert(path.clone()) {
+            todo.extend(valid.get(&path).into_iter().flatten().cloned());
+        }
+    }
+    seen.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn gates_hold_and_cancellation_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let nix = FakeNix::new(dir.path()).unwrap();
+        let root = nix.add_closure("app", 3).unwrap();
+        let source = Source::FlakeRef("x".into());
+        nix.answer(source.clone(), root.clone(), Origin::Built);
+        let link = dir.path().join("r");
+        let realise = || nix.realise(source.clone(), link.clone(), ProgressSink::default());
+
+        let gate = nix.hold(source.clone());
+        let mut held = realise();
+        assert!(futures::poll!(&mut held).is_pending());
+        let cancelled = realise();
+        futures::pin_mut!(cancelled);
+        drop(nix.realise(source.clone(), link.clone(), ProgressSink::default()));
+        assert_eq!(nix.calls(&source).started, 1);
+        {
+            let mut other = realise();
+            assert!(futures::poll!(&mut other).is_pending());
+        }
+        gate.release();
+        assert_eq!(held.await.unwrap().root, root);
+        let expected = Calls {
+            started: 2,
+            finished: 1,
+            cancelled: 1,
+        };
+        assert_eq!(nix.calls(&source), expected);
+
+        nix.fail(source.clone(), || RealiseError::Cancelled);
+        assert_eq!(realise().await.unwrap_err().kind(), "cancelled");
+        nix.fail_call(Call::Closure, || NixError::Command {
+            what: "x".into(),
+            detail: "y".into(),
+        });
+        assert!(nix.closure(&root).is_err());
+        nix.heal(Call::Closure);
+        assert_eq!(nix.closure(&root).unwrap().paths.len(), 3);
+    }
+
+    #[test]
+    fn only_what_has_a_root_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let nix = FakeNix::new(dir.path()).unwrap();
+        let (kept, gone) = (
+            nix.add_closure("a", 2).unwrap(),
+            nix.add_closure("b", 2).unwrap(),
+        );
+        let roots = dir.path().join("roots");
+        fs::create_dir(&roots).unwrap();
+        assert!(nix.root_if_valid(&kept, &roots.join("r")).unwrap());
+        assert_eq!(nix.collect_garbage(&[&roots]).unwrap().len(), 2);
+        assert!(nix.is_valid(&kept) && !nix.is_valid(&gone));
+        assert!(!nix.store_dir().join(gone.base_name()).is_dir());
+    }
+}

@@ -1,0 +1,450 @@
+//! Reads what `nix --log-format internal-json` writes to stderr: one `@nix {…}` object a line,
+//! and between them whatever other programs (git, ssh) print. Pure, and bounded in memory
+//! whatever a builder prints; the numbers are those of Nix's `logging.hh`.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Progress;
+
+const BUILD: u64 = 105;
+const BUILDS: u64 = 104;
+const COPY_PATHS: u64 = 103;
+const COPY_PATH: u64 = 100;
+const FILE_TRANSFER: u64 = 101;
+const SUBSTITUTE: u64 = 108;
+const FETCH_TREE: u64 = 112;
+
+const RESULT_LOG_LINE: u64 = 101;
+const RESULT_PHASE: u64 = 104;
+const RESULT_PROGRESS: u64 = 105;
+const RESULT_EXPECTED: u64 = 106;
+
+const MAX_ACTIVITIES: usize = 4096;
+const MAX_MESSAGES: usize = 32;
+const MAX_MESSAGE_BYTES: usize = 4096;
+const MAX_TAILS: usize = 32;
+const TAIL_LINES: usize = 10;
+const MAX_LINE_BYTES: usize = 400;
+
+/// One message of level error or warning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Message {
+    /// Without terminal escapes and without a trace.
+    pub(super) text: String,
+    /// Where in the request's own text, counted from one.
+    pub(super) position: Option<(u64, u64)>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    action: String,
+    id: Option<u64>,
+    level: Option<u64>,
+    #[serde(rename = "type")]
+    kind: Option<u64>,
+    text: Option<String>,
+    msg: Option<String>,
+    raw_msg: Option<String>,
+    #[serde(rename = "line")]
+    row: Option<i64>,
+    column: Option<i64>,
+    #[serde(default)]
+    fields: Vec<Value>,
+}
+
+impl Line {
+    fn number(&self, index: usize) -> u64 {
+        self.fields.get(index).and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    fn string(&self, index: usize) -> &str {
+        self.fields
+            .get(index)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+}
+
+struct Activity {
+    kind: u64,
+    /// A derivation's or a path's name.
+    name: String,
+    done: u64,
+    expected: u64,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Count {
+    done: u64,
+    expected: u64,
+}
+
+/// What a run has said so far.
+#[derive(Default)]
+pub(super) struct LogReader {
+    activities: HashMap<u64, Activity>,
+    /// Sums of activities that have ended, by kind.
+    ended: HashMap<u64, Count>,
+    /// Bytes that the whole run expects, by kind of activity.
+    expected_bytes: HashMap<u64, u64>,
+    tails: VecDeque<(String, VecDeque<String>)>,
+    errors: VecDeque<Message>,
+    warnings: VecDeque<Message>,
+    plain: VecDeque<String>,
+    /// The derivation whose build started last.
+    last_build: Option<String>,
+    substituted: bool,
+}
+
+impl LogReader {
+    /// Takes one line of stderr and brings `progress` up to date.
+    pub(super) fn line(&mut self, line: &[u8], progress: &mut Progress) {
+        let text = String::from_utf8_lossy(line);
+        let Some(json) = text.strip_prefix("@nix ") else {
+            return self.plain_line(&text);
+        };
+        // A line that was cut, or one of a newer Nix with another shape, says nothing to us.
+        let Ok(line) = serde_json::from_str::<Line>(json) else {
+            return;
+        };
+        match line.action.as_str() {
+            "msg" => self.message(&line),
+            "start" => self.start(&line, progress),
+            "stop" => self.stop(&line, progress),
+            "result" => self.result(&line, progress),
+            _ => {}
+        }
+    }
+
+    /// Messages of level error, oldest first.
+    pub(super) fn errors(&self) -> impl Iterator<Item = &Message> {
+        self.errors.iter()
+    }
+
+    pub(super) fn warnings(&self) -> impl Iterator<Item = &Message> {
+        self.warnings.iter()
+    }
+
+    /// The last lines that were not Nix's own, such as git's.
+    pub(super) fn plain(&self) -> impl Iterator<Item = &str> {
+        self.plain.iter().map(String::as_str)
+    }
+
+    /// The last lines of a derivation's build.
+    pub(super) fn tail(&self, derivation: &str) -> Vec<String> {
+        self.tails
+            .iter()
+            .find(|(name, _)| name == derivation)
+            .map(|(_, lines)| lines.iter().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// Whether a derivation was built.
+    pub(super) fn built(&self) -> bool {
+        self.last_build.is_some()
+    }
+
+    pub(super) fn last_build(&self) -> Option<&str> {
+        self.last_build.as_deref()
+    }
+
+    /// Whether a path was substituted.
+    pub(super) fn substituted(&self) -> bool {
+        self.substituted
+    }
+
+    fn plain_line(&mut self, text: &str) {
+        let text = clean(text, MAX_LINE_BYTES);
+        if !text.trim().is_empty() {
+            push_bounded(&mut self.plain, text, MAX_MESSAGES);
+        }
+    }
+
+    fn message(&mut self, line: &Line) {
+        let list = match line.level {
+            Some(0) => &mut self.errors,
+            Some(1) => &mut self.warnings,
+            _ => return,
+        };
+        let raw = line.raw_msg.as_deref().or(line.msg.as_deref());
+        let text = clean(raw.unwrap_or_default(), MAX_MESSAGE_BYTES);
+        let text = text.trim().trim_start_matches("error:").trim().to_owned();
+        let is_advice = text.starts_with("(use '--show-trace'") || text.starts_with("Try 'nix");
+        if text.is_empty() || is_advice {
+            return;
+        }
+        let at = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+        let position = at(line.row).zip(at(line.column));
+        push_bounded(list, Message { text, position }, MAX_MESSAGES);
+    }
+
+    fn start(&mut self, line: &Line, progress: &mut Progress) {
+        let (Some(id), Some(kind)) = (line.id, line.kind) else {
+            return;
+        };
+        let name = base_name(line.string(0)).to_owned();
+        match kind {
+            BUILD => {
+                progress.current = format!("building {name}");
+                self.last_build = Some(name.clone());
+            }
+            SUBSTITUTE => {
+                self.substituted = true;
+                progress.current = format!("fetching {name}");
+            }
+            // A URL may carry a secret: it is not repeated.
+            FILE_TRANSFER if !self.substituted => "downloading".clone_into(&mut progress.current),
+            FETCH_TREE => "fetching a source".clone_into(&mut progress.current),
+            0 if line
+                .text
+                .as_deref()
+                .is_some_and(|t| t.starts_with("evaluating")) =>
+            {
+                "evaluating".clone_into(&mut progress.current);
+            }
+            _ => {}
+        }
+        if self.activities.len() < MAX_ACTIVITIES {
+            let activity = Activity {
+                kind,
+                name,
+                done: 0,
+                expected: 0,
+            };
+            self.activities.insert(id, activity);
+        }
+    }
+
+    fn stop(&mut self, line: &Line, progress: &mut Progress) {
+        let Some(activity) = line.id.and_then(|id| self.activities.remove(&id)) else {
+            return;
+        };
+        // Kinds come from the log: a hostile one must not fill the map.
+        if is_counted(activity.kind) {
+            let sum = self.ended.entry(activity.kind).or_default();
+            sum.done = sum.done.saturating_add(activity.done);
+            sum.expected = sum.expected.saturating_add(activity.expected);
+        }
+        self.count(progress);
+    }
+
+    fn result(&mut self, line: &Line, progress: &mut Progress) {
+        let activity = line.id.and_then(|id| self.activities.get_mut(&id));
+        match (line.kind, activity) {
+            (Some(RESULT_LOG_LINE), activity) => {
+                progress.push_log(line.string(0));
+                if let Some(name) = activity.map(|a| a.name.clone()) {
+                    self.log_line(name, line.string(0));
+                }
+            }
+            (Some(RESULT_PHASE), Some(activity)) => {
+                let phase = clean(line.string(0), 80);
+                progress.current = format!("building {}: {phase}", activity.name);
+            }
+            (Some(RESULT_PROGRESS), Some(activity)) => {
+                activity.done = line.number(0);
+                activity.expected = line.number(1);
+                self.count(progress);
+            }
+            (Some(RESULT_EXPECTED), _) if is_counted(line.number(0)) => {
+                self.expected_bytes.insert(line.number(0), line.number(1));
+                self.count(progress);
+            }
+            _ => {}
+        }
+    }
+
+    fn log_line(&mut self, derivation: String, text: &str) {
+        let text = clean(text, MAX_LINE_BYTES);
+        if let Some((_, lines)) = self.tails.iter_mut().find(|(name, _)| *name == derivation) {
+            return push_bounded(lines, text, TAIL_LINES);
+        }
+        push_bounded(
+            &mut self.tails,
+            (derivation, VecDeque::from([text])),
+            MAX_TAILS,
+        );
+    }
+
+    fn count(&self, progress: &mut Progress) {
+        let builds = self.sum(BUILDS);
+        let fetches = self.sum(COPY_PATHS);
+        // Copies from a store on disk or over ssh move no file; their NAR bytes are counted.
+        let unit = if self.expected_bytes.get(&FILE_TRANSFER).unwrap_or(&0) > &0 {
+            FILE_TRANSFER
+        } else {
+            COPY_PATH
+        };
+        progress.builds_done = builds.done;
+        progress.builds_expected = builds.expected;
+        progress.fetches_done = fetches.done;
+        progress.fetches_expected = fetches.expected;
+        progress.bytes_done = self.sum(unit).done;
+        progress.bytes_expected = self.expected_bytes.get(&unit).copied().unwrap_or(0);
+    }
+
+    fn sum(&self, kind: u64) -> Count {
+        let ended = self.ended.get(&kind).copied().unwrap_or_default();
+        self.activities
+            .values()
+            .filter(|a| a.kind == kind)
+            .fold(ended, |sum, a| Count {
+                done: sum.done.saturating_add(a.done),
+                expected: sum.expected.saturating_add(a.expected),
+            })
+    }
+}
+
+fn is_counted(kind: u64) -> bool {
+    matches!(kind, BUILDS | COPY_PATHS | COPY_PATH | FILE_TRANSFER)
+}
+
+fn push_bounded<T>(list: &mut VecDeque<T>, item: T, max: usize) {
+    if list.len() == max {
+        list.pop_front();
+    }
+    list.push_back(item);
+}
+
+/// `/nix/store/<hash>-hello.drv` → `hello`, cut to a sane length.
+pub(super) fn base_name(path: &str) -> &str {
+    let base = path.rsplit('/').next().unwrap_or(path);
+    let name = match base.as_bytes().get(32) {
+        Some(b'-') => base.get(33..).unwrap_or(base),
+        _ => base,
+    };
+    let name = name.strip_suffix(".drv").unwrap_or(name);
+    &name[..name.floor_char_boundary(MAX_LINE_BYTES)]
+}
+
+/// `text` without terminal escapes and control characters other than newlines, cut at `max` bytes.
+pub(super) fn clean(text: &str, max: usize) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if out.len() >= max {
+            break;
+        }
+        match c {
+            '\u{1b}' if chars.next_if_eq(&'[').is_some() => {
+                // A CSI sequence ends at its first letter.
+                for c in chars.by_ref() {
+                    if ('\u{40}'..='\u{7e}').contains(&c) {
+                        break;
+                    }
+                }
+            }
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() => {}
+            c => out.push(c),
+        }
+    }
+    out.truncate(out.floor_char_boundary(max));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::nix::recorded;
+
+    fn read(lines: &[String]) -> (LogReader, Progress) {
+        let (mut reader, mut progress) = (LogReader::default(), Progress::default());
+        for line in lines {
+            reader.line(line.as_bytes(), &mut progress);
+        }
+        (reader, progress)
+    }
+
+    #[test]
+    fn a_recorded_build_is_counted() {
+        for case in recorded::cases().into_iter().filter(|c| c.name == "ok") {
+            let (reader, progress) = read(&case.stderr);
+            assert!(reader.built() && !reader.substituted(), "{}", case.version);
+            assert_eq!(reader.errors().count(), 0);
+            // 2.34 expects one build twice: expectations are a hint, never a promise.
+            assert!((1..=progress.builds_expected).contains(&progress.builds_done));
+            assert_eq!(progress.log_tail, ["one", "two"]);
+            assert_eq!(progress.current, "building ok");
+            assert_eq!(reader.tail("ok"), ["one", "two"]);
+        }
+    }
+
+    #[test]
+    fn bytes_come_from_transfers_or_else_from_copies() {
+        let start = |id: u64, kind: u64| {
+            format!(r#"@nix {{"action":"start","id":{id},"level":0,"text":"","type":{kind}}}"#)
+        };
+        let result = |id: u64, kind: u64, fields: &str| {
+            format!(r#"@nix {{"action":"result","id":{id},"type":{kind},"fields":[{fields}]}}"#)
+        };
+        let mut lines = vec![
+            start(1, 102),
+            start(2, COPY_PATHS),
+            start(3, SUBSTITUTE),
+            start(4, FILE_TRANSFER),
+            result(2, RESULT_PROGRESS, "1,3,0,0"),
+            result(1, RESULT_EXPECTED, "101,500"),
+            result(1, RESULT_EXPECTED, "100,900"),
+            result(4, RESULT_PROGRESS, "120,200"),
+        ];
+        let (reader, progress) = read(&lines);
+        assert!(reader.substituted());
+        assert_eq!((progress.bytes_done, progress.bytes_expected), (120, 500));
+        assert_eq!((progress.fetches_done, progress.fetches_expected), (1, 3));
+        lines.push(r#"@nix {"action":"stop","id":4}"#.to_owned());
+        assert_eq!(read(&lines).1.bytes_done, 120);
+    }
+
+    #[test]
+    fn escapes_go_and_names_are_short() {
+        assert_eq!(
+            clean("\u{1b}[31;1merror:\u{1b}[0m a\u{7}b", 100),
+            "error: ab"
+        );
+        assert_eq!(clean("\u{e9}\u{e9}\u{e9}", 3), "\u{e9}");
+        let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-hello-2.12.drv";
+        assert_eq!(base_name(path), "hello-2.12");
+        assert_eq!(base_name(""), "");
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics(lines in prop::collection::vec(any::<Vec<u8>>(), 0..10)) {
+            let (mut reader, mut progress) = (LogReader::default(), Progress::default());
+            for line in lines {
+                reader.line(&line, &mut progress);
+                reader.line(&[b"@nix ".as_slice(), &line].concat(), &mut progress);
+            }
+        }
+
+        #[test]
+        fn no_event_panics_and_memory_stays_bounded(
+            events in prop::collection::vec(
+                (0..4usize, 0..6u64, 98..114u64, any::<(u64, u64)>(), ".{0,40}"), 0..120)
+        ) {
+            let (mut reader, mut progress) = (LogReader::default(), Progress::default());
+            for (action, id, kind, (a, b), text) in events {
+                let text = text.repeat(20);
+                let action = ["start", "stop", "result", "msg"][action];
+                let fields = if kind % 2 == 0 { serde_json::json!([text, a]) }
+                    else { serde_json::json!([a, b, text]) };
+                let line = serde_json::json!({ "action": action, "id": id, "type": kind,
+                    "level": id, "msg": text, "fields": fields });
+                reader.line(format!("@nix {line}").as_bytes(), &mut progress);
+                reader.line(text.as_bytes(), &mut progress);
+            }
+            prop_assert!(reader.errors.len() <= MAX_MESSAGES);
+            prop_assert!(reader.plain.len() <= MAX_MESSAGES);
+            prop_assert!(reader.tails.len() <= MAX_TAILS);
+            prop_assert!(reader.tails.iter().all(|(n, l)| n.len() <= MAX_LINE_BYTES
+                && l.len() <= TAIL_LINES && l.iter().all(|l| l.len() <= MAX_LINE_BYTES)));
+            prop_assert!(reader.ended.len() <= 4 && reader.expected_bytes.len() <= 4);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Runs one of Nix's programs: bounded output, and no process left when nobody waits any more.
+//!
+//! The child leads a process group. Nix ends its workers and builders by itself when it gets
+//! SIGTERM, and a daemon those of a client that hangs up; builders have sessions of their own, so
+//! killing the group alone would not reach them. Hence first SIGTERM to the group, then SIGKILL.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::process::Child;
+
+use super::NixError;
+use super::command::CommandSpec;
+
+/// A result of `nix build --json` has some 200 bytes.
+const MAX_STDOUT: usize = 1 << 20;
+/// A builder may print a gigabyte without a newline; the rest of such a line is dropped.
+const MAX_LINE: usize = 64 << 10;
+/// For Nix to end its builders and remove what they left.
+const GRACE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(25);
+/// Something that outlives Nix, such as an ssh master, may hold the pipes open.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// How a program ended.
+pub(super) struct Ended {
+    /// `None` after a signal.
+    pub(super) code: Option<i32>,
+    pub(super) stdout: Vec<u8>,
+}
+
+/// Runs `spec` to its end and gives each line of stderr to `on_line`. When the future is dropped
+/// the processes are ended, and only then `kept` is dropped.
+pub(super) async fn run<K: Send + 'static>(
+    spec: &CommandSpec,
+    on_line: impl FnMut(&[u8]),
+    kept: K,
+) -> Result<(Ended, K), NixError> {
+    let spawn_error = |source| NixError::Spawn {
+        program: spec.program.display().to_string(),
+        source,
+    };
+    let mut child = spec
+        .command()
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .map_err(spawn_error)?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let mut running = Running(Some((child, kept)));
+    let mut captured = Vec::new();
+    let status = {
+        let read = async {
+            tokio::join!(
+                async {
+                    if let Some(pipe) = stdout {
+                        read_bounded(pipe, &mut captured).await;
+                    }
+                },
+                async {
+                    if let Some(pipe) = stderr {
+                        read_lines(pipe, on_line).await;
+                    }
+                }
+            )
+        };
+        tokio::pin!(read);
+        let wait = running.wait();
+        tokio::pin!(wait);
+        tokio::select! {
+            biased;
+            _ = &mut read => wait.await,
+            status = &mut wait => {
+                let _ = tokio::time::timeout(DRAIN, read).await;
+                status
+            }
+        }
+    }
+    .map_err(spawn_error)?;
+    let Some((_, kept)) = running.0.take() else {
+        unreachable!("only this function and the drop take it")
+    };
+    let ended = Ended {
+        code: status.code(),
+        stdout: captured,
+    };
+    Ok((ended, kept))
+}
+
+/// Runs a short command and gives its standard output, or an error with what it said.
+pub(super) async fn output(spec: &CommandSpec, what: &str) -> Result<Vec<u8>, NixError> {
+    let mut last = String::new();
+    let keep = |line: &[u8]| {
+        if !line.is_empty() {
+            last = super::internal_log::clean(&String::from_utf8_lossy(line), 400);
+        }
+    };
+    let (ended, ()) = run(spec, keep, ()).await?;
+    match ended.code {
+        Some(0) => Ok(ended.stdout),
+        _ => Err(NixError::Command {
+            what: what.to_owned(),
+            detail: last,
+        }),
+    }
+}
+
+/// A process that is ended when nobody waits for it.
+struct Running<K: Send + 'static>(Option<(Child, K)>);
+
+impl<K: Send + 'static> Running<K> {
+    async fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
+        match &mut self.0 {
+            Some((child, _)) => child.wait().await,
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+impl<K: Send + 'static> Drop for Running<K> {
+    fn drop(&mut self) {
+        let Some((mut child, kept)) = self.0.take() else {
+            return;
+        };
+        let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        let Some(pid) = pid.and_then(Pid::from_raw) else {
+            return; // already waited for
+        };
+        // ESRCH only; there is nobody to tell.
+        let _ = kill_process_group(pid, Signal::TERM);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            let _ = kill_process_group(pid, Signal::KILL);
+            return;
+        };
+        runtime.spawn(async move {
+            let _ = tokio::time::timeout(GRACE, exited(pid)).await;
+            // The leader is not waited for yet, so that the group's number can't be another's.
+            let _ = kill_process_group(pid, Signal::KILL);
+            let _ = child.wait().await;
+            // May remove files: not on the thread of the actors.
+            let _ = tokio::task::spawn_blocking(move || drop(kept)).await;
+        });
+    }
+}
+
+/// Until the process has ended, leaving it to be waited for.
+async fn exited(pid: Pid) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    while let Ok(None) = waitid(WaitId::Pid(pid), options) {
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn read_bounded(mut pipe: impl AsyncRead + Unpin, captured: &mut Vec<u8>) {
+    let mut chunk = [0; 8192];
+    while let Ok(n @ 1..) = pipe.read(&mut chunk).await {
+        let room = MAX_STDOUT.saturating_sub(captured.len());
+        captured.extend_from_slice(&chunk[..n.min(room)]);
+    }
+}
+
+async fn read_lines(pipe: impl AsyncRead + Unpin, mut on_line: impl FnMut(&[u8])) {
+    let mut reader = BufReader::new(pipe);
+    let mut line = Vec::new();
+    loop {
+        let (used, at_end) = match reader.fill_buf().await {
+            Ok([]) | Err(_) => break,
+            Ok(chunk) => {
+                let newline = chunk.iter().position(|c| *c == b'\n');
+                let part = &chunk[..newline.unwrap_or(chunk.len())];
+                let room = MAX_LINE.saturating_sub(line.len());
+                line.extend_from_slice(&part[..part.len().min(room)]);
+                (
+                    part.len() + usize::from(newline.is_some()),
+                    newline.is_some(),
+                )
+            }
+        };
+        reader.consume(used);
+        if at_end {
+            on_line(&line);
+            line.clear();
+        }
+    }
+    if !line.is_empty() {
+        on_line(&line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(program: &str, args: &[&str]) -> CommandSpec {
+        CommandSpec {
+            program: program.into(),
+            args: args.iter().map(Into::into).collect(),
+            env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            directory: "/".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_and_output_are_bounded() {
+        let mut lines = Vec::new();
+        let script = "head -c 3000000 /dev/zero; echo a >&2; head -c 200000 /dev/zero >&2; \
+                      echo >&2; echo -n end >&2; exit 3";
+        let on_line = |line: &[u8]| lines.push(line.len());
+        let (ended, kept) = run(&spec("sh", &["-c", script]), on_line, 7).await.unwrap();
+        assert_eq!((ended.code, kept), (Some(3), 7));
+        assert_eq!(ended.stdout.len(), MAX_STDOUT);
+        assert_eq!(lines, [1, MAX_LINE, 3]);
+    }
+
+    #[tokio::test]
+    async fn dropping_ends_the_whole_group_and_then_what_was_kept() {
+        let (sender, dropped) = tokio::sync::oneshot::channel::<()>();
+        let mut pids = Vec::new();
+        // A grandchild that ignores SIGTERM, and so does the leader for a moment.
+        let script = "trap '' TERM; sleep 1000 & echo $! >&2; echo $$ >&2; trap 'exit 0' TERM; \
+                      wait";
+        {
+            let (told, mut ready) = tokio::sync::mpsc::unbounded_channel();
+            let on_line = |line: &[u8]| told.send(String::from_utf8(line.to_vec())).unwrap();
+            let spec = spec("sh", &["-c", script]);
+            let running = run(&spec, on_line, sender);
+            tokio::pin!(running);
+            while pids.len() < 2 {
+                tokio::select! {
+                    _ = &mut running => panic!("it waits"),
+                    line = ready.recv() => pids.push(line.unwrap().unwrap().parse().unwrap()),
+                }
+            }
+        }
+        dropped.await.unwrap_err();
+        for pid in pids {
+            // A grandchild is another's to wait for: a zombie is dead enough.
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+            let _: i32 = pid;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_named() {
+        let error = output(&spec("/nonexistent/nix", &[]), "nix")
+            .await
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("can't run /nonexistent/nix: ")
+        );
+        let error = output(&spec("sh", &["-c", "echo why >&2; exit 1"]), "it").await;
+        assert_eq!(error.unwrap_err().to_string(), "it failed: why");
+    }
+}

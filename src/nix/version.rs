@@ -1,0 +1,111 @@
+//! What an installed Nix is and can do, from `nix --version`. Pure.
+
+/// Which implementation answers to `nix`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    CppNix,
+    Lix,
+    Determinate,
+}
+
+/// What this Nix can do; found once, at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Of the Nix it is or is like.
+    pub version: (u32, u32),
+    pub flavour: Flavour,
+    /// `nix path-info --json` takes `--json-format 1` (and will want it). `nix build` has no such
+    /// flag.
+    pub json_format_flag: bool,
+    /// The collector looks at announced paths once more before it deletes; without that, one that
+    /// is announced while its neighbours are being deleted may still go.
+    pub collector_rechecks: bool,
+}
+
+impl Capabilities {
+    /// Parses the line that `nix --version` prints.
+    pub fn parse(line: &str) -> Option<Self> {
+        let line = line.lines().next()?.trim();
+        let rest = line.strip_prefix("nix ")?;
+        let flavour = if rest.contains("Lix") {
+            Flavour::Lix
+        } else if rest.contains("Determinate") {
+            Flavour::Determinate
+        } else {
+            Flavour::CppNix
+        };
+        let version = version(rest.rsplit(' ').next()?)?;
+        let is_cpp = flavour != Flavour::Lix;
+        Some(Self {
+            version,
+            flavour,
+            json_format_flag: is_cpp && version >= (2, 33),
+            collector_rechecks: is_cpp && version >= (2, 35),
+        })
+    }
+}
+
+/// `2.34.8`, `2.4pre20210601_abc` or `2.91.0-rc1` → major and minor.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.split('.');
+    let major = parts.next()?.parse().ok()?;
+    let minor = parts.next()?;
+    let end = minor
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(minor.len());
+    Some((major, minor[..end].parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_recognised() {
+        for (line, flavour, version, json_format, rechecks) in [
+            ("nix (Nix) 2.8.0", Flavour::CppNix, (2, 8), false, false),
+            ("nix (Nix) 2.26.3\n", Flavour::CppNix, (2, 26), false, false),
+            ("nix (Nix) 2.34.8", Flavour::CppNix, (2, 34), true, false),
+            ("nix (Nix) 2.35.2", Flavour::CppNix, (2, 35), true, true),
+            (
+                "nix (Nix) 2.4pre20210601_5985b8b",
+                Flavour::CppNix,
+                (2, 4),
+                false,
+                false,
+            ),
+            (
+                "nix (Lix, like Nix) 2.91.0",
+                Flavour::Lix,
+                (2, 91),
+                false,
+                false,
+            ),
+            (
+                "nix (Lix, like Nix) 2.94.0-rc1",
+                Flavour::Lix,
+                (2, 94),
+                false,
+                false,
+            ),
+            (
+                "nix (Determinate Nix 3.6.2) 2.29.0",
+                Flavour::Determinate,
+                (2, 29),
+                false,
+                false,
+            ),
+        ] {
+            let expected = Capabilities {
+                version,
+                flavour,
+                json_format_flag: json_format,
+                collector_rechecks: rechecks,
+            };
+            assert_eq!(Capabilities::parse(line), Some(expected), "{line}");
+        }
+        for line in ["", "nix", "nixos 24", "nix (Nix) x", "nix (Nix) 2"] {
+            assert_eq!(Capabilities::parse(line), None, "{line}");
+        }
+    }
+}
