@@ -39,8 +39,7 @@ fn fail(what: &str) -> impl Fn(&dyn std::fmt::Display) -> NodeError {
 /// Runs a node until a signal or a core part's end. Actors live on this thread; gRPC, HTTP and
 /// effects on the runtime's workers.
 pub fn run(config: NodeConfig) -> Result<(), NodeError> {
-    let log_filter =
-        telemetry::init(&config.log, config.log_format).map_err(|e| NodeError(e))?;
+    let log_filter = telemetry::init(&config.log, config.log_format).map_err(|e| NodeError(e))?;
     if let Some(point) = &config.crash_at {
         arm(point)?;
     }
@@ -113,9 +112,10 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
 }
 
 fn node_id(config: &NodeConfig) -> Result<String, NodeError> {
-    let id = config.node_id.clone().unwrap_or_else(|| {
-        rustix::system::uname().nodename().to_string_lossy().into_owned()
-    });
+    let id = config
+        .node_id
+        .clone()
+        .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
     if id.is_empty() || id.len() > MAX_NODE_ID {
         return Err(NodeError(format!(
             "--node-id has {} bytes: give it 1 to {MAX_NODE_ID}",
@@ -141,8 +141,7 @@ fn lock(run_dir: &Path) -> Result<fs::File, NodeError> {
 
 async fn open_nix(config: &NodeConfig) -> Result<(RealNix, Capabilities), NodeError> {
     let home = config.state_dir.join("home");
-    fs::create_dir_all(&home)
-        .map_err(|e| fail(&format!("can't make {}", home.display()))(&e))?;
+    fs::create_dir_all(&home).map_err(|e| fail(&format!("can't make {}", home.display()))(&e))?;
     let nix = RealNix::open(nix_config(config));
     let capabilities = nix.probe().await.map_err(|e| {
         NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))

@@ -77,14 +77,8 @@ impl NodeActors {
         };
         let views = supervise(Views::new(nix, mounts.clone(), views), CORE, watch("views"));
         let volumes = VolumesConfig { records: config.records, boot_id: config.boot_id };
-        let directory = Volumes::start(
-            volumes,
-            mounts,
-            builds.clone(),
-            views.clone(),
-            CORE,
-            watch(VOLUMES),
-        )?;
+        let directory =
+            Volumes::start(volumes, mounts, builds.clone(), views.clone(), CORE, watch(VOLUMES))?;
         Ok(Self { directory, builds: BuildsHandle(builds), views: ViewsHandle(views), daemon })
     }
 

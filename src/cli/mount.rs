@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::{Failure, message, size, target};
-use crate::config::{MountArgs, SourceArgs, Sockets};
+use crate::config::{MountArgs, Sockets, SourceArgs};
 use crate::grpc::client;
 use crate::grpc::proto::admin::{Build, ProgressRequest, StatusRequest};
 use crate::grpc::proto::csi::volume_capability::access_mode::Mode;

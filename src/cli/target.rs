@@ -15,7 +15,12 @@ pub(super) fn resolve(directory: &Path) -> Result<TargetPath, Failure> {
     let (parent, name) = match (absolute.parent(), absolute.file_name()) {
         (Some(parent), Some(name)) => (parent, name),
         // `..` at the end, or the root directory.
-        _ => return Ok(TargetPath::parse("directory", &absolute.canonicalize()?.to_string_lossy())?),
+        _ => {
+            return Ok(TargetPath::parse(
+                "directory",
+                &absolute.canonicalize()?.to_string_lossy(),
+            )?);
+        }
     };
     let parent = parent.canonicalize().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => {

@@ -17,10 +17,8 @@ pub async fn unmount(args: UnmountArgs) -> Result<(), Failure> {
             "no volume is mounted at {target}: `nix-csi status` lists them"
         )));
     };
-    let call = NodeUnpublishVolumeRequest {
-        volume_id: volume.volume_id,
-        target_path: target.to_string(),
-    };
+    let call =
+        NodeUnpublishVolumeRequest { volume_id: volume.volume_id, target_path: target.to_string() };
     let mut node = client::node(args.sockets.endpoint.path()).await?;
     node.node_unpublish_volume(call).await.map_err(|e| message(&e))?;
     println!("unmounted {target}");

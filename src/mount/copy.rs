@@ -15,11 +15,7 @@ pub(super) fn take_metadata(fd: impl AsFd, of: &Stat) -> Result<(), Errno> {
     let fd = fd.as_fd();
     let now = fstat(fd)?;
     if (now.st_uid, now.st_gid) != (of.st_uid, of.st_gid) {
-        fchown(
-            fd,
-            Some(Uid::from_raw(of.st_uid)),
-            Some(Gid::from_raw(of.st_gid)),
-        )?;
+        fchown(fd, Some(Uid::from_raw(of.st_uid)), Some(Gid::from_raw(of.st_gid)))?;
     }
     // A change of owner may clear bits of the mode, so this comes after it.
     if now.st_mode != of.st_mode || now.st_uid != of.st_uid {
@@ -30,10 +26,7 @@ pub(super) fn take_metadata(fd: impl AsFd, of: &Stat) -> Result<(), Errno> {
 
 fn modified_like(of: &Stat) -> Timestamps {
     Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec {
             tv_sec: of.st_mtime,
             tv_nsec: i64::try_from(of.st_mtime_nsec).unwrap_or(0),

@@ -34,12 +34,7 @@ pub(super) fn io_error(
     if is_full(&source) {
         MountError::NoSpace { path }
     } else {
-        MountError::Io {
-            verb,
-            path,
-            source,
-            detail,
-        }
+        MountError::Io { verb, path, source, detail }
     }
 }
 
@@ -69,20 +64,11 @@ pub(super) fn database_failed(db_dir: &Path, e: NixError) -> MountError {
         | NixError::Command { .. }
         | NixError::Collector { .. } => false,
     };
-    if full {
-        MountError::NoSpace {
-            path: db_dir.to_owned(),
-        }
-    } else {
-        MountError::Database(e)
-    }
+    if full { MountError::NoSpace { path: db_dir.to_owned() } } else { MountError::Database(e) }
 }
 
 fn is_full(e: &io::Error) -> bool {
-    matches!(
-        e.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]
@@ -93,24 +79,11 @@ mod tests {
     #[test]
     fn a_full_disk_is_not_a_full_mount_table() {
         let path = Path::new("/x");
-        assert!(matches!(
-            failed("write", path)(Errno::NOSPC),
-            MountError::NoSpace { .. }
-        ));
-        assert!(matches!(
-            failed("write", path)(Errno::DQUOT),
-            MountError::NoSpace { .. }
-        ));
+        assert!(matches!(failed("write", path)(Errno::NOSPC), MountError::NoSpace { .. }));
+        assert!(matches!(failed("write", path)(Errno::DQUOT), MountError::NoSpace { .. }));
         let full = mount_failed("mount", path)(Errno::NOSPC);
         assert!(full.to_string().contains("fs.mount-max"), "{full}");
-        let nix = NixError::Io {
-            verb: "write",
-            path: path.into(),
-            source: Errno::NOSPC.into(),
-        };
-        assert!(matches!(
-            database_failed(path, nix),
-            MountError::NoSpace { .. }
-        ));
+        let nix = NixError::Io { verb: "write", path: path.into(), source: Errno::NOSPC.into() };
+        assert!(matches!(database_failed(path, nix), MountError::NoSpace { .. }));
     }
 }

@@ -184,10 +184,7 @@ impl State {
         if self.roots.is_empty() || self.roots.iter().any(below) {
             return Ok(());
         }
-        Err(MountError::NotAllowed {
-            target: target.clone(),
-            allowed: format!("{:?}", self.roots),
-        })
+        Err(MountError::NotAllowed { target: target.clone(), allowed: format!("{:?}", self.roots) })
     }
 
     fn view(&self, id: &ViewId) -> Result<&(View, Closure), MountError> {
@@ -217,10 +214,7 @@ impl Mounts for FakeMounts {
         database: WriteDatabase<'_>,
     ) -> Result<View, MountError> {
         let mut state = self.enter(Op::CreateView)?;
-        let lost = closure
-            .paths
-            .iter()
-            .find(|p| state.missing.contains(&p.path));
+        let lost = closure.paths.iter().find(|p| state.missing.contains(&p.path));
         if let Some(lost) = lost {
             let path = lost.path.clone();
             return Err(MountError::MissingPath { path });
@@ -278,9 +272,7 @@ impl Mounts for FakeMounts {
             return if shown.is(view, volume, access) {
                 Ok(())
             } else {
-                Err(MountError::Foreign {
-                    target: target.clone(),
-                })
+                Err(MountError::Foreign { target: target.clone() })
             };
         }
         state.view(view)?;

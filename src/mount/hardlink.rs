@@ -18,10 +18,8 @@ use crate::model::Closure;
 
 /// Links are waits for the journal; more threads than this gain nothing on one disk.
 const MAX_THREADS: usize = 4;
-const DIR: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIR: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Fills `to`, the layer's `v/store`.
 pub(super) fn fill(

@@ -34,10 +34,7 @@ impl ViewIdentity {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
             let root = rustix::fs::statat(rustix::fs::CWD, &shown, flags)?;
             let marker = rustix::fs::statat(rustix::fs::CWD, shown.join(MARKER), flags)?;
-            Ok(Self {
-                shown: (root.st_dev, root.st_ino),
-                marker: identify(&marker),
-            })
+            Ok(Self { shown: (root.st_dev, root.st_ino), marker: identify(&marker) })
         };
         match read() {
             Ok(identity) => Ok(Some(identity)),
@@ -55,11 +52,7 @@ impl ViewIdentity {
         if !is_overlay(at)? {
             return Ok(false);
         }
-        match rustix::fs::statat(
-            at,
-            MARKER,
-            AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
-        ) {
+        match rustix::fs::statat(at, MARKER, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT) {
             Ok(marker) => Ok(identify(&marker) == self.marker && is_read_only(at)?),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
             Err(e) => Err(e),
@@ -72,10 +65,7 @@ fn identify(marker: &Stat) -> (u64, i64, u64) {
 }
 
 pub(super) fn is_overlay(at: impl AsFd) -> Result<bool, Errno> {
-    #[expect(
-        clippy::cast_sign_loss,
-        reason = "a magic number, whose type differs by architecture"
-    )]
+    #[expect(clippy::cast_sign_loss, reason = "a magic number, whose type differs by architecture")]
     rustix::fs::fstatfs(at).map(|s| s.f_type as u64 == OVERLAYFS)
 }
 

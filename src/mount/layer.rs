@@ -32,10 +32,7 @@ pub(super) struct StoreDir {
 
 impl StoreDir {
     pub(super) fn open(path: &Path) -> Result<Self, MountError> {
-        Ok(Self {
-            fd: sys::open_dir(path)?,
-            path: path.to_owned(),
-        })
+        Ok(Self { fd: sys::open_dir(path)?, path: path.to_owned() })
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -75,10 +72,7 @@ pub(super) struct Filled {
 
 impl Filled {
     pub(super) fn with_capacity(paths: usize) -> Self {
-        Self {
-            entries: Vec::with_capacity(paths),
-            metacopy: false,
-        }
+        Self { entries: Vec::with_capacity(paths), metacopy: false }
     }
 
     pub(super) fn push(&mut self, path: &StorePath, found: &Stat) {
@@ -99,15 +93,8 @@ pub(super) fn make(
     let store_to = shown.join("store");
     let db = shown.join("var/nix/db");
     let gcroots = shown.join("var/nix/gcroots");
-    let dirs = [
-        layer,
-        &shown,
-        &store_to,
-        &shown.join("var"),
-        &shown.join("var/nix"),
-        &db,
-        &gcroots,
-    ];
+    let dirs =
+        [layer, &shown, &store_to, &shown.join("var"), &shown.join("var/nix"), &db, &gcroots];
     for dir in dirs {
         make_dir(dir)?;
     }

@@ -96,10 +96,7 @@ pub(super) fn read<R: Record>(dir: &Path, boot_id: &str) -> Result<Option<R>, Mo
         }
         Err(e) => return Err(failed("read", &path)(e)),
     };
-    let unreadable = |reason: String| MountError::Metadata {
-        path: path.clone(),
-        reason,
-    };
+    let unreadable = |reason: String| MountError::Metadata { path: path.clone(), reason };
     let record: R = serde_json::from_slice(&text).map_err(|e| unreadable(e.to_string()))?;
     if record.version() != VERSION {
         return Err(unreadable(format!("unknown version {}", record.version())));
@@ -154,15 +151,8 @@ mod tests {
     #[test]
     fn an_unreadable_record_is_an_error_and_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let newer = ViewRecord {
-            version: VERSION + 1,
-            ..record()
-        };
-        for text in [
-            "".to_owned(),
-            "{".to_owned(),
-            serde_json::to_string(&newer).unwrap(),
-        ] {
+        let newer = ViewRecord { version: VERSION + 1, ..record() };
+        for text in ["".to_owned(), "{".to_owned(), serde_json::to_string(&newer).unwrap()] {
             fs::write(dir.path().join("view.json"), &text).unwrap();
             let e = read::<ViewRecord>(dir.path(), "now").unwrap_err();
             assert!(matches!(e, MountError::Metadata { .. }), "{e}");

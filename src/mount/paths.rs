@@ -15,10 +15,8 @@ use crate::model::TargetPath;
 
 /// `openat2` gives EAGAIN while a rename or a mount happens anywhere on the machine.
 const MAX_TRIES: usize = 128;
-const DIR: OFlags = OFlags::PATH
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIR: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Mounted over; the mode matters to nobody but a lister of the parent.
 const TARGET_MODE: Mode = Mode::from_raw_mode(0o750);
 
@@ -37,13 +35,9 @@ impl Roots {
     pub(super) fn new(dirs: &[PathBuf]) -> Result<Self, MountError> {
         dirs.iter()
             .map(|given| {
-                let canonical = given
-                    .canonicalize()
-                    .map_err(failed("resolve the target root", given))?;
-                Ok(Root {
-                    given: given.clone(),
-                    canonical,
-                })
+                let canonical =
+                    given.canonicalize().map_err(failed("resolve the target root", given))?;
+                Ok(Root { given: given.clone(), canonical })
             })
             .collect::<Result<_, _>>()
             .map(Self)
@@ -62,10 +56,7 @@ impl Roots {
             open_no_links(&base, rest, ResolveFlags::BENEATH)
                 .map_err(|e| explain(e, target, &root.canonical, rest))
         };
-        below.map(|parent| Target {
-            path: target,
-            parent,
-        })
+        below.map(|parent| Target { path: target, parent })
     }
 
     /// The root that holds the target, and the way from there to the target's parent.
@@ -112,18 +103,13 @@ impl Target<'_> {
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::LOOP | Errno::XDEV) => Err(self.symlink()),
             Err(Errno::NOTDIR) if self.is_link() => Err(self.symlink()),
-            Err(Errno::NOTDIR) => Err(MountError::NotADirectory {
-                target: self.path.clone(),
-            }),
+            Err(Errno::NOTDIR) => Err(MountError::NotADirectory { target: self.path.clone() }),
             Err(e) => Err(failed("open", self.path.as_path())(e)),
         }
     }
 
     fn symlink(&self) -> MountError {
-        MountError::Symlink {
-            target: self.path.clone(),
-            at: self.path.as_path().to_owned(),
-        }
+        MountError::Symlink { target: self.path.clone(), at: self.path.as_path().to_owned() }
     }
 
     fn is_link(&self) -> bool {
@@ -142,9 +128,7 @@ impl Target<'_> {
             .join(self.path.name());
         match sys::unmount(&through) {
             Ok(()) => Ok(()),
-            Err(Errno::BUSY) => Err(MountError::Busy {
-                target: self.path.clone(),
-            }),
+            Err(Errno::BUSY) => Err(MountError::Busy { target: self.path.clone() }),
             Err(e) => Err(failed("unmount", self.path.as_path())(e)),
         }
     }
@@ -178,10 +162,7 @@ fn explain(e: Errno, target: &TargetPath, root: &Path, rest: &Path) -> MountErro
     let target = target.clone();
     match e {
         Errno::NOENT => MountError::NoParent { target },
-        Errno::LOOP | Errno::XDEV => MountError::Symlink {
-            at: first_link(root, rest),
-            target,
-        },
+        Errno::LOOP | Errno::XDEV => MountError::Symlink { at: first_link(root, rest), target },
         Errno::NOTDIR => {
             let at = first_link(root, rest);
             let is_link = std::fs::symlink_metadata(&at).is_ok_and(|m| m.is_symlink());
@@ -191,12 +172,7 @@ fn explain(e: Errno, target: &TargetPath, root: &Path, rest: &Path) -> MountErro
                 MountError::NotADirectory { target }
             }
         }
-        e => io_error(
-            "open the parent of",
-            target.as_path().to_owned(),
-            e.into(),
-            None,
-        ),
+        e => io_error("open the parent of", target.as_path().to_owned(), e.into(), None),
     }
 }
 
@@ -239,24 +215,11 @@ mod tests {
         for link in ["absolute", "inside", "up"] {
             let e = open(&format!("{link}/mount")).unwrap_err();
             let at = root.join(link);
-            assert!(
-                matches!(&e, MountError::Symlink { at: a, .. } if *a == at),
-                "{e}"
-            );
+            assert!(matches!(&e, MountError::Symlink { at: a, .. } if *a == at), "{e}");
         }
-        assert!(matches!(
-            open("none/mount"),
-            Err(MountError::NoParent { .. })
-        ));
-        assert!(matches!(
-            open("file/mount"),
-            Err(MountError::NotADirectory { .. })
-        ));
-        for outside in [
-            tmp.path().join("other"),
-            root.clone(),
-            tmp.path().join("podsx/m"),
-        ] {
+        assert!(matches!(open("none/mount"), Err(MountError::NoParent { .. })));
+        assert!(matches!(open("file/mount"), Err(MountError::NotADirectory { .. })));
+        for outside in [tmp.path().join("other"), root.clone(), tmp.path().join("podsx/m")] {
             let e = roots.open(&target(&outside)).map(|_| ()).unwrap_err();
             assert!(matches!(e, MountError::NotAllowed { .. }), "{e}");
         }

@@ -34,10 +34,8 @@ pub(super) struct Outcome {
 
 /// Makes and mounts a view of one path in a scratch directory, and undoes it.
 pub(super) fn run(mounts: &RealMounts, presentation: Presentation) -> Result<Outcome, MountError> {
-    let scratch = Scratch {
-        view: mounts.views_dir.join(SCRATCH),
-        volume: mounts.volumes_dir.join(SCRATCH),
-    };
+    let scratch =
+        Scratch { view: mounts.views_dir.join(SCRATCH), volume: mounts.volumes_dir.join(SCRATCH) };
     scratch.clear()?; // of a process that died here
     let tried = attempt(mounts, presentation, &scratch);
     let cleared = scratch.clear();
@@ -57,16 +55,10 @@ fn attempt(
     let (store, example) = example(mounts, scratch)?;
     let closure = Closure {
         root: example.clone(),
-        paths: vec![PathInfo {
-            path: example.clone(),
-            nar_size: 0,
-        }],
+        paths: vec![PathInfo { path: example.clone(), nar_size: 0 }],
     };
     // A hard-link tree of a real path could be large; its layer is tried empty.
-    let empty = Closure {
-        paths: Vec::new(),
-        ..closure.clone()
-    };
+    let empty = Closure { paths: Vec::new(), ..closure.clone() };
     let linked = presentation == Presentation::Hardlink;
     let layer_dir = scratch.view.join(LAYER);
     let content = if linked { &empty } else { &closure };
@@ -111,10 +103,7 @@ fn example(mounts: &RealMounts, scratch: &Scratch) -> Result<(StoreDir, StorePat
     let store = StoreDir::open(&mounts.store_dir)?;
     let entries = fs::read_dir(store.path()).map_err(failed("list", store.path()))?;
     for entry in entries.take(MAX_LOOKED_AT).filter_map(Result::ok) {
-        let path = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| StorePath::from_base_name(name).ok());
+        let path = entry.file_name().to_str().and_then(|name| StorePath::from_base_name(name).ok());
         let filled = || fs::read_dir(entry.path()).is_ok_and(|mut inner| inner.next().is_some());
         if let Some(path) = path
             && entry.file_type().is_ok_and(|t| t.is_dir())
@@ -126,10 +115,8 @@ fn example(mounts: &RealMounts, scratch: &Scratch) -> Result<(StoreDir, StorePat
     let pretend = scratch.view.join("store");
     let made = pretend.join(PRETEND).join("file");
     fs::create_dir_all(&made).map_err(failed("make the directory", &made))?;
-    let path = StorePath::from_base_name(PRETEND).map_err(|e| MountError::Metadata {
-        path: pretend.clone(),
-        reason: e.to_string(),
-    })?;
+    let path = StorePath::from_base_name(PRETEND)
+        .map_err(|e| MountError::Metadata { path: pretend.clone(), reason: e.to_string() })?;
     Ok((StoreDir::open(&pretend)?, path))
 }
 

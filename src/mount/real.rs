@@ -81,10 +81,7 @@ impl RealMounts {
             check_name(dir)?;
             if let Some(outer) = dirs.iter().find(|o| **o != dir && dir.starts_with(o)) {
                 // An overlay whose upper directory is below its lower one is undefined.
-                return Err(unusable(
-                    dir,
-                    format!("it must not be below {}", outer.display()),
-                ));
+                return Err(unusable(dir, format!("it must not be below {}", outer.display())));
             }
         }
         let mut mounts = Self {
@@ -153,9 +150,7 @@ impl RealMounts {
 
     /// Two calls for one target don't interleave, so that mounts don't stack.
     pub(super) fn lock_target(&self, target: &TargetPath) -> MutexGuard<'_, ()> {
-        self.targets[stripe(target)]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.targets[stripe(target)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn view_lock(&self, id: &ViewId) -> &RwLock<()> {
@@ -183,10 +178,7 @@ fn check_name(dir: &Path) -> Result<(), MountError> {
     let bytes = dir.as_os_str().as_encoded_bytes();
     if let Some(bad) = bytes.iter().find(|b| b":,\\\"".contains(b)) {
         let bad = char::from(*bad);
-        return Err(unusable(
-            dir,
-            format!("{bad:?} in its name can't be given to an overlay"),
-        ));
+        return Err(unusable(dir, format!("{bad:?} in its name can't be given to an overlay")));
     }
     if bytes.len() > MAX_DIR_LEN {
         return Err(unusable(

@@ -119,9 +119,7 @@ pub(super) fn shows_same(
     let names = |dir: &Path| -> Result<Vec<_>, MountError> {
         let mut names = std::fs::read_dir(dir)
             .and_then(|entries| {
-                entries
-                    .map(|e| e.map(|e| e.file_name()))
-                    .collect::<Result<Vec<_>, _>>()
+                entries.map(|e| e.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>()
             })
             .map_err(failed("list", dir))?;
         names.sort();

@@ -60,29 +60,19 @@ pub(super) fn overlay(spec: &Overlay<'_>) -> Result<OwnedFd, MountError> {
         })
         .map_err(|refusal| {
             let top = spec.upper.map_or(spec.layers[0], |(upper, _)| upper);
-            io_error(
-                "make an overlay of",
-                top.to_owned(),
-                refusal.errno.into(),
-                refusal.detail,
-            )
+            io_error("make an overlay of", top.to_owned(), refusal.errno.into(), refusal.detail)
         })
 }
 
 fn configure(spec: &Overlay<'_>, style: LayerStyle) -> Result<OwnedFd, Refusal> {
-    let plain = |errno| Refusal {
-        errno,
-        detail: None,
-    };
+    let plain = |errno| Refusal { errno, detail: None };
     let context =
         rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| Refusal {
             errno: e,
             detail: (e == Errno::NODEV).then(|| "this kernel has no overlayfs".to_owned()),
         })?;
-    apply(spec, style, context.as_fd()).map_err(|errno| Refusal {
-        errno,
-        detail: messages(&context),
-    })?;
+    apply(spec, style, context.as_fd())
+        .map_err(|errno| Refusal { errno, detail: messages(&context) })?;
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     if spec.upper.is_none() {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
@@ -183,12 +173,7 @@ fn set_attributes(
     set: MountAttrFlags,
     propagation: u64,
 ) -> Result<(), Errno> {
-    let attr = MountAttr {
-        attr_set: set.bits().into(),
-        attr_clr: 0,
-        propagation,
-        userns_fd: 0,
-    };
+    let attr = MountAttr { attr_set: set.bits().into(), attr_clr: 0, propagation, userns_fd: 0 };
     // SAFETY: the path is a NUL-terminated string, `attr` lives across the call and its size is
     // passed with it; the kernel writes to neither.
     let result = unsafe {
@@ -226,12 +211,8 @@ pub(super) fn unmount(path: &Path) -> Result<(), Errno> {
 
 /// Opens a directory of ours by its path, for use as a base.
 pub(super) fn open_dir(path: &Path) -> Result<OwnedFd, MountError> {
-    rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(failed("open", path))
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("open", path))
 }
 
 /// What identifies an opened file.
@@ -248,10 +229,7 @@ pub(super) struct Place {
 pub(super) fn place(fd: impl AsFd) -> Result<Place, Errno> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
     let found = rustix::fs::statx(fd, c"", flags, StatxFlags::INO | StatxFlags::MNT_ID)?;
-    if !found
-        .stx_attributes_mask
-        .contains(StatxAttributes::MOUNT_ROOT)
-    {
+    if !found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
         return Err(Errno::OPNOTSUPP); // before Linux 5.8; the driver needs 5.12 anyway
     }
     Ok(Place {

@@ -69,12 +69,11 @@ impl RealMounts {
             return Ok(());
         }
         self.refuse_second_target(at.path, volume)?;
-        self.attach_writable(at.path, &dir, view, volume)
-            .inspect_err(|_| {
-                if let Err(e) = self.remove_files(volume) {
-                    tracing::warn!(%volume, error = %e, "files of a failed mount stay");
-                }
-            })
+        self.attach_writable(at.path, &dir, view, volume).inspect_err(|_| {
+            if let Err(e) = self.remove_files(volume) {
+                tracing::warn!(%volume, error = %e, "files of a failed mount stay");
+            }
+        })
     }
 
     fn attach_writable(
@@ -139,11 +138,7 @@ impl RealMounts {
             return Ok(Attached::Nothing);
         }
         let ours = self.is_ours(&dir, here, view, target, volume, access)?;
-        Ok(if ours {
-            Attached::Ours
-        } else {
-            Attached::Foreign
-        })
+        Ok(if ours { Attached::Ours } else { Attached::Foreign })
     }
 
     fn is_ours(
@@ -171,9 +166,7 @@ impl RealMounts {
         target: &TargetPath,
     ) -> Result<bool, MountError> {
         ViewIdentity::of(&self.view_dir(view))?.map_or(Ok(false), |identity| {
-            identity
-                .is_shown_at(dir.as_fd(), here)
-                .map_err(failed("look at", target.as_path()))
+            identity.is_shown_at(dir.as_fd(), here).map_err(failed("look at", target.as_path()))
         })
     }
 
@@ -191,9 +184,7 @@ impl RealMounts {
             return Ok(());
         };
         match self.look_at(&record.view, &record.target, volume, Access::Writable)? {
-            Attached::Ours => Err(MountError::Busy {
-                target: record.target,
-            }),
+            Attached::Ours => Err(MountError::Busy { target: record.target }),
             Attached::Nothing | Attached::Foreign => Ok(()),
         }
     }
@@ -293,9 +284,7 @@ fn is_overlay_of(record: &VolumeRecord, dir: &OwnedFd, here: Place, target: &Tar
 /// helps nobody, and the mount table still says who made it.
 fn is_named_ours(here: Place, volume: &VolumeId) -> Result<bool, MountError> {
     let writable = format!("{SOURCE}{volume}");
-    let found = mountinfo::read()?
-        .into_iter()
-        .find(|m| m.id == here.mount_id);
+    let found = mountinfo::read()?.into_iter().find(|m| m.id == here.mount_id);
     Ok(found.is_some_and(|mount| {
         mount.source == writable.as_bytes()
             || (mount.source.starts_with(b"nix-csi:") && mount.root.ends_with(SHOWN))
@@ -303,7 +292,5 @@ fn is_named_ours(here: Place, volume: &VolumeId) -> Result<bool, MountError> {
 }
 
 fn foreign(target: &TargetPath) -> MountError {
-    MountError::Foreign {
-        target: target.clone(),
-    }
+    MountError::Foreign { target: target.clone() }
 }

@@ -67,30 +67,14 @@ const HINTS: [(&[&str], Step, &str); 8] = [
         Step::Evaluate,
         "it must evaluate to one derivation, or to a function whose arguments have defaults",
     ),
-    (
-        &["argument without a value"],
-        Step::Evaluate,
-        "give every argument a default",
-    ),
-    (
-        &["does not provide attribute"],
-        Step::Evaluate,
-        "nix flake show lists what it provides",
-    ),
+    (&["argument without a value"], Step::Evaluate, "give every argument a default"),
+    (&["does not provide attribute"], Step::Evaluate, "nix flake show lists what it provides"),
     (
         &["in the flake registries", "flake-registry"],
         Step::Fetch,
         "name the flake in full, such as github:owner/repo",
     ),
-    (
-        &[
-            "getting status of",
-            "does not exist",
-            "could not find a flake.nix",
-        ],
-        Step::Fetch,
-        "",
-    ),
+    (&["getting status of", "does not exist", "could not find a flake.nix"], Step::Fetch, ""),
 ];
 
 /// `code` is the exit code, or `None` after a signal.
@@ -100,11 +84,7 @@ pub(super) fn classify(source: &Source, code: Option<i32>, log: &LogReader) -> R
     };
     let said = |words: &[&str]| log.errors().find(|m| contains_any(&m.text, words));
     if let Some(message) = said(&NO_SPACE) {
-        let step = if log.built() {
-            Step::Build
-        } else {
-            step_of(source)
-        };
+        let step = if log.built() { Step::Build } else { step_of(source) };
         // Not the first line but the one that says so.
         let line = message.text.lines().find(|l| contains_any(l, &NO_SPACE));
         let cause = cut(line.unwrap_or_default());
@@ -112,10 +92,7 @@ pub(super) fn classify(source: &Source, code: Option<i32>, log: &LogReader) -> R
     }
     if let Some(message) = said(&DAEMON_GONE) {
         let cause = format!("the Nix daemon is not there: {}", cause(message));
-        return RealiseError::Temporary {
-            step: step_of(source),
-            cause,
-        };
+        return RealiseError::Temporary { step: step_of(source), cause };
     }
     if let Some(error) = log.errors().find_map(|m| build_failure(m, log)) {
         return error;
@@ -129,12 +106,9 @@ pub(super) fn classify(source: &Source, code: Option<i32>, log: &LogReader) -> R
 /// A path that is wanted and that nobody offered. While a substituter is down, "nobody has it" is
 /// not known.
 fn nobody(source: &Source, message: &Message, log: &LogReader) -> RealiseError {
-    let down = log.warnings().find(|m| {
-        contains_any(
-            &m.text,
-            &["unable to download", "unable to open", "disabling"],
-        )
-    });
+    let down = log
+        .warnings()
+        .find(|m| contains_any(&m.text, &["unable to download", "unable to open", "disabling"]));
     if let Some(down) = down {
         return RealiseError::Temporary {
             step: Step::Fetch,
@@ -143,20 +117,13 @@ fn nobody(source: &Source, message: &Message, log: &LogReader) -> RealiseError {
     }
     match source {
         Source::StorePath(path) => not_found(path),
-        _ => RealiseError::Refused {
-            step: Step::Fetch,
-            cause: cause(message),
-            hint: None,
-        },
+        _ => RealiseError::Refused { step: Step::Fetch, cause: cause(message), hint: None },
     }
 }
 
 fn not_found(path: &StorePath) -> RealiseError {
     let hint = "copy it to a substituter that this node uses, or check the path";
-    RealiseError::NotFound {
-        path: path.clone(),
-        hint: Some(hint.to_owned()),
-    }
+    RealiseError::NotFound { path: path.clone(), hint: Some(hint.to_owned()) }
 }
 
 fn build_failure(message: &Message, log: &LogReader) -> Option<RealiseError> {
@@ -166,11 +133,7 @@ fn build_failure(message: &Message, log: &LogReader) -> Option<RealiseError> {
         return None;
     }
     let derivation = derivation(text, log)?;
-    let unmet = [
-        "is required to build",
-        "platform mismatch",
-        "missing system features",
-    ];
+    let unmet = ["is required to build", "platform mismatch", "missing system features"];
     if contains_any(text, &unmet) {
         return Some(RealiseError::Refused {
             step: Step::Build,
@@ -195,9 +158,7 @@ fn build_failure(message: &Message, log: &LogReader) -> Option<RealiseError> {
 
 /// The name of the derivation that a message is about; the timeout of 2.34 names none.
 fn derivation(text: &str, log: &LogReader) -> Option<String> {
-    let named = text
-        .split_once("/nix/store/")
-        .and_then(|(_, after)| after.split_once(".drv"));
+    let named = text.split_once("/nix/store/").and_then(|(_, after)| after.split_once(".drv"));
     match named {
         Some((base, _)) => Some(base_name(base).to_owned()),
         None if text.starts_with("timed out after") => log.last_build().map(str::to_owned),
@@ -208,17 +169,9 @@ fn derivation(text: &str, log: &LogReader) -> Option<String> {
 /// The interesting part of a build's failure, without the derivation's path, which is named apart.
 fn build_cause(text: &str) -> String {
     if text.starts_with("hash mismatch") {
-        let part = |key: &str| {
-            text.lines()
-                .find_map(|l| l.trim().strip_prefix(key))
-                .unwrap_or("?")
-                .trim()
-        };
-        return format!(
-            "hash mismatch: specified {}, got {}",
-            part("specified:"),
-            part("got:")
-        );
+        let part =
+            |key: &str| text.lines().find_map(|l| l.trim().strip_prefix(key)).unwrap_or("?").trim();
+        return format!("hash mismatch: specified {}, got {}", part("specified:"), part("got:"));
     }
     let reason = text.lines().find_map(|l| l.trim().strip_prefix("Reason: "));
     let line = reason.unwrap_or_else(|| text.lines().next().unwrap_or_default());
@@ -242,11 +195,8 @@ fn requirement(text: &str) -> String {
     if let Some((wanted, _)) = text.split_once(" is required to build") {
         return cut(&format!("{wanted} is required"));
     }
-    let required: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|l| l.starts_with("Required "))
-        .collect();
+    let required: Vec<&str> =
+        text.lines().map(str::trim).filter(|l| l.starts_with("Required ")).collect();
     cut(&required.join(", "))
 }
 
@@ -257,11 +207,7 @@ fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
         .split_once("HTTP error ")
         .and_then(|(_, rest)| rest.get(..3))
         .and_then(|code| code.parse::<u16>().ok());
-    let cause = if is_git {
-        git_cause(first, log)
-    } else {
-        cause(first)
-    };
+    let cause = if is_git { git_cause(first, log) } else { cause(first) };
     let hint = match status {
         Some(401 | 403) => Some("the source needs credentials"),
         Some(404) => Some("check the name; a private source answers so without credentials"),
@@ -384,96 +330,36 @@ mod tests {
             "build_failed",
             "build of fo failed: hash mismatch: specified sha256-AAA",
         ),
-        (
-            "build_timeout",
-            "build_failed",
-            "build of slow failed: timed out after 1 seconds",
-        ),
-        (
-            "undefined",
-            "refused",
-            "evaluate failed: undefined variable 'foo', at line 1 column 1",
-        ),
+        ("build_timeout", "build_failed", "build of slow failed: timed out after 1 seconds"),
+        ("undefined", "refused", "evaluate failed: undefined variable 'foo', at line 1 column 1"),
         ("throw", "refused", "evaluate failed: boo"),
         ("D_throw", "refused", "evaluate failed: boo"),
         ("deep", "refused", "evaluate failed: deep"),
-        (
-            "recursion",
-            "refused",
-            "evaluate failed: infinite recursion",
-        ),
+        ("recursion", "refused", "evaluate failed: infinite recursion"),
         ("syntax", "refused", "evaluate failed: syntax error, "),
         ("abort", "refused", "evaluate failed: evaluation aborted"),
         ("assert", "refused", "evaluate failed: assertion "),
-        (
-            "number",
-            "refused",
-            "evaluate failed: expression does not evaluate to a derivation",
-        ),
+        ("number", "refused", "evaluate failed: expression does not evaluate to a derivation"),
         ("string", "refused", "evaluate failed: "),
         ("substring", "refused", "evaluate failed: "),
-        (
-            "missing_arg",
-            "refused",
-            "evaluate failed: cannot evaluate a function",
-        ),
-        (
-            "ifd",
-            "refused",
-            "evaluate failed: cannot build '/nix/store",
-        ),
-        (
-            "restricted",
-            "refused",
-            "evaluate failed: access to absolute path '/etc/passwd'",
-        ),
-        (
-            "restricted_url",
-            "refused",
-            "evaluate failed: access to URI 'https",
-        ),
+        ("missing_arg", "refused", "evaluate failed: cannot evaluate a function"),
+        ("ifd", "refused", "evaluate failed: cannot build '/nix/store"),
+        ("restricted", "refused", "evaluate failed: access to absolute path '/etc/passwd'"),
+        ("restricted_url", "refused", "evaluate failed: access to URI 'https"),
         ("wrong_system", "refused", "build failed: ws: "),
         ("feature", "refused", "build failed: ft: "),
-        (
-            "nobody",
-            "not_found",
-            "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody is not in",
-        ),
-        (
-            "D_nobody",
-            "not_found",
-            "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody is not in",
-        ),
-        (
-            "substituter_down",
-            "temporary",
-            "fetch failed for now: a substituter did not answer",
-        ),
+        ("nobody", "not_found", "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody is not in"),
+        ("D_nobody", "not_found", "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody is not in"),
+        ("substituter_down", "temporary", "fetch failed for now: a substituter did not answer"),
         ("flake_attr", "refused", "evaluate failed: flake 'path:"),
         ("flake_throw", "refused", "evaluate failed: flake says no"),
         ("flake_nopath", "refused", "fetch failed: "),
         ("flake_nogit", "refused", "fetch failed: "),
         ("flake_option", "refused", ""),
-        (
-            "flake_github",
-            "temporary",
-            "fetch failed for now: unable to download",
-        ),
-        (
-            "daemon_gone",
-            "temporary",
-            "fetch failed for now: the Nix daemon is not there",
-        ),
-        (
-            "daemon_gone_unix",
-            "temporary",
-            "fetch failed for now: the Nix daemon is not there",
-        ),
-        (
-            "D_refused",
-            "temporary",
-            "fetch failed for now: the Nix daemon is not there",
-        ),
+        ("flake_github", "temporary", "fetch failed for now: unable to download"),
+        ("daemon_gone", "temporary", "fetch failed for now: the Nix daemon is not there"),
+        ("daemon_gone_unix", "temporary", "fetch failed for now: the Nix daemon is not there"),
+        ("D_refused", "temporary", "fetch failed for now: the Nix daemon is not there"),
         ("nospace", "no_space", "build failed: no space left on"),
         ("nospace2", "no_space", "evaluate failed: no space left on"),
     ];
@@ -481,10 +367,7 @@ mod tests {
     #[test]
     fn recorded_failures_are_classified() {
         for (name, kind, start) in EXPECTED {
-            let cases: Vec<_> = recorded::cases()
-                .into_iter()
-                .filter(|c| c.name == *name)
-                .collect();
+            let cases: Vec<_> = recorded::cases().into_iter().filter(|c| c.name == *name).collect();
             assert_eq!(cases.len(), 2, "{name} is recorded for every version");
             for case in cases {
                 let error = classified(&case);
@@ -512,10 +395,7 @@ mod tests {
             if !matches!(case.name.as_str(), "build_failed" | "D_build_failed") {
                 continue;
             }
-            let RealiseError::BuildFailed {
-                log_tail, cause, ..
-            } = classified(&case)
-            else {
+            let RealiseError::BuildFailed { log_tail, cause, .. } = classified(&case) else {
                 panic!("{} is a build failure", case.name)
             };
             assert_eq!(log_tail.len(), 10);

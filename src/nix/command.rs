@@ -128,12 +128,7 @@ pub(super) fn spec(config: &Config, program: PathBuf, args: Vec<OsString>) -> Co
         None => env.push(("NIX_REMOTE".into(), "local".into())),
     }
     env.extend(config.environment.iter().cloned());
-    CommandSpec {
-        program,
-        args,
-        env,
-        directory: config.home.clone(),
-    }
+    CommandSpec { program, args, env, directory: config.home.clone() }
 }
 
 /// What every Nix process gets; nothing else of ours, so no token and no user's settings.
@@ -215,9 +210,6 @@ mod tests {
             "NIX_SSL_CERT_FILE",
         ];
         assert_eq!(env, expected);
-        assert!(
-            spec.env
-                .contains(&("NIX_REMOTE".into(), "unix:///run/s".into()))
-        );
+        assert!(spec.env.contains(&("NIX_REMOTE".into(), "unix:///run/s".into())));
     }
 }

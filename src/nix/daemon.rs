@@ -98,9 +98,9 @@ impl PidFile {
             Err(err) => return Err(io_error("read", &self.0, err)),
         };
         let ended = match parse(&text) {
-            Some(identity) => end(identity)
-                .await
-                .map_err(|err| io_error("end the process in", &self.0, err))?,
+            Some(identity) => {
+                end(identity).await.map_err(|err| io_error("end the process in", &self.0, err))?
+            }
             None => false, // cut short by a crash: nothing is known, nothing is ended
         };
         fs::remove_file(&self.0).map_err(|err| io_error("remove", &self.0, err))?;
@@ -110,10 +110,7 @@ impl PidFile {
 
 fn parse(text: &str) -> Option<Identity> {
     let (pid, start) = text.trim().split_once(' ')?;
-    Some(Identity {
-        pid: pid.parse().ok()?,
-        start: start.parse().ok()?,
-    })
+    Some(Identity { pid: pid.parse().ok()?, start: start.parse().ok()? })
 }
 
 async fn end(identity: Identity) -> io::Result<bool> {
@@ -172,14 +169,7 @@ mod tests {
         config.nix_options = vec![("max-jobs".into(), "4".into())];
         let spec = daemon_command(&config).unwrap();
         assert_eq!(spec.program, Path::new("nix-daemon"));
-        let expected = [
-            "--option",
-            "sandbox-fallback",
-            "false",
-            "--option",
-            "max-jobs",
-            "4",
-        ];
+        let expected = ["--option", "sandbox-fallback", "false", "--option", "max-jobs", "4"];
         assert_eq!(spec.args, expected);
         let has = |k: &str, v: &str| spec.env.contains(&(k.into(), v.into()));
         assert!(has("NIX_DAEMON_SOCKET_PATH", "/run/n/s") && has("NIX_REMOTE", "local"));
@@ -191,10 +181,7 @@ mod tests {
         let file = PidFile::new(dir.path().join("pid"));
         assert!(!file.end_leftover().await.unwrap());
 
-        let mut child = tokio::process::Command::new("sleep")
-            .arg("1000")
-            .spawn()
-            .unwrap();
+        let mut child = tokio::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = child.id().unwrap();
         file.write(pid).unwrap();
         let text = fs::read_to_string(&file.0).unwrap();

@@ -40,10 +40,7 @@ struct Open {
 
 impl Database {
     pub(super) fn new(state_dir: &Path) -> Self {
-        Self {
-            file: state_dir.join("db/db.sqlite"),
-            open: Mutex::new(None),
-        }
+        Self { file: state_dir.join("db/db.sqlite"), open: Mutex::new(None) }
     }
 
     pub(super) fn file(&self) -> &Path {
@@ -96,10 +93,7 @@ impl Database {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.as_ref().is_none_or(|o| o.identity != identity) {
             let connection = open_read_only(&self.file).map_err(|err| self.error("open", err))?;
-            *open = Some(Open {
-                identity,
-                connection,
-            });
+            *open = Some(Open { identity, connection });
         }
         let result = match &*open {
             Some(open) => query(&open.connection),
@@ -113,11 +107,7 @@ impl Database {
     }
 
     pub(super) fn error(&self, verb: &'static str, source: rusqlite::Error) -> NixError {
-        NixError::Database {
-            verb,
-            path: self.file.clone(),
-            source,
-        }
+        NixError::Database { verb, path: self.file.clone(), source }
     }
 }
 
@@ -164,9 +154,7 @@ pub(super) mod tests {
         std::fs::create_dir_all(state_dir.join("db")).unwrap();
         let database = Database::new(state_dir);
         let connection = Connection::open(database.file()).unwrap();
-        connection
-            .pragma_update(None, "journal_mode", "wal")
-            .unwrap();
+        connection.pragma_update(None, "journal_mode", "wal").unwrap();
         connection.execute_batch(schema::CREATE).unwrap();
         connection.execute_batch(schema::INDEX).unwrap();
         for (id, letter) in [(1, 'c'), (2, 'b'), (7, 'a'), (9, 'd')] {
@@ -178,13 +166,9 @@ pub(super) mod tests {
                 .unwrap();
         }
         for (referrer, reference) in [(7, 2), (2, 1), (7, 1), (2, 2)] {
-            connection
-                .execute("insert into Refs values (?1, ?2)", (referrer, reference))
-                .unwrap();
+            connection.execute("insert into Refs values (?1, ?2)", (referrer, reference)).unwrap();
         }
-        connection
-            .execute("insert into DerivationOutputs values (7, 'out', '/x')", ())
-            .unwrap();
+        connection.execute("insert into DerivationOutputs values (7, 'out', '/x')", ()).unwrap();
         database
     }
 
@@ -208,9 +192,7 @@ pub(super) mod tests {
         let database = store(dir.path());
         assert!(database.is_valid(&path('d', "x")).unwrap());
         let writer = Connection::open(database.file()).unwrap();
-        writer
-            .execute("delete from ValidPaths where id = 9", ())
-            .unwrap();
+        writer.execute("delete from ValidPaths where id = 9", ()).unwrap();
         assert!(!database.is_valid(&path('d', "x")).unwrap());
         drop(writer);
         let other = tempfile::tempdir().unwrap();
@@ -220,10 +202,7 @@ pub(super) mod tests {
         std::fs::rename(other.path().join("db"), dir.path().join("db")).unwrap();
         assert!(database.is_valid(&path('d', "x")).unwrap());
         let error = fresh.is_valid(&path('d', "x")).unwrap_err();
-        assert!(
-            matches!(error, NixError::Io { verb: "read", .. }),
-            "{error}"
-        );
+        assert!(matches!(error, NixError::Io { verb: "read", .. }), "{error}");
     }
 
     #[test]

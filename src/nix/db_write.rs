@@ -109,20 +109,13 @@ mod tests {
         assert_eq!(count("select count(*) from ValidPaths"), 3);
         assert_eq!(count("select count(*) from Refs"), 4);
         assert_eq!(count("select count(*) from DerivationOutputs"), 1);
-        assert_eq!(
-            count("select sum(registrationTime) from ValidPaths"),
-            3 * 1234
-        );
+        assert_eq!(count("select sum(registrationTime) from ValidPaths"), 3 * 1234);
         assert_eq!(count("select count(*) from pragma_foreign_key_check"), 0);
-        let mode: String = copied
-            .query_row("pragma journal_mode", (), |r| r.get(0))
-            .unwrap();
+        let mode: String = copied.query_row("pragma journal_mode", (), |r| r.get(0)).unwrap();
         assert_eq!(mode, "delete");
         assert_eq!(fs::read_to_string(target.join("schema")).unwrap(), "10");
-        let mut names: Vec<_> = fs::read_dir(&target)
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
+        let mut names: Vec<_> =
+            fs::read_dir(&target).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["db.sqlite", "schema"]);
     }

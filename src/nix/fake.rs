@@ -75,10 +75,7 @@ impl FakeNix {
     pub fn new(dir: &Path) -> Result<Self, NixError> {
         let store_dir = dir.join("store");
         fs::create_dir_all(&store_dir).map_err(|err| io_error("create", &store_dir, err))?;
-        Ok(Self {
-            store_dir,
-            state: Arc::default(),
-        })
+        Ok(Self { store_dir, state: Arc::default() })
     }
 
     /// Adds a valid path: a directory with a program, a text and a link to each reference, or for a
@@ -171,11 +168,8 @@ impl FakeNix {
         for path in &dead {
             state.valid.remove(path);
             let file = self.store_dir.join(path.base_name());
-            let removed = if file.is_dir() {
-                fs::remove_dir_all(&file)
-            } else {
-                fs::remove_file(&file)
-            };
+            let removed =
+                if file.is_dir() { fs::remove_dir_all(&file) } else { fs::remove_file(&file) };
             removed.map_err(|err| io_error("remove", &file, err))?;
         }
         Ok(dead)
@@ -260,10 +254,7 @@ impl Nix for FakeNix {
         if !state.valid.contains_key(root) {
             return Err(NixError::NotValid { path: root.clone() });
         }
-        let info = |path| PathInfo {
-            path,
-            nar_size: 1000,
-        };
+        let info = |path| PathInfo { path, nar_size: 1000 };
         let paths = reach(&state.valid, root).into_iter().map(info).collect();
         let root = root.clone();
         Ok(Closure { root, paths })
@@ -302,11 +293,7 @@ struct Running {
 impl Running {
     fn start(nix: FakeNix, source: Source) -> Self {
         nix.state().calls.entry(source.clone()).or_default().started += 1;
-        Self {
-            nix,
-            source,
-            finished: false,
-        }
+        Self { nix, source, finished: false }
     }
 }
 
@@ -331,10 +318,8 @@ fn path_of(name: &str, references: &[StorePath]) -> Result<StorePath, NixError> 
         hasher.update(reference.base_name());
     }
     let digest = hasher.finalize();
-    let hash: String = digest
-        .iter()
-        .map(|byte| char::from(BASE32[usize::from(byte % 32)]))
-        .collect();
+    let hash: String =
+        digest.iter().map(|byte| char::from(BASE32[usize::from(byte % 32)])).collect();
     StorePath::from_base_name(&format!("{hash}-{name}")).map_err(|err| NixError::Command {
         what: "naming a path of the fake".to_owned(),
         detail: err.to_string(),
@@ -379,19 +364,12 @@ mod tests {
         }
         gate.release();
         assert_eq!(held.await.unwrap().root, root);
-        let expected = Calls {
-            started: 2,
-            finished: 1,
-            cancelled: 1,
-        };
+        let expected = Calls { started: 2, finished: 1, cancelled: 1 };
         assert_eq!(nix.calls(&source), expected);
 
         nix.fail(source.clone(), || RealiseError::Cancelled);
         assert_eq!(realise().await.unwrap_err().kind(), "cancelled");
-        nix.fail_call(Call::Closure, || NixError::Command {
-            what: "x".into(),
-            detail: "y".into(),
-        });
+        nix.fail_call(Call::Closure, || NixError::Command { what: "x".into(), detail: "y".into() });
         assert!(nix.closure(&root).is_err());
         nix.heal(Call::Closure);
         assert_eq!(nix.closure(&root).unwrap().paths.len(), 3);
@@ -401,10 +379,7 @@ mod tests {
     fn only_what_has_a_root_survives() {
         let dir = tempfile::tempdir().unwrap();
         let nix = FakeNix::new(dir.path()).unwrap();
-        let (kept, gone) = (
-            nix.add_closure("a", 2).unwrap(),
-            nix.add_closure("b", 2).unwrap(),
-        );
+        let (kept, gone) = (nix.add_closure("a", 2).unwrap(), nix.add_closure("b", 2).unwrap());
         let roots = dir.path().join("roots");
         fs::create_dir(&roots).unwrap();
         assert!(nix.root_if_valid(&kept, &roots.join("r")).unwrap());

@@ -113,10 +113,8 @@ impl GcLock {
         is_valid: &impl Fn() -> Result<bool, NixError>,
         end: Instant,
     ) -> Result<Option<bool>, NixError> {
-        let refused = |err: io::Error| NixError::Collector {
-            path: path.clone(),
-            reason: err.to_string(),
-        };
+        let refused =
+            |err: io::Error| NixError::Collector { path: path.clone(), reason: err.to_string() };
         // The temporary name lies in the roots directory too and thus is a root already.
         let staged = StagedLink::new(path, root)?;
         let connection = match self.announce(path, end).map_err(refused)? {
@@ -253,10 +251,7 @@ pub(super) fn staging_name(root: &Path) -> PathBuf {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     let name = root.file_name().unwrap_or_default().to_string_lossy();
-    root.with_file_name(format!(
-        "{STAGING_PREFIX}{}-{number}-{name}",
-        std::process::id()
-    ))
+    root.with_file_name(format!("{STAGING_PREFIX}{}-{number}-{name}", std::process::id()))
 }
 
 /// Blocking. Removes what a killed driver left half made in a directory of roots. For the start,
@@ -272,11 +267,7 @@ pub fn sweep_staging(roots_dir: &Path) -> Result<usize, NixError> {
         }
         let path = entry.path();
         let is_dir = entry.file_type().map_err(list)?.is_dir();
-        let removed = if is_dir {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
+        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(|err| io_error("remove", &path, err))?;
         swept += 1;
     }

@@ -61,10 +61,7 @@ impl Line {
     }
 
     fn string(&self, index: usize) -> &str {
-        self.fields
-            .get(index)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        self.fields.get(index).and_then(Value::as_str).unwrap_or_default()
     }
 }
 
@@ -198,22 +195,13 @@ impl LogReader {
             // A URL may carry a secret: it is not repeated.
             FILE_TRANSFER if !self.substituted => "downloading".clone_into(&mut progress.current),
             FETCH_TREE => "fetching a source".clone_into(&mut progress.current),
-            0 if line
-                .text
-                .as_deref()
-                .is_some_and(|t| t.starts_with("evaluating")) =>
-            {
+            0 if line.text.as_deref().is_some_and(|t| t.starts_with("evaluating")) => {
                 "evaluating".clone_into(&mut progress.current);
             }
             _ => {}
         }
         if self.activities.len() < MAX_ACTIVITIES {
-            let activity = Activity {
-                kind,
-                name,
-                done: 0,
-                expected: 0,
-            };
+            let activity = Activity { kind, name, done: 0, expected: 0 };
             self.activities.insert(id, activity);
         }
     }
@@ -262,11 +250,7 @@ impl LogReader {
         if let Some((_, lines)) = self.tails.iter_mut().find(|(name, _)| *name == derivation) {
             return push_bounded(lines, text, TAIL_LINES);
         }
-        push_bounded(
-            &mut self.tails,
-            (derivation, VecDeque::from([text])),
-            MAX_TAILS,
-        );
+        push_bounded(&mut self.tails, (derivation, VecDeque::from([text])), MAX_TAILS);
     }
 
     fn count(&self, progress: &mut Progress) {
@@ -288,13 +272,10 @@ impl LogReader {
 
     fn sum(&self, kind: u64) -> Count {
         let ended = self.ended.get(&kind).copied().unwrap_or_default();
-        self.activities
-            .values()
-            .filter(|a| a.kind == kind)
-            .fold(ended, |sum, a| Count {
-                done: sum.done.saturating_add(a.done),
-                expected: sum.expected.saturating_add(a.expected),
-            })
+        self.activities.values().filter(|a| a.kind == kind).fold(ended, |sum, a| Count {
+            done: sum.done.saturating_add(a.done),
+            expected: sum.expected.saturating_add(a.expected),
+        })
     }
 }
 
@@ -403,10 +384,7 @@ mod tests {
 
     #[test]
     fn escapes_go_and_names_are_short() {
-        assert_eq!(
-            clean("\u{1b}[31;1merror:\u{1b}[0m a\u{7}b", 100),
-            "error: ab"
-        );
+        assert_eq!(clean("\u{1b}[31;1merror:\u{1b}[0m a\u{7}b", 100), "error: ab");
         assert_eq!(clean("\u{e9}\u{e9}\u{e9}", 3), "\u{e9}");
         let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-hello-2.12.drv";
         assert_eq!(base_name(path), "hello-2.12");

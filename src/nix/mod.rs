@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 
 use crate::model::{Closure, Source, StorePath};
 
+mod child;
 mod classify;
 mod command;
 pub mod daemon;
@@ -18,6 +19,7 @@ mod db;
 mod db_write;
 mod error;
 pub mod fake;
+mod flake_lock;
 mod gc_lock;
 mod internal_log;
 mod output;
@@ -30,8 +32,10 @@ mod roots;
 mod schema;
 mod version;
 
+pub use child::{DaemonSpec, RunningDaemon};
 pub use command::{CommandSpec, Config};
 pub use error::{NixError, RealiseError, Step};
+pub use flake_lock::lock_local_flake;
 pub use gc_lock::sweep_staging;
 pub use progress::{Progress, ProgressSink};
 pub use real::RealNix;

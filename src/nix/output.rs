@@ -17,9 +17,7 @@ enum Built {
     /// 2.8 for a store path.
     Path { path: String },
     /// A derivation. An output is `null` when it is not known, such as after a dry run.
-    Outputs {
-        outputs: BTreeMap<String, Option<String>>,
-    },
+    Outputs { outputs: BTreeMap<String, Option<String>> },
 }
 
 /// The one path that the volume's `var/result` is going to point to.
@@ -33,9 +31,7 @@ pub(super) fn chosen(source: &Source, stdout: &[u8]) -> Result<StorePath, Realis
     let result = match &results[..] {
         [result] => result,
         [] => {
-            return Err(refused(
-                "it evaluates to nothing that can be built".to_owned(),
-            ));
+            return Err(refused("it evaluates to nothing that can be built".to_owned()));
         }
         several => {
             let cause = format!("it evaluates to {} derivations", several.len());
@@ -125,10 +121,7 @@ mod tests {
         assert_eq!(error.kind(), "refused");
         let source = Source::StorePath(StorePath::parse(&format!("{hash}-x.drv")).unwrap());
         let other = serde_json::json!([format!("{hash}-x")]).to_string();
-        assert_eq!(
-            chosen(&source, other.as_bytes()).unwrap_err().kind(),
-            "refused"
-        );
+        assert_eq!(chosen(&source, other.as_bytes()).unwrap_err().kind(), "refused");
         assert_eq!(chosen(&source, b"{}").unwrap_err().kind(), "store");
     }
 }

@@ -37,10 +37,8 @@ pub(super) async fn run<K: Send + 'static>(
     on_line: impl FnMut(&[u8]),
     kept: K,
 ) -> Result<(Ended, K), NixError> {
-    let spawn_error = |source| NixError::Spawn {
-        program: spec.program.display().to_string(),
-        source,
-    };
+    let spawn_error =
+        |source| NixError::Spawn { program: spec.program.display().to_string(), source };
     let mut child = spec
         .command()
         .stdout(std::process::Stdio::piped())
@@ -81,10 +79,7 @@ pub(super) async fn run<K: Send + 'static>(
     let Some((_, kept)) = running.0.take() else {
         unreachable!("only this function and the drop take it")
     };
-    let ended = Ended {
-        code: status.code(),
-        stdout: captured,
-    };
+    let ended = Ended { code: status.code(), stdout: captured };
     Ok((ended, kept))
 }
 
@@ -99,10 +94,7 @@ pub(super) async fn output(spec: &CommandSpec, what: &str) -> Result<Vec<u8>, Ni
     let (ended, ()) = run(spec, keep, ()).await?;
     match ended.code {
         Some(0) => Ok(ended.stdout),
-        _ => Err(NixError::Command {
-            what: what.to_owned(),
-            detail: last,
-        }),
+        _ => Err(NixError::Command { what: what.to_owned(), detail: last }),
     }
 }
 
@@ -171,10 +163,7 @@ async fn read_lines(pipe: impl AsyncRead + Unpin, mut on_line: impl FnMut(&[u8])
                 let part = &chunk[..newline.unwrap_or(chunk.len())];
                 let room = MAX_LINE.saturating_sub(line.len());
                 line.extend_from_slice(&part[..part.len().min(room)]);
-                (
-                    part.len() + usize::from(newline.is_some()),
-                    newline.is_some(),
-                )
+                (part.len() + usize::from(newline.is_some()), newline.is_some())
             }
         };
         reader.consume(used);
@@ -244,14 +233,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_is_named() {
-        let error = output(&spec("/nonexistent/nix", &[]), "nix")
-            .await
-            .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("can't run /nonexistent/nix: ")
-        );
+        let error = output(&spec("/nonexistent/nix", &[]), "nix").await.unwrap_err();
+        assert!(error.to_string().starts_with("can't run /nonexistent/nix: "));
         let error = output(&spec("sh", &["-c", "echo why >&2; exit 1"]), "it").await;
         assert_eq!(error.unwrap_err().to_string(), "it failed: why");
     }

@@ -93,10 +93,7 @@ impl Inner {
     fn place(&self, path: &StorePath, root: &Path) -> Result<bool, NixError> {
         // A daemon's collector may be of another version than our client.
         let rechecks = self.config.daemon_socket.is_none()
-            && self
-                .capabilities
-                .get()
-                .is_some_and(|c| c.collector_rechecks);
+            && self.capabilities.get().is_some_and(|c| c.collector_rechecks);
         let gc = GcLock::new(&self.config.state_dir, rechecks);
         gc.place(path, root, || self.database.is_valid(path))
     }
@@ -168,10 +165,7 @@ async fn root_and_unstage(
         placed.then_some(()).ok_or(NixError::NotValid { path })
     });
     blocking.await.unwrap_or_else(|err| {
-        Err(NixError::Command {
-            what: "placing a root".to_owned(),
-            detail: err.to_string(),
-        })
+        Err(NixError::Command { what: "placing a root".to_owned(), detail: err.to_string() })
     })
 }
 

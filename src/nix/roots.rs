@@ -84,12 +84,7 @@ mod tests {
         let root = Path::new("/nix/var/nix/gcroots/n/r");
         let line = |link: &str| format!("/a -> /nix/store/b\n{link} -> {path}\n");
         assert!(lists(&line("/nix/var/nix/gcroots/n/r"), root, &path));
-        for link in [
-            "{temp:12}",
-            "{censored}",
-            "/nix/var/nix/gcroots/n/r2",
-            "/proc/1/maps",
-        ] {
+        for link in ["{temp:12}", "{censored}", "/nix/var/nix/gcroots/n/r2", "/proc/1/maps"] {
             assert!(!lists(&line(link), root, &path), "{link}");
         }
     }

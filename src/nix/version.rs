@@ -1,5 +1,7 @@
 //! What an installed Nix is and can do, from `nix --version`. Pure.
 
+use std::fmt;
+
 /// Which implementation answers to `nix`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
@@ -20,6 +22,17 @@ pub struct Capabilities {
     /// The collector looks at announced paths once more before it deletes; without that, one that
     /// is announced while its neighbours are being deleted may still go.
     pub collector_rechecks: bool,
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.flavour {
+            Flavour::CppNix => "Nix",
+            Flavour::Lix => "Lix",
+            Flavour::Determinate => "Determinate Nix",
+        };
+        write!(f, "{name} {}.{}", self.version.0, self.version.1)
+    }
 }
 
 impl Capabilities {
@@ -50,9 +63,7 @@ fn version(text: &str) -> Option<(u32, u32)> {
     let mut parts = text.split('.');
     let major = parts.next()?.parse().ok()?;
     let minor = parts.next()?;
-    let end = minor
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(minor.len());
+    let end = minor.find(|c: char| !c.is_ascii_digit()).unwrap_or(minor.len());
     Some((major, minor[..end].parse().ok()?))
 }
 
@@ -67,34 +78,10 @@ mod tests {
             ("nix (Nix) 2.26.3\n", Flavour::CppNix, (2, 26), false, false),
             ("nix (Nix) 2.34.8", Flavour::CppNix, (2, 34), true, false),
             ("nix (Nix) 2.35.2", Flavour::CppNix, (2, 35), true, true),
-            (
-                "nix (Nix) 2.4pre20210601_5985b8b",
-                Flavour::CppNix,
-                (2, 4),
-                false,
-                false,
-            ),
-            (
-                "nix (Lix, like Nix) 2.91.0",
-                Flavour::Lix,
-                (2, 91),
-                false,
-                false,
-            ),
-            (
-                "nix (Lix, like Nix) 2.94.0-rc1",
-                Flavour::Lix,
-                (2, 94),
-                false,
-                false,
-            ),
-            (
-                "nix (Determinate Nix 3.6.2) 2.29.0",
-                Flavour::Determinate,
-                (2, 29),
-                false,
-                false,
-            ),
+            ("nix (Nix) 2.4pre20210601_5985b8b", Flavour::CppNix, (2, 4), false, false),
+            ("nix (Lix, like Nix) 2.91.0", Flavour::Lix, (2, 91), false, false),
+            ("nix (Lix, like Nix) 2.94.0-rc1", Flavour::Lix, (2, 94), false, false),
+            ("nix (Determinate Nix 3.6.2) 2.29.0", Flavour::Determinate, (2, 29), false, false),
         ] {
             let expected = Capabilities {
                 version,

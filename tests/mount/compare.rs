@@ -30,22 +30,12 @@ pub(crate) fn same(store: &Path, shown: &Path, inodes: bool) {
         shown.display()
     );
     for (name, entry) in &expected {
-        assert_eq!(
-            *entry,
-            found[name],
-            "{} of {}",
-            name.display(),
-            shown.display()
-        );
+        assert_eq!(*entry, found[name], "{} of {}", name.display(), shown.display());
     }
 }
 
 fn walk(base: &Path, below: &Path, inodes: bool, into: &mut BTreeMap<PathBuf, Entry>) {
-    let path = if below.as_os_str().is_empty() {
-        base.to_owned()
-    } else {
-        base.join(below)
-    };
+    let path = if below.as_os_str().is_empty() { base.to_owned() } else { base.join(below) };
     let meta = fs::symlink_metadata(&path).unwrap();
     into.insert(
         below.to_owned(),

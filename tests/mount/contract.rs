@@ -79,14 +79,10 @@ fn suite(mounts: &dyn Mounts, outside: &dyn Outside) {
 fn views(mounts: &dyn Mounts) {
     assert_eq!(mounts.list_views().unwrap(), []);
     assert_eq!(mounts.reopen_view(&id(1)).unwrap(), None);
-    let view = mounts
-        .create_view(&id(1), &closure(), &no_database)
-        .unwrap();
+    let view = mounts.create_view(&id(1), &closure(), &no_database).unwrap();
     assert_eq!((view.paths, view.nar_size), (4, 400));
     assert_eq!(view.presentation, mounts.presentation());
-    let again = mounts
-        .create_view(&id(1), &closure(), &no_database)
-        .unwrap();
+    let again = mounts.create_view(&id(1), &closure(), &no_database).unwrap();
     assert_eq!(again, view);
     assert_eq!(mounts.reopen_view(&id(1)).unwrap(), Some(view));
     assert_eq!(mounts.list_views().unwrap(), [id(1)]);
@@ -99,12 +95,8 @@ fn views(mounts: &dyn Mounts) {
 }
 
 fn volumes(mounts: &dyn Mounts, outside: &dyn Outside) {
-    mounts
-        .create_view(&id(1), &closure(), &no_database)
-        .unwrap();
-    mounts
-        .create_view(&id(2), &closure(), &no_database)
-        .unwrap();
+    mounts.create_view(&id(1), &closure(), &no_database).unwrap();
+    mounts.create_view(&id(2), &closure(), &no_database).unwrap();
     for access in [ReadOnly, Writable] {
         let (target, vol) = (outside.target("a"), volume("vol-a"));
         let at = |view, access| mounts.attached(&view, &target, &vol, access).unwrap();
@@ -112,18 +104,11 @@ fn volumes(mounts: &dyn Mounts, outside: &dyn Outside) {
         mounts.attach(&id(1), &target, &vol, access).unwrap();
         assert_eq!(at(id(1), access), Attached::Ours);
         assert_eq!(at(id(2), access), Attached::Foreign);
-        let other = if access == ReadOnly {
-            Writable
-        } else {
-            ReadOnly
-        };
+        let other = if access == ReadOnly { Writable } else { ReadOnly };
         assert_eq!(at(id(1), other), Attached::Foreign);
         mounts.attach(&id(1), &target, &vol, access).unwrap();
         let files = mounts.list_volume_files().unwrap();
-        assert_eq!(
-            files,
-            Vec::from_iter((access == Writable).then(|| vol.clone()))
-        );
+        assert_eq!(files, Vec::from_iter((access == Writable).then(|| vol.clone())));
         assert_eq!(mounts.writable_usage(&vol).is_ok(), access == Writable);
 
         let e = mounts.attach(&id(2), &target, &vol, access).unwrap_err();
@@ -145,19 +130,13 @@ fn volumes(mounts: &dyn Mounts, outside: &dyn Outside) {
         assert_eq!(at(id(1), access), Attached::Ours);
         mounts.detach(&target, &vol).unwrap();
     }
-    assert!(
-        mounts
-            .attach(&id(9), &outside.target("b"), &volume("v"), ReadOnly)
-            .is_err()
-    );
+    assert!(mounts.attach(&id(9), &outside.target("b"), &volume("v"), ReadOnly).is_err());
     mounts.remove_view(&id(1)).unwrap();
     mounts.remove_view(&id(2)).unwrap();
 }
 
 fn foreign_and_busy(mounts: &dyn Mounts, outside: &dyn Outside) {
-    mounts
-        .create_view(&id(1), &closure(), &no_database)
-        .unwrap();
+    mounts.create_view(&id(1), &closure(), &no_database).unwrap();
     for access in [ReadOnly, Writable] {
         let (target, vol) = (outside.target("c"), volume("vol-c"));
         outside.mount_foreign(&target);
@@ -184,19 +163,12 @@ fn foreign_and_busy(mounts: &dyn Mounts, outside: &dyn Outside) {
 }
 
 fn missing(mounts: &dyn Mounts, outside: &dyn Outside) {
-    mounts
-        .create_view(&id(1), &closure(), &no_database)
-        .unwrap();
+    mounts.create_view(&id(1), &closure(), &no_database).unwrap();
     outside.lose_path();
     let gone = store_path('1', "single.conf");
     assert_eq!(mounts.replaced_paths(&id(1)).unwrap(), [gone.clone()]);
-    let e = mounts
-        .create_view(&id(2), &closure(), &no_database)
-        .unwrap_err();
-    assert!(
-        matches!(&e, MountError::MissingPath { path } if *path == gone),
-        "{e}"
-    );
+    let e = mounts.create_view(&id(2), &closure(), &no_database).unwrap_err();
+    assert!(matches!(&e, MountError::MissingPath { path } if *path == gone), "{e}");
     assert_eq!(mounts.list_views().unwrap(), [id(1)]);
     mounts.remove_view(&id(1)).unwrap();
 }

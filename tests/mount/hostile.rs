@@ -31,15 +31,10 @@ fn a_target_is_never_reached_through_a_symlink_or_outside_the_roots() {
         for result in [
             attach(&good),
             mounts.detach(&good, &volume("v")),
-            mounts
-                .attached(&world.id(1), &good, &volume("v"), ReadOnly)
-                .map(|_| ()),
+            mounts.attached(&world.id(1), &good, &volume("v"), ReadOnly).map(|_| ()),
         ] {
             let e = result.unwrap_err();
-            assert!(
-                matches!(&e, MountError::Symlink { at, .. } if at == parent),
-                "{e}"
-            );
+            assert!(matches!(&e, MountError::Symlink { at, .. } if at == parent), "{e}");
         }
         assert_eq!(world.mounts_below(&elsewhere), 1);
         assert_eq!(world.mounts_below(&world.pods), 1);
@@ -50,29 +45,17 @@ fn a_target_is_never_reached_through_a_symlink_or_outside_the_roots() {
         // The target itself is one.
         symlink(elsewhere.join("mount"), good.as_path()).unwrap();
         for result in [attach(&good), mounts.detach(&good, &volume("v"))] {
-            assert!(
-                matches!(result, Err(MountError::Symlink { .. })),
-                "{result:?}"
-            );
+            assert!(matches!(result, Err(MountError::Symlink { .. })), "{result:?}");
         }
         fs::remove_file(good.as_path()).unwrap();
         fs::write(good.as_path(), "").unwrap();
         let result = attach(&good);
-        assert!(
-            matches!(result, Err(MountError::NotADirectory { .. })),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(MountError::NotADirectory { .. })), "{result:?}");
 
         let result = attach(&world.target_at(&elsewhere.join("other")));
-        assert!(
-            matches!(result, Err(MountError::NotAllowed { .. })),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(MountError::NotAllowed { .. })), "{result:?}");
         let result = attach(&world.target_at(&world.pods.join("none/mount")));
-        assert!(
-            matches!(result, Err(MountError::NoParent { .. })),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(MountError::NoParent { .. })), "{result:?}");
         assert_eq!(world.mounts_below(&elsewhere), 1);
     });
 }
@@ -85,9 +68,7 @@ fn a_target_with_files_is_mounted_over_and_left() {
         let target = world.target("a");
         fs::create_dir(target.as_path()).unwrap();
         fs::write(target.as_path().join("precious"), "").unwrap();
-        mounts
-            .attach(&world.id(1), &target, &volume("v"), ReadOnly)
-            .unwrap();
+        mounts.attach(&world.id(1), &target, &volume("v"), ReadOnly).unwrap();
         mounts.detach(&target, &volume("v")).unwrap();
         assert!(target.as_path().join("precious").is_file());
     });
@@ -118,9 +99,7 @@ fn a_full_disk_is_said_and_leaves_nothing() {
                     source,
                 })
             };
-            let e = mounts
-                .create_view(&world.id(1), &world.closure(), &fill)
-                .unwrap_err();
+            let e = mounts.create_view(&world.id(1), &world.closure(), &fill).unwrap_err();
             assert!(matches!(e, MountError::NoSpace { .. }), "{e}");
             assert_eq!(mounts.list_views().unwrap(), []);
             world.view(&mounts, 1).unwrap();
@@ -138,15 +117,11 @@ fn a_full_disk_is_said_and_leaves_nothing() {
                 filler.push(file);
             }
             let target = world.target("a");
-            let e = mounts
-                .attach(&world.id(1), &target, &volume("v"), Writable)
-                .unwrap_err();
+            let e = mounts.attach(&world.id(1), &target, &volume("v"), Writable).unwrap_err();
             assert!(matches!(e, MountError::NoSpace { .. }), "{e}");
             assert!(!target.as_path().try_exists().unwrap());
             assert_eq!(mounts.list_volume_files().unwrap(), []);
-            mounts
-                .attach(&world.id(1), &target, &volume("v"), ReadOnly)
-                .unwrap();
+            mounts.attach(&world.id(1), &target, &volume("v"), ReadOnly).unwrap();
         });
     }
 }
@@ -178,20 +153,12 @@ fn one_volume_at_two_targets_keeps_its_files() {
         let (one, two, vol) = (world.target("a"), world.target("b"), volume("v"));
         mounts.attach(&world.id(1), &one, &vol, Writable).unwrap();
         fs::write(one.as_path().join("file"), "kept").unwrap();
-        for result in [
-            mounts.attach(&world.id(1), &two, &vol, Writable),
-            mounts.detach(&two, &vol),
-        ] {
+        for result in [mounts.attach(&world.id(1), &two, &vol, Writable), mounts.detach(&two, &vol)]
+        {
             let e = result.unwrap_err();
-            assert!(
-                matches!(&e, MountError::Busy { target } if *target == one),
-                "{e}"
-            );
+            assert!(matches!(&e, MountError::Busy { target } if *target == one), "{e}");
         }
-        assert_eq!(
-            fs::read_to_string(one.as_path().join("file")).unwrap(),
-            "kept"
-        );
+        assert_eq!(fs::read_to_string(one.as_path().join("file")).unwrap(), "kept");
         mounts.detach(&one, &vol).unwrap();
         mounts.detach(&two, &vol).unwrap();
     });
@@ -203,9 +170,7 @@ fn stacked_mounts_of_ours_all_go() {
         let mounts = world.open(Presentation::Redirect);
         world.view(&mounts, 1).unwrap();
         let target = world.target("a");
-        mounts
-            .attach(&world.id(1), &target, &volume("v"), ReadOnly)
-            .unwrap();
+        mounts.attach(&world.id(1), &target, &volume("v"), ReadOnly).unwrap();
         for _ in 0..3 {
             rustix::mount::mount_bind(target.as_path(), target.as_path()).unwrap();
         }
@@ -222,9 +187,7 @@ fn a_mount_whose_files_are_gone_can_still_be_taken_off() {
         world.view(&mounts, 1).unwrap();
         for access in [ReadOnly, Writable] {
             let target = world.target(if access == ReadOnly { "a" } else { "b" });
-            mounts
-                .attach(&world.id(1), &target, &volume("v"), access)
-                .unwrap();
+            mounts.attach(&world.id(1), &target, &volume("v"), access).unwrap();
         }
         unmount(&world.views.join(world.id(1).as_str()).join("mnt"));
         fs::remove_dir_all(world.base.join("state")).unwrap();
@@ -245,21 +208,12 @@ fn directories_that_an_overlay_can_not_take_are_refused_at_the_start() {
             assert!(text.contains(part), "{text}");
         };
         for bad in ["a:b", "a,b", "a\\b"] {
-            refused(
-                &|c| c.views_dir = world.base.join(bad),
-                "can't be given to an overlay",
-            );
+            refused(&|c| c.views_dir = world.base.join(bad), "can't be given to an overlay");
         }
         refused(&|c| c.views_dir = world.base.join("x".repeat(100)), "bytes");
-        refused(
-            &|c| c.views_dir = world.store.join("views"),
-            "must not be below",
-        );
+        refused(&|c| c.views_dir = world.store.join("views"), "must not be below");
         refused(&|c| c.store_dir = world.base.join("none"), "can't open");
-        refused(
-            &|c| c.target_roots.push(PathBuf::from("/none")),
-            "target root",
-        );
+        refused(&|c| c.target_roots.push(PathBuf::from("/none")), "target root");
     });
 }
 
@@ -289,17 +243,10 @@ fn a_store_that_can_not_be_a_layer_falls_back_and_says_why() {
         let mounts = RealMounts::open(&config).unwrap();
         assert_eq!(mounts.presentation(), Presentation::Hardlink);
         let reason = mounts.fallback_reason().unwrap();
-        assert!(
-            reason.contains("redirect views don't work here"),
-            "{reason}"
-        );
-        mounts
-            .create_view(&world.id(1), &world.closure(), &no_database)
-            .unwrap();
+        assert!(reason.contains("redirect views don't work here"), "{reason}");
+        mounts.create_view(&world.id(1), &world.closure(), &no_database).unwrap();
         let target = world.target("a");
-        mounts
-            .attach(&world.id(1), &target, &volume("v"), Writable)
-            .unwrap();
+        mounts.attach(&world.id(1), &target, &volume("v"), Writable).unwrap();
     });
 }
 

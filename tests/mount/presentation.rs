@@ -14,11 +14,7 @@ use crate::world::{BOTH, World, in_namespace, mount_tmpfs, store_path, unmount, 
 fn shows_the_closure(world: &World, nix: &Path, inodes: bool) {
     for info in world.closure().paths {
         let name = info.path.base_name();
-        compare::same(
-            &world.store.join(name),
-            &nix.join("store").join(name),
-            inodes,
-        );
+        compare::same(&world.store.join(name), &nix.join("store").join(name), inodes);
     }
     let list = |dir: &Path| {
         let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name());
@@ -36,29 +32,12 @@ fn shows_the_closure(world: &World, nix: &Path, inodes: bool) {
         assert_eq!(goal.to_str().unwrap(), world.closure().root.to_string());
     }
     assert_eq!(fs::read(nix.join("var/nix/db/db.sqlite")).unwrap(), b"rows");
-    for dir in [
-        "",
-        "store",
-        "var",
-        "var/nix",
-        "var/nix/db",
-        "var/nix/gcroots",
-    ] {
+    for dir in ["", "store", "var", "var/nix", "var/nix/db", "var/nix/gcroots"] {
         let meta = fs::metadata(nix.join(dir)).unwrap();
-        assert_eq!(
-            (meta.mode() & 0o7777, meta.uid(), meta.gid()),
-            (0o755, 0, 0),
-            "{dir}"
-        );
+        assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o755, 0, 0), "{dir}");
     }
-    let bin = nix
-        .join("store")
-        .join(paths[0].path.base_name())
-        .join("bin");
-    assert_eq!(
-        fs::read(bin.join("relative")).unwrap(),
-        fs::read(bin.join("hi")).unwrap()
-    );
+    let bin = nix.join("store").join(paths[0].path.base_name()).join("bin");
+    assert_eq!(fs::read(bin.join("relative")).unwrap(), fs::read(bin.join("hi")).unwrap());
     if inodes {
         let inode = |name| fs::metadata(bin.join(name)).unwrap().ino();
         assert_eq!(inode("hello"), inode("hi"));
@@ -92,9 +71,7 @@ fn a_read_only_volume_is_the_closure_and_can_not_be_written() {
             assert_eq!(mounts.writable_refusal(), None);
             world.view(&mounts, 1).unwrap();
             let target = world.target("a");
-            mounts
-                .attach(&world.id(1), &target, &volume("v"), ReadOnly)
-                .unwrap();
+            mounts.attach(&world.id(1), &target, &volume("v"), ReadOnly).unwrap();
             shows_the_closure(world, target.as_path(), true);
             refuses_writes(target.as_path(), world);
             let options = mount_options(target.as_path());
@@ -116,16 +93,12 @@ fn views_on_another_file_system_show_the_same() {
         in_namespace(move |world| {
             mount_tmpfs(&world.base.join("state"), "size=64m");
             let mounts = world.open(presentation);
-            let told = mounts
-                .fallback_reason()
-                .is_some_and(|r| r.contains("copied"));
+            let told = mounts.fallback_reason().is_some_and(|r| r.contains("copied"));
             assert_eq!(told, presentation == Presentation::Hardlink);
             world.view(&mounts, 1).unwrap();
             for access in [ReadOnly, Writable] {
                 let target = world.target("a");
-                mounts
-                    .attach(&world.id(1), &target, &volume("v"), access)
-                    .unwrap();
+                mounts.attach(&world.id(1), &target, &volume("v"), access).unwrap();
                 shows_the_closure(world, target.as_path(), false);
                 mounts.detach(&target, &volume("v")).unwrap();
             }
@@ -139,15 +112,10 @@ fn what_is_mounted_below_a_view_is_not_in_its_volumes() {
         in_namespace(move |world| {
             let mounts = world.open(presentation);
             world.view(&mounts, 1).unwrap();
-            let inner = world
-                .views
-                .join(world.id(1).as_str())
-                .join("mnt/v/var/nix/db");
+            let inner = world.views.join(world.id(1).as_str()).join("mnt/v/var/nix/db");
             mount_tmpfs(&inner, "size=1m");
             let target = world.target("a");
-            mounts
-                .attach(&world.id(1), &target, &volume("v"), ReadOnly)
-                .unwrap();
+            mounts.attach(&world.id(1), &target, &volume("v"), ReadOnly).unwrap();
             shows_the_closure(world, target.as_path(), true);
             let db = target.as_path().join("var/nix/db/new");
             assert!(fs::write(db, "").is_err());
@@ -163,28 +131,18 @@ fn a_writable_volumes_writes_are_its_own() {
             let mounts = world.open(presentation);
             world.view(&mounts, 1).unwrap();
             let (one, two) = (world.target("a"), world.target("b"));
-            mounts
-                .attach(&world.id(1), &one, &volume("a"), Writable)
-                .unwrap();
-            mounts
-                .attach(&world.id(1), &two, &volume("b"), Writable)
-                .unwrap();
+            mounts.attach(&world.id(1), &one, &volume("a"), Writable).unwrap();
+            mounts.attach(&world.id(1), &two, &volume("b"), Writable).unwrap();
             shows_the_closure(world, one.as_path(), true);
             let root = Path::new("store").join(world.closure().root.base_name());
             let hello = one.as_path().join(&root).join("bin/hello");
             fs::write(&hello, "changed").unwrap();
             fs::write(one.as_path().join("new"), "new").unwrap();
             fs::remove_dir_all(one.as_path().join(&root).join("share")).unwrap();
-            let single = one
-                .as_path()
-                .join("store")
-                .join(store_path('1', "single.conf").base_name());
+            let single =
+                one.as_path().join("store").join(store_path('1', "single.conf").base_name());
             fs::write(&single, "changed").unwrap();
-            fs::rename(
-                one.as_path().join("var/result"),
-                one.as_path().join("moved"),
-            )
-            .unwrap();
+            fs::rename(one.as_path().join("var/result"), one.as_path().join("moved")).unwrap();
             assert_eq!(fs::read_to_string(&hello).unwrap(), "changed");
             shows_the_closure(world, two.as_path(), true);
             let view = world.views.join(world.id(1).as_str()).join("mnt/v");
@@ -194,9 +152,7 @@ fn a_writable_volumes_writes_are_its_own() {
             assert!(used.bytes_used > 0);
 
             mounts.detach(&one, &volume("a")).unwrap();
-            mounts
-                .attach(&world.id(1), &one, &volume("a"), Writable)
-                .unwrap();
+            mounts.attach(&world.id(1), &one, &volume("a"), Writable).unwrap();
             shows_the_closure(world, one.as_path(), true);
         });
     }
@@ -217,9 +173,7 @@ fn an_inode_with_all_its_links_is_shown_all_the_same() {
             let mounts = world.open(presentation);
             world.view(&mounts, 1).unwrap();
             let target = world.target("a");
-            mounts
-                .attach(&world.id(1), &target, &volume("v"), ReadOnly)
-                .unwrap();
+            mounts.attach(&world.id(1), &target, &volume("v"), ReadOnly).unwrap();
             // A copy has an inode of its own; all else is as in the store.
             shows_the_closure(world, target.as_path(), false);
         });
@@ -228,8 +182,6 @@ fn an_inode_with_all_its_links_is_shown_all_the_same() {
 
 fn mount_options(at: &Path) -> String {
     let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-    let line = text
-        .lines()
-        .rfind(|l| Path::new(l.split(' ').nth(4).unwrap()) == at);
+    let line = text.lines().rfind(|l| Path::new(l.split(' ').nth(4).unwrap()) == at);
     line.unwrap().split(' ').nth(5).unwrap().to_owned()
 }

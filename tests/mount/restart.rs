@@ -15,12 +15,8 @@ fn the_next_process_finds_views_and_volumes() {
             let first = world.open(presentation);
             let view = world.view(&first, 1).unwrap();
             let (ro, rw) = (world.target("a"), world.target("b"));
-            first
-                .attach(&world.id(1), &ro, &volume("a"), ReadOnly)
-                .unwrap();
-            first
-                .attach(&world.id(1), &rw, &volume("b"), Writable)
-                .unwrap();
+            first.attach(&world.id(1), &ro, &volume("a"), ReadOnly).unwrap();
+            first.attach(&world.id(1), &rw, &volume("b"), Writable).unwrap();
             drop(first);
             let mnt = world.views.join(world.id(1).as_str()).join("mnt");
             // Once with the view's own mount still there, once (it died with the container) without.
@@ -30,23 +26,18 @@ fn the_next_process_finds_views_and_volumes() {
                 }
                 let next = world.open(presentation);
                 assert_eq!(next.list_views().unwrap(), [world.id(1)]);
-                assert_eq!(
-                    next.reopen_view(&world.id(1)).unwrap().as_ref(),
-                    Some(&view)
-                );
+                assert_eq!(next.reopen_view(&world.id(1)).unwrap().as_ref(), Some(&view));
                 assert_eq!(world.mounts_below(&mnt), 1);
                 for (target, name, access) in [(&ro, "a", ReadOnly), (&rw, "b", Writable)] {
                     let found = next.attached(&world.id(1), target, &volume(name), access);
                     assert_eq!(found.unwrap(), Attached::Ours, "{name}, lost: {lost}");
-                    next.attach(&world.id(1), target, &volume(name), access)
-                        .unwrap();
+                    next.attach(&world.id(1), target, &volume(name), access).unwrap();
                 }
                 assert_eq!(world.mounts_below(&world.pods), 2);
                 let e = next.remove_view(&world.id(1)).unwrap_err();
                 assert!(matches!(e, MountError::ViewInUse { .. }), "{e}");
                 let third = world.target("c");
-                next.attach(&world.id(1), &third, &volume("c"), ReadOnly)
-                    .unwrap();
+                next.attach(&world.id(1), &third, &volume("c"), ReadOnly).unwrap();
                 for info in world.closure().paths {
                     let name = info.path.base_name();
                     let store = third.as_path().join("store");
@@ -96,27 +87,18 @@ fn an_unreadable_record_is_reported_and_nothing_is_removed() {
         world.view(&mounts, 1).unwrap();
         let file = world.views.join(world.id(1).as_str()).join("view.json");
         fs::write(&file, "{").unwrap();
-        for result in [
-            mounts.reopen_view(&world.id(1)).map(|_| ()),
-            world.view(&mounts, 1).map(|_| ()),
-        ] {
-            assert!(
-                matches!(result, Err(MountError::Metadata { .. })),
-                "{result:?}"
-            );
+        for result in
+            [mounts.reopen_view(&world.id(1)).map(|_| ()), world.view(&mounts, 1).map(|_| ())]
+        {
+            assert!(matches!(result, Err(MountError::Metadata { .. })), "{result:?}");
         }
         assert_eq!(fs::read(&file).unwrap(), b"{");
         // A volume's: no view may be taken for unused.
         let target = world.target("a");
         world.view(&mounts, 2).unwrap();
-        mounts
-            .attach(&world.id(2), &target, &volume("v"), Writable)
-            .unwrap();
+        mounts.attach(&world.id(2), &target, &volume("v"), Writable).unwrap();
         fs::write(world.volumes.join("v/volume.json"), "").unwrap();
         let result = mounts.remove_view(&world.id(2));
-        assert!(
-            matches!(result, Err(MountError::Metadata { .. })),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(MountError::Metadata { .. })), "{result:?}");
     });
 }

@@ -23,17 +23,10 @@ pub(crate) fn in_namespace(test: impl Fn(&World) + Send + Sync + 'static) {
     if !rustix::process::geteuid().is_root() {
         // Written past the harness's capture: a skip must be seen.
         let name = std::thread::current().name().unwrap_or("?").to_owned();
-        writeln!(
-            std::io::stderr(),
-            "SKIPPED {name}: it mounts, which needs root"
-        )
-        .unwrap();
+        writeln!(std::io::stderr(), "SKIPPED {name}: it mounts, which needs root").unwrap();
         return;
     }
-    let dir = tempfile::Builder::new()
-        .prefix("w")
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-        .unwrap();
+    let dir = tempfile::Builder::new().prefix("w").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let base = dir.path().canonicalize().unwrap();
     let body = std::thread::spawn(move || {
         enter_namespace();
@@ -46,10 +39,7 @@ pub(crate) fn in_namespace(test: impl Fn(&World) + Send + Sync + 'static) {
 
 /// The calling thread's own mounts from now on.
 pub(crate) fn enter_namespace() {
-    #[expect(
-        deprecated,
-        reason = "the other form is unsafe; file tables stay shared here"
-    )]
+    #[expect(deprecated, reason = "the other form is unsafe; file tables stay shared here")]
     rustix::thread::unshare(rustix::thread::UnshareFlags::FS | rustix::thread::UnshareFlags::NEWNS)
         .unwrap();
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -117,19 +107,11 @@ impl World {
 
     /// Directory, file and symlink paths; `other` is in the store and not in the closure.
     pub(crate) fn closure(&self) -> Closure {
-        let paths = [
-            ('0', "hello-2.12"),
-            ('1', "single.conf"),
-            ('2', "link"),
-            ('3', "odd+names"),
-        ];
+        let paths = [('0', "hello-2.12"), ('1', "single.conf"), ('2', "link"), ('3', "odd+names")];
         Closure {
             root: store_path('0', "hello-2.12"),
             paths: paths
-                .map(|(n, name)| PathInfo {
-                    path: store_path(n, name),
-                    nar_size: 100,
-                })
+                .map(|(n, name)| PathInfo { path: store_path(n, name), nar_size: 100 })
                 .into(),
         }
     }
@@ -173,14 +155,7 @@ impl World {
 pub(crate) fn mount_tmpfs(at: &Path, options: &str) {
     fs::create_dir_all(at).unwrap();
     let options = std::ffi::CString::new(options).unwrap();
-    rustix::mount::mount(
-        "tmpfs",
-        at,
-        "tmpfs",
-        MountFlags::empty(),
-        options.as_c_str(),
-    )
-    .unwrap();
+    rustix::mount::mount("tmpfs", at, "tmpfs", MountFlags::empty(), options.as_c_str()).unwrap();
 }
 
 pub(crate) fn unmount(at: &Path) {
@@ -202,15 +177,7 @@ fn fill_store(world: &World) {
     symlink(paths[0].to_string(), at(&paths[2])).unwrap();
     let odd = at(&paths[3]);
     fs::create_dir(&odd).unwrap();
-    for name in [
-        b"a:b".as_slice(),
-        b"c,d",
-        b"e f",
-        b"\xff\xfe",
-        b"q\\r",
-        b"-n",
-        b"new\nline",
-    ] {
+    for name in [b"a:b".as_slice(), b"c,d", b"e f", b"\xff\xfe", b"q\\r", b"-n", b"new\nline"] {
         fs::write(odd.join(OsStr::from_bytes(name)), name).unwrap();
         let dir = [b"dir ", name].concat();
         fs::create_dir(odd.join(OsStr::from_bytes(&dir))).unwrap();
@@ -239,13 +206,7 @@ fn normalise(path: &Path, time: i64) {
         let mode = if executable { 0o555 } else { 0o444 };
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
-    let stamp = Timespec {
-        tv_sec: time,
-        tv_nsec: 7,
-    };
-    let times = Timestamps {
-        last_access: stamp,
-        last_modification: stamp,
-    };
+    let stamp = Timespec { tv_sec: time, tv_nsec: 7 };
+    let times = Timestamps { last_access: stamp, last_modification: stamp };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }

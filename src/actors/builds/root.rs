@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::nix::sweep_staging;
+
 /// A symlink that Nix takes for a GC root, removed when dropped.
 #[derive(Debug)]
 pub struct RootGuard(PathBuf);
@@ -31,6 +33,7 @@ impl Drop for RootGuard {
 /// Removes the roots that a killed process left: no realisation outlives its process.
 pub(super) fn sweep(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
+    sweep_staging(dir).map_err(io::Error::other)?;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_symlink() {

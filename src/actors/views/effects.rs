@@ -10,7 +10,7 @@ use tokio::sync::{RwLock, Semaphore};
 use crate::actors::volume::ViewError;
 use crate::model::StorePath;
 use crate::mount::{MountError, Mounts, View, ViewId};
-use crate::nix::{Nix, NixError};
+use crate::nix::{Nix, NixError, sweep_staging};
 
 /// Views being made at once: each is bound by one disk.
 const MAKERS: usize = 4;
@@ -101,6 +101,7 @@ impl Hands {
                 path: self.roots.clone(),
                 source,
             })?;
+            sweep_staging(&self.roots)?;
             let ids = self.mounts.list_views()?;
             let views = ids.iter().filter_map(|id| self.reopen(id)).collect();
             self.sweep_roots()?;
