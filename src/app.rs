@@ -39,7 +39,7 @@ fn fail(what: &str) -> impl Fn(&dyn std::fmt::Display) -> NodeError {
 /// Runs a node until a signal or a core part's end. Actors live on this thread; gRPC, HTTP and
 /// effects on the runtime's workers.
 pub fn run(config: NodeConfig) -> Result<(), NodeError> {
-    let log_filter = telemetry::init(&config.log, config.log_format).map_err(|e| NodeError(e))?;
+    let log_filter = telemetry::init(&config.log, config.log_format).map_err(NodeError)?;
     if let Some(point) = &config.crash_at {
         arm(point)?;
     }
@@ -146,7 +146,9 @@ async fn open_nix(config: &NodeConfig) -> Result<(RealNix, Capabilities), NodeEr
     let capabilities = nix.probe().await.map_err(|e| {
         NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))
     })?;
-    if config.nix_daemon_socket.is_some() {
+    if config.nix_daemon_socket.is_none() {
+        nix.init_store().await.map_err(|e| fail("can't make the store")(&e))?;
+    } else {
         nix.roots_visible(&roots_dir()).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
     }
     Ok((nix, capabilities))

@@ -19,6 +19,7 @@ pub async fn status(args: StatusArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+#[expect(clippy::format_push_string, reason = "a few lines for a person")]
 fn as_tables(status: &StatusResponse) -> String {
     let node = status.node.clone().unwrap_or_default();
     let mut text = format!(

@@ -21,6 +21,7 @@ mod error;
 pub mod fake;
 mod flake_lock;
 mod gc_lock;
+mod init;
 mod internal_log;
 mod output;
 mod process;

@@ -149,7 +149,7 @@ impl RecordStore {
         for entry in fs::read_dir(&self.dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.starts_with('.') && name.ends_with(".tmp") {
+            if name.starts_with('.') && path.extension().is_some_and(|e| e == "tmp") {
                 drop(fs::remove_file(&path));
                 continue;
             }
