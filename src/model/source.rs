@@ -73,7 +73,8 @@ impl Source {
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text();
+        // One line, whatever the expression looks like.
+        let text = self.text().split_whitespace().collect::<Vec<_>>().join(" ");
         let short: String = text.chars().take(80).collect();
         write!(f, "{} {short}{}", self.key(), if short.len() < text.len() { "…" } else { "" })
     }

@@ -97,6 +97,17 @@ fn describe(status: ExitStatus) -> String {
     format!("ended unexpectedly ({status})")
 }
 
+/// A connection per command, and the one that only looks whether it is ready, are no news.
+const ROUTINE: [&str; 2] = ["accepted connection from", "unexpected end-of-file"];
+
+fn log(line: &str) {
+    if ROUTINE.iter().any(|routine| line.contains(routine)) {
+        tracing::debug!(child = "nix-daemon", "{line}");
+    } else {
+        tracing::info!(child = "nix-daemon", "{line}");
+    }
+}
+
 /// A line at a time, each bounded, so that no daemon can fill our memory.
 async fn forward(stderr: ChildStderr) {
     let mut lines = BufReader::new(stderr);
@@ -107,7 +118,7 @@ async fn forward(stderr: ChildStderr) {
             Ok(0) | Err(_) => return,
             Ok(_) => {
                 let text = String::from_utf8_lossy(&line);
-                tracing::info!(child = "nix-daemon", "{}", text.trim_end());
+                log(text.trim_end());
             }
         }
     }

@@ -1,0 +1,162 @@
+//! A controller for csi-sanity, and for nothing else: the driver serves ephemeral inline volumes
+//! and has none, but csi-sanity's node tests make their volumes through one. Its volumes carry the
+//! attributes that a pod would.
+//!
+//! `sanity_controller SOCKET STORE_PATH`
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use nix_csi::grpc::Endpoint;
+use nix_csi::grpc::proto::csi as pb;
+use pb::controller_server::{Controller, ControllerServer};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status};
+
+struct Volumes {
+    store_path: String,
+    by_name: Mutex<HashMap<String, pb::Volume>>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn required(field: &str, value: &str) -> Result<(), Status> {
+    if value.is_empty() {
+        return Err(Status::invalid_argument(format!("{field} is missing")));
+    }
+    Ok(())
+}
+
+fn absent<T>(what: &str) -> Answer<T> {
+    Err(Status::unimplemented(what.to_owned()))
+}
+
+#[tonic::async_trait]
+impl Controller for Volumes {
+    async fn create_volume(
+        &self,
+        request: Request<pb::CreateVolumeRequest>,
+    ) -> Answer<pb::CreateVolumeResponse> {
+        let call = request.into_inner();
+        required("name", &call.name)?;
+        if call.volume_capabilities.is_empty() {
+            return Err(Status::invalid_argument("volume_capabilities is missing"));
+        }
+        let id: String = call.name.chars().filter(char::is_ascii_alphanumeric).take(100).collect();
+        let volume = pb::Volume {
+            volume_id: format!("sanity-{id}"),
+            volume_context: HashMap::from([("storePath".to_owned(), self.store_path.clone())]),
+            ..pb::Volume::default()
+        };
+        self.by_name.lock().unwrap().insert(call.name, volume.clone());
+        Ok(Response::new(pb::CreateVolumeResponse { volume: Some(volume) }))
+    }
+
+    async fn delete_volume(
+        &self,
+        request: Request<pb::DeleteVolumeRequest>,
+    ) -> Answer<pb::DeleteVolumeResponse> {
+        let call = request.into_inner();
+        required("volume_id", &call.volume_id)?;
+        self.by_name.lock().unwrap().retain(|_, volume| volume.volume_id != call.volume_id);
+        Ok(Response::new(pb::DeleteVolumeResponse {}))
+    }
+
+    async fn controller_get_capabilities(
+        &self,
+        _: Request<pb::ControllerGetCapabilitiesRequest>,
+    ) -> Answer<pb::ControllerGetCapabilitiesResponse> {
+        use pb::controller_service_capability::{Rpc, Type, rpc};
+        let create = Type::Rpc(Rpc { r#type: rpc::Type::CreateDeleteVolume.into() });
+        let capabilities = vec![pb::ControllerServiceCapability { r#type: Some(create) }];
+        Ok(Response::new(pb::ControllerGetCapabilitiesResponse { capabilities }))
+    }
+
+    async fn validate_volume_capabilities(
+        &self,
+        _: Request<pb::ValidateVolumeCapabilitiesRequest>,
+    ) -> Answer<pb::ValidateVolumeCapabilitiesResponse> {
+        absent("validate_volume_capabilities")
+    }
+    async fn controller_publish_volume(
+        &self,
+        _: Request<pb::ControllerPublishVolumeRequest>,
+    ) -> Answer<pb::ControllerPublishVolumeResponse> {
+        absent("controller_publish_volume")
+    }
+    async fn controller_unpublish_volume(
+        &self,
+        _: Request<pb::ControllerUnpublishVolumeRequest>,
+    ) -> Answer<pb::ControllerUnpublishVolumeResponse> {
+        absent("controller_unpublish_volume")
+    }
+    async fn list_volumes(
+        &self,
+        _: Request<pb::ListVolumesRequest>,
+    ) -> Answer<pb::ListVolumesResponse> {
+        absent("list_volumes")
+    }
+    async fn get_capacity(
+        &self,
+        _: Request<pb::GetCapacityRequest>,
+    ) -> Answer<pb::GetCapacityResponse> {
+        absent("get_capacity")
+    }
+    async fn create_snapshot(
+        &self,
+        _: Request<pb::CreateSnapshotRequest>,
+    ) -> Answer<pb::CreateSnapshotResponse> {
+        absent("create_snapshot")
+    }
+    async fn delete_snapshot(
+        &self,
+        _: Request<pb::DeleteSnapshotRequest>,
+    ) -> Answer<pb::DeleteSnapshotResponse> {
+        absent("delete_snapshot")
+    }
+    async fn list_snapshots(
+        &self,
+        _: Request<pb::ListSnapshotsRequest>,
+    ) -> Answer<pb::ListSnapshotsResponse> {
+        absent("list_snapshots")
+    }
+    async fn get_snapshot(
+        &self,
+        _: Request<pb::GetSnapshotRequest>,
+    ) -> Answer<pb::GetSnapshotResponse> {
+        absent("get_snapshot")
+    }
+    async fn controller_expand_volume(
+        &self,
+        _: Request<pb::ControllerExpandVolumeRequest>,
+    ) -> Answer<pb::ControllerExpandVolumeResponse> {
+        absent("controller_expand_volume")
+    }
+    async fn controller_get_volume(
+        &self,
+        _: Request<pb::ControllerGetVolumeRequest>,
+    ) -> Answer<pb::ControllerGetVolumeResponse> {
+        absent("controller_get_volume")
+    }
+    async fn controller_modify_volume(
+        &self,
+        _: Request<pb::ControllerModifyVolumeRequest>,
+    ) -> Answer<pb::ControllerModifyVolumeResponse> {
+        absent("controller_modify_volume")
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let (Some(socket), Some(store_path)) = (args.next(), args.next()) else {
+        return Err("usage: sanity_controller SOCKET STORE_PATH".into());
+    };
+    let listener = socket.parse::<Endpoint>()?.bind()?;
+    let controller = Volumes { store_path, by_name: Mutex::default() };
+    tonic::transport::Server::builder()
+        .add_service(ControllerServer::new(controller))
+        .serve_with_incoming(UnixListenerStream::new(listener))
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! The namespaces of a test's machine, and Nix in them.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+
+const CLOSURES: &str = include_str!("../closures.nix");
+const ODD: &str = include_str!("../odd.nix");
+
+/// One machine. Dropping it ends every process in it.
+pub struct Lab {
+    pub dir: tempfile::TempDir,
+    anchor: Child,
+    /// Pid 1 of the machine, as the test sees it.
+    init: u32,
+    chrooted: bool,
+}
+
+impl Lab {
+    /// With the Nix of this machine, or of the root in `NIX_CSI_TEST_ROOT`.
+    pub fn new() -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("needs root".to_owned());
+        }
+        let root = std::env::var_os("NIX_CSI_TEST_ROOT").filter(|root| !root.is_empty());
+        if root.is_none() && Command::new("nix").arg("--version").output().is_err() {
+            return Err("Nix is not installed: scripts/install-nix.sh does it".to_owned());
+        }
+        let dir = tempfile::Builder::new().prefix("nix-csi-lab").tempdir().unwrap();
+        for sub in ["nix", "run", "targets"] {
+            fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        let binaries = node_binary().parent().unwrap().to_owned();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/anchor.sh");
+        let anchor = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"])
+            .args(["--", "bash"])
+            .args([&script, dir.path(), &binaries])
+            .args(root.as_deref())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let ready = dir.path().join("ready");
+        wait_for("the machine", || ready.try_exists().unwrap());
+        let children = format!("/proc/{0}/task/{0}/children", anchor.id());
+        let init = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+        Ok(Self { dir, anchor, init, chrooted: root.is_some() })
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A directory for targets; its children are made by the driver.
+    pub fn target(&self, name: &str) -> PathBuf {
+        self.path("targets").join(name)
+    }
+
+    /// A command inside the machine.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.init.to_string(), "--mount", "--pid"]);
+        if self.chrooted {
+            command.arg("--root");
+        }
+        // The caller's settings must not decide what a test sees.
+        command.arg("--").arg("env").args(["-u", "NIX_PATH", "-u", "NIX_REMOTE", "HOME=/nix"]);
+        command.arg(program).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, program: &str, args: &[&str]) -> Output {
+        self.command(program).args(args).output().unwrap()
+    }
+
+    /// The standard output of a command that must succeed.
+    pub fn ok(&self, program: &str, args: &[&str]) -> String {
+        let output = self.run(program, args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {args:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Runs a closure of the test in the machine's mount namespace, on a thread of its own.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        assert!(!self.chrooted, "a thread can't change its root alone");
+        let namespace = fs::File::open(format!("/proc/{}/ns/mnt", self.init)).unwrap();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                #[allow(unsafe_code, reason = "FS only: no file descriptor is unshared")]
+                unsafe {
+                    rustix::thread::unshare_unsafe(UnshareFlags::FS).unwrap();
+                }
+                rustix::thread::move_into_link_name_space(
+                    namespace.as_fd(),
+                    Some(LinkNameSpaceType::Mount),
+                )
+                .unwrap();
+                work()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Builds a closure of `tests/closures.nix` without a node, and keeps it from collectors by a
+    /// root; `args` are its arguments, such as `["--arg", "paths", "60"]`.
+    pub fn closure(&self, args: &[&str]) -> String {
+        self.build(CLOSURES, args)
+    }
+
+    /// The closure of odd shapes, `tests/odd.nix`.
+    pub fn odd(&self) -> String {
+        self.build(ODD, &[])
+    }
+
+    fn build(&self, expression: &str, args: &[&str]) -> String {
+        let root = self.path(&format!("root-{}", unique()));
+        let mut all = vec!["--option", "sandbox", "false", "--option", "substituters", ""];
+        all.extend(["--out-link", root.to_str().unwrap()]);
+        all.extend(args);
+        all.extend(["-E", expression]);
+        self.ok("nix-build", &all)
+    }
+
+    /// Processes of the machine, without its pid 1 and that one's sleep.
+    pub fn processes(&self) -> Vec<String> {
+        let all = self.ok("ps", &["-eo", "pid=,stat=,args="]);
+        let own = |line: &&str| {
+            !(line.contains("sleep 1000") || line.contains("ps -eo") || line.contains(" 1 Ss"))
+        };
+        all.lines().filter(own).filter(|l| !l.contains("while :; do sleep")).map(str::to_owned).collect()
+    }
+
+    /// Mount points below a directory of the machine.
+    pub fn mounts_below(&self, dir: &Path) -> Vec<String> {
+        let prefix = format!("{}/", dir.display());
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", self.init)).unwrap();
+        let point = |line: &str| line.split(' ').nth(4).unwrap().to_owned();
+        table.lines().map(point).filter(|p| p.starts_with(&prefix)).collect()
+    }
+
+    /// Names in a directory of the machine; none if it isn't there.
+    pub fn names(&self, dir: &str) -> Vec<String> {
+        let output = self.run("ls", &["-A", dir]);
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // `--kill-child` ends pid 1, and with it the machine.
+        let _ = self.anchor.kill();
+        let _ = self.anchor.wait();
+        let gone = format!("/proc/{}", self.init);
+        wait_for("the machine's end", || {
+            let stat = fs::read_to_string(format!("{gone}/stat"));
+            stat.map_or(true, |s| s.contains(") Z "))
+        });
+    }
+}
+
+/// The binary under test.
+pub fn node_binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_nix-csi"))
+}
+
+/// Polls until `done`; a test that waits in vain fails by name.
+pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+pub fn unique() -> u32 {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
