@@ -159,7 +159,7 @@ mod tests {
             ..record()
         };
         for text in [
-            "".to_owned(),
+            String::new(),
             "{".to_owned(),
             serde_json::to_string(&newer).unwrap(),
         ] {

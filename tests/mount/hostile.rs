@@ -162,7 +162,10 @@ fn a_replaced_path_is_reported() {
             let aside = world.base.join("aside");
             fs::rename(at(&odd), &aside).unwrap();
             fs::create_dir(at(&odd)).unwrap();
-            assert_eq!(mounts.replaced_paths(&world.id(1)).unwrap(), [odd.clone()]);
+            assert_eq!(
+                mounts.replaced_paths(&world.id(1)).unwrap(),
+                *std::slice::from_ref(&odd)
+            );
             fs::remove_dir(at(&odd)).unwrap();
             fs::rename(&aside, at(&odd)).unwrap();
             assert_eq!(mounts.replaced_paths(&world.id(1)).unwrap(), []);
