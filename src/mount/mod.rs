@@ -11,6 +11,7 @@ use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
 use crate::nix::NixError;
 
 mod copy;
+mod detach;
 mod failure;
 pub mod fake;
 mod hardlink;
