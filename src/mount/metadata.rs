@@ -152,7 +152,7 @@ mod tests {
     fn an_unreadable_record_is_an_error_and_stays() {
         let dir = tempfile::tempdir().unwrap();
         let newer = ViewRecord { version: VERSION + 1, ..record() };
-        for text in ["".to_owned(), "{".to_owned(), serde_json::to_string(&newer).unwrap()] {
+        for text in [String::new(), "{".to_owned(), serde_json::to_string(&newer).unwrap()] {
             fs::write(dir.path().join("view.json"), &text).unwrap();
             let e = read::<ViewRecord>(dir.path(), "now").unwrap_err();
             assert!(matches!(e, MountError::Metadata { .. }), "{e}");

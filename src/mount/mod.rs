@@ -11,6 +11,7 @@ use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
 use crate::nix::NixError;
 
 mod copy;
+mod detach;
 mod failure;
 pub mod fake;
 mod hardlink;
@@ -161,7 +162,8 @@ pub trait Mounts: Send + Sync + 'static {
     fn presentation(&self) -> Presentation;
 
     /// Makes and mounts a new view of `closure`. Every path is checked to be there first. The
-    /// caller holds a GC root for `closure.root`. A half-made view of the same id is replaced.
+    /// caller holds a GC root for `closure.root`. A half-made view of the same id is replaced; a
+    /// complete one of the same closure and boot is the result.
     fn create_view(
         &self,
         id: &ViewId,
@@ -183,7 +185,8 @@ pub trait Mounts: Send + Sync + 'static {
     /// Store paths of a mounted view whose directory entry was replaced since the view was made.
     fn replaced_paths(&self, id: &ViewId) -> Result<Vec<StorePath>, MountError>;
 
-    /// Shows `view` at `target`, creating the target directory. `Ours` already there is success.
+    /// Shows `view` at `target`, creating the target directory. `Ours` already there is success. A
+    /// writable volume that is mounted at another target is `Busy` there.
     fn attach(
         &self,
         view: &ViewId,
@@ -193,7 +196,8 @@ pub trait Mounts: Send + Sync + 'static {
     ) -> Result<(), MountError>;
 
     /// Unmounts the volume's mount at `target`, removes the target directory if it is empty, and
-    /// the volume's own files. Nothing there is success. `Busy` changes nothing.
+    /// the volume's own files. Nothing there, or no parent, is success. `Busy` changes nothing. A mount
+    /// that is not ours is `Foreign` and stays.
     fn detach(&self, target: &TargetPath, volume: &VolumeId) -> Result<(), MountError>;
 
     /// What is at `target`. `view` and `volume` tell ours from foreign; O(1).

@@ -202,7 +202,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let root = tmp.path().canonicalize().unwrap().join("pods");
         std::fs::create_dir_all(root.join("good")).unwrap();
-        std::fs::create_dir(root.join("real")).unwrap();
+        std::fs::create_dir_all(root.join("real/deeper")).unwrap();
         std::fs::write(root.join("file"), "").unwrap();
         symlink("/etc", root.join("absolute")).unwrap();
         symlink("real", root.join("inside")).unwrap();
@@ -214,6 +214,9 @@ mod tests {
         assert!(open("mount").is_ok());
         for link in ["absolute", "inside", "up"] {
             let e = open(&format!("{link}/mount")).unwrap_err();
+            assert!(matches!(e, MountError::Symlink { .. }), "{e}");
+            // Refused as the last component of the parent, and on the way.
+            let e = open(&format!("{link}/deeper/mount")).unwrap_err();
             let at = root.join(link);
             assert!(matches!(&e, MountError::Symlink { at: a, .. } if *a == at), "{e}");
         }

@@ -3,7 +3,7 @@
 //! and carry a writable overlay on top depends on the kernel and on every file system involved.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
@@ -53,28 +53,9 @@ fn attempt(
     let mnt = scratch.view.join(MNT);
     layer::make_dir(&mnt)?;
     let (store, example) = example(mounts, scratch)?;
-    let closure = Closure {
-        root: example.clone(),
-        paths: vec![PathInfo { path: example.clone(), nar_size: 0 }],
-    };
-    // A hard-link tree of a real path could be large; its layer is tried empty.
-    let empty = Closure { paths: Vec::new(), ..closure.clone() };
     let linked = presentation == Presentation::Hardlink;
     let layer_dir = scratch.view.join(LAYER);
-    let content = if linked { &empty } else { &closure };
-    let filled = layer::make(&layer_dir, presentation, &store, content, &|_| Ok(()))?;
-    let id = ViewId::new(&example, 0);
-    let tree = match presentation {
-        Presentation::Redirect => {
-            // Metacopy is tried too: single files of another file system will need it.
-            let metacopy = filled.metacopy || !same_mount(mounts, &layer_dir);
-            if store.path() != mounts.store_dir {
-                redirect::mount(&id, &layer_dir, &mounts.store_dir, metacopy)?;
-            }
-            redirect::mount(&id, &layer_dir, store.path(), metacopy)?
-        }
-        Presentation::Hardlink => hardlink::mount(&layer_dir)?,
-    };
+    let tree = detached(mounts, presentation, &layer_dir, &store, &example)?;
     sys::show(&tree, sys::open_dir(&mnt)?.as_fd(), &mnt)?;
     sys::make_private(tree.as_fd(), &mnt)?;
     drop(tree); // it would keep the mount busy
@@ -96,6 +77,38 @@ fn attempt(
         writable_refusal: writable(scratch, &shown).err().map(|e| e.to_string()),
         warning,
     })
+}
+
+/// The view's mount, not shown yet.
+fn detached(
+    mounts: &RealMounts,
+    presentation: Presentation,
+    layer_dir: &Path,
+    store: &StoreDir,
+    example: &StorePath,
+) -> Result<OwnedFd, MountError> {
+    let info = PathInfo { path: example.clone(), nar_size: 0 };
+    let closure = Closure {
+        root: example.clone(),
+        // A hard-link tree of a real path could be large; its layer is tried empty.
+        paths: match presentation {
+            Presentation::Redirect => vec![info],
+            Presentation::Hardlink => Vec::new(),
+        },
+    };
+    let filled = layer::make(layer_dir, presentation, store, &closure, &|_| Ok(()))?;
+    match presentation {
+        Presentation::Redirect => {
+            let id = ViewId::new(example, 0);
+            // Metacopy is tried too: single files of another file system will need it.
+            let metacopy = filled.metacopy || !same_mount(mounts, layer_dir);
+            if store.path() != mounts.store_dir {
+                redirect::mount(&id, layer_dir, &mounts.store_dir, metacopy)?;
+            }
+            redirect::mount(&id, layer_dir, store.path(), metacopy)
+        }
+        Presentation::Hardlink => hardlink::mount(layer_dir),
+    }
 }
 
 /// A directory of the store with something in it; an empty store gets a pretend one beside it.

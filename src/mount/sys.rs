@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
@@ -21,6 +22,15 @@ const MAX_MESSAGES: usize = 8;
 
 /// `MS_PRIVATE` of linux/mount.h.
 const PRIVATE: u64 = 1 << 18;
+
+/// A fork and its exec take about a millisecond; a busy machine gets some more.
+const BUSY_PAUSES: [Duration; 5] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+];
 
 /// What an overlay is made of. `layers` is ordered from top to bottom.
 pub(super) struct Overlay<'a> {
@@ -205,8 +215,19 @@ pub(super) fn show(tree: &OwnedFd, at: BorrowedFd<'_>, path: &Path) -> Result<()
     .map_err(mount_failed("mount at", path))
 }
 
+/// Takes the topmost mount off `path`. A child process of ours holds copies of all descriptors, also
+/// of those just closed here, between its fork and its exec: EBUSY is believed only when it stays.
 pub(super) fn unmount(path: &Path) -> Result<(), Errno> {
-    rustix::mount::unmount(path, UnmountFlags::NOFOLLOW)
+    let mut pauses = BUSY_PAUSES.iter();
+    loop {
+        match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
+            Err(Errno::BUSY) => match pauses.next() {
+                Some(pause) => std::thread::sleep(*pause),
+                None => return Err(Errno::BUSY),
+            },
+            result => return result,
+        }
+    }
 }
 
 /// Opens a directory of ours by its path, for use as a base.

@@ -15,15 +15,15 @@ use super::metadata::{self, VolumeRecord};
 use super::paths::Target;
 use super::real::RealMounts;
 use super::sys::{self, Overlay, Place};
-use super::views::{MAX_STACKED, gone};
-use super::{Attached, MountError, Mounts as _, Usage, ViewId, mountinfo};
+use super::views::gone;
+use super::{Attached, MountError, Usage, ViewId};
 use crate::crash::crash_point;
 use crate::model::{Access, TargetPath, VolumeId};
 
 const UPPER: &str = "upper";
 const WORK: &str = "work";
 /// In mount tables, the device of writable volumes is this and the volume's id.
-const SOURCE: &str = "nix-csi-volume:";
+pub(super) const SOURCE: &str = "nix-csi-volume:";
 
 impl RealMounts {
     pub(super) fn attach_volume(
@@ -86,23 +86,11 @@ impl RealMounts {
         // A volatile upper can't be mounted a second time.
         self.remove_files(volume)?;
         let files = self.volume_dir(volume);
-        let (upper, work) = (files.join(UPPER), files.join(WORK));
-        for dir in [&files, &upper, &work] {
+        for dir in [&files, &files.join(UPPER), &files.join(WORK)] {
             layer::make_dir(dir)?;
         }
         crash_point("attach-files-made");
-        let tree = sys::overlay(&Overlay {
-            source: &format!("{SOURCE}{volume}"),
-            layers: &[&self.mnt(view).join(SHOWN)],
-            upper: Some((&upper, &work)),
-            options: &[
-                // Nobody needs the upper after a crash of the node; unmounting it must not sync.
-                ("volatile", None),
-                ("index", Some("off")),
-                ("metacopy", Some("off")),
-                ("xino", Some("off")),
-            ],
-        })?;
+        let tree = self.writable_overlay(view, volume)?;
         let root = place(&tree, target.as_path())?;
         let record = VolumeRecord {
             version: metadata::version(),
@@ -117,6 +105,24 @@ impl RealMounts {
         sys::show(&tree, dir.as_fd(), target.as_path())?;
         crash_point("attach-mounted");
         Ok(())
+    }
+
+    /// Detached, over the view as it is mounted: over the view's own layers every path would also be
+    /// there without its redirect, and be stale after a copy-up.
+    fn writable_overlay(&self, view: &ViewId, volume: &VolumeId) -> Result<OwnedFd, MountError> {
+        let files = self.volume_dir(volume);
+        sys::overlay(&Overlay {
+            source: &format!("{SOURCE}{volume}"),
+            layers: &[&self.mnt(view).join(SHOWN)],
+            upper: Some((&files.join(UPPER), &files.join(WORK))),
+            options: &[
+                // Nobody needs the upper after a crash of the node; unmounting it must not sync.
+                ("volatile", None),
+                ("index", Some("off")),
+                ("metacopy", Some("off")),
+                ("xino", Some("off")),
+            ],
+        })
     }
 
     pub(super) fn look_at(
@@ -158,7 +164,7 @@ impl RealMounts {
         }
     }
 
-    fn shows_view(
+    pub(super) fn shows_view(
         &self,
         dir: &OwnedFd,
         here: Place,
@@ -170,12 +176,12 @@ impl RealMounts {
         })
     }
 
-    fn record_of(&self, volume: &VolumeId) -> Result<Option<VolumeRecord>, MountError> {
+    pub(super) fn record_of(&self, volume: &VolumeId) -> Result<Option<VolumeRecord>, MountError> {
         metadata::read(&self.volume_dir(volume), &self.boot_id)
     }
 
     /// The volume's files are those of a live mount elsewhere: they must stay.
-    fn refuse_second_target(
+    pub(super) fn refuse_second_target(
         &self,
         target: &TargetPath,
         volume: &VolumeId,
@@ -189,67 +195,7 @@ impl RealMounts {
         }
     }
 
-    pub(super) fn detach_volume(
-        &self,
-        target: &TargetPath,
-        volume: &VolumeId,
-    ) -> Result<(), MountError> {
-        let _target = self.lock_target(target);
-        match self.roots.open(target) {
-            // Without its parent the target is gone, and a mount would have kept it.
-            Err(MountError::NoParent { .. }) => {}
-            opened => self.clear(&opened?, volume)?,
-        }
-        self.refuse_second_target(target, volume)?;
-        self.remove_files(volume)?;
-        crash_point("detach-files-removed");
-        Ok(())
-    }
-
-    /// Unmounts what is ours at the target, and removes its directory.
-    fn clear(&self, at: &Target<'_>, volume: &VolumeId) -> Result<(), MountError> {
-        for _ in 0..=MAX_STACKED {
-            let Some(dir) = at.directory()? else {
-                return Ok(());
-            };
-            let here = place(&dir, at.path.as_path())?;
-            if !here.is_mount_root {
-                drop(dir);
-                at.remove_dir()?;
-                crash_point("detach-dir-removed");
-                return Ok(());
-            }
-            if !self.is_any_of_ours(&dir, here, at.path, volume)? {
-                break;
-            }
-            drop(dir); // it would keep the mount busy
-            at.unmount()?;
-            crash_point("detach-unmounted");
-        }
-        Err(foreign(at.path))
-    }
-
-    /// `detach` is not told the view, so every one is compared: some microseconds each.
-    fn is_any_of_ours(
-        &self,
-        dir: &OwnedFd,
-        here: Place,
-        target: &TargetPath,
-        volume: &VolumeId,
-    ) -> Result<bool, MountError> {
-        let record = self.record_of(volume)?;
-        if record.is_some_and(|r| is_overlay_of(&r, dir, here, target)) {
-            return Ok(true);
-        }
-        for view in self.list_views()? {
-            if self.shows_view(dir, here, &view, target)? {
-                return Ok(true);
-            }
-        }
-        is_named_ours(here, volume)
-    }
-
-    fn remove_files(&self, volume: &VolumeId) -> Result<(), MountError> {
+    pub(super) fn remove_files(&self, volume: &VolumeId) -> Result<(), MountError> {
         let dir = self.volume_dir(volume);
         // The record goes last: without it the rest would be a stranger's.
         for part in [UPPER, WORK] {
@@ -274,23 +220,17 @@ impl RealMounts {
     }
 }
 
-fn is_overlay_of(record: &VolumeRecord, dir: &OwnedFd, here: Place, target: &TargetPath) -> bool {
+pub(super) fn is_overlay_of(
+    record: &VolumeRecord,
+    dir: &OwnedFd,
+    here: Place,
+    target: &TargetPath,
+) -> bool {
     (record.dev, record.ino) == (here.dev, here.ino)
         && record.target == *target
         && is_overlay(dir).unwrap_or(false)
 }
 
-/// The last resort, for a mount whose files somebody removed: a pod that can't be torn down for ever
-/// helps nobody, and the mount table still says who made it.
-fn is_named_ours(here: Place, volume: &VolumeId) -> Result<bool, MountError> {
-    let writable = format!("{SOURCE}{volume}");
-    let found = mountinfo::read()?.into_iter().find(|m| m.id == here.mount_id);
-    Ok(found.is_some_and(|mount| {
-        mount.source == writable.as_bytes()
-            || (mount.source.starts_with(b"nix-csi:") && mount.root.ends_with(SHOWN))
-    }))
-}
-
-fn foreign(target: &TargetPath) -> MountError {
+pub(super) fn foreign(target: &TargetPath) -> MountError {
     MountError::Foreign { target: target.clone() }
 }

@@ -43,7 +43,7 @@ fn walk(base: &Path, below: &Path, inodes: bool, into: &mut BTreeMap<PathBuf, En
             mode: meta.mode(),
             owner: (meta.uid(), meta.gid()),
             modified: (meta.mtime(), meta.mtime_nsec()),
-            size: (!meta.is_dir()).then(|| meta.len()),
+            size: (!meta.is_dir()).then_some(meta.len()),
             content: meta.is_file().then(|| fs::read(&path).unwrap()),
             link: meta.is_symlink().then(|| fs::read_link(&path).unwrap()),
             inode: (meta.is_file() && inodes).then(|| meta.ino()),

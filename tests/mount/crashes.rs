@@ -1,1 +1,138 @@
-//!
+//! `kill -9` at every step of a volume's life: a fresh process either finishes it or cleans up.
+#![cfg(debug_assertions)]
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix_csi::model::Access;
+use nix_csi::mount::{Attached, CRASH_POINTS, Mounts, Presentation, RealMounts};
+
+use crate::compare;
+use crate::world::{BOTH, World, in_namespace, volume};
+
+const VARIABLE: &str = "MOUNT_TEST_LIFE";
+const SIGKILL: i32 = 9;
+
+fn life(world: &World, mounts: &RealMounts, access: Access) {
+    let (target, vol) = (world.target("a"), volume("v"));
+    world.view(mounts, 1).unwrap();
+    mounts.attach(&world.id(1), &target, &vol, access).unwrap();
+    mounts.detach(&target, &vol).unwrap();
+    mounts.remove_view(&world.id(1)).unwrap();
+}
+
+/// Not a test: the process that dies, started by the tests below in their mount namespace.
+#[test]
+fn helper() {
+    let Some(spec) = std::env::var_os(VARIABLE) else {
+        return;
+    };
+    let spec = spec.into_string().unwrap();
+    let (point, presentation, access, when, base) = {
+        let mut parts = spec.splitn(5, ';').map(str::to_owned);
+        let mut next = || parts.next().unwrap();
+        (next(), next(), next(), next(), next())
+    };
+    let world = World::at(Path::new(&base));
+    let presentation = BOTH.into_iter().find(|p| format!("{p:?}") == presentation);
+    let accesses = [Access::ReadOnly, Access::Writable];
+    let access = accesses.into_iter().find(|a| format!("{a:?}") == access);
+    if when == "start" {
+        nix_csi::crash::arm(&point);
+    }
+    let mounts = world.open(presentation.unwrap());
+    nix_csi::crash::arm(&point);
+    life(&world, &mounts, access.unwrap());
+}
+
+/// Whether the process died where it was told to.
+fn die(world: &World, presentation: Presentation, access: Access, point: &str, when: &str) -> bool {
+    let base = world.base.display();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "crashes::helper", "--nocapture"])
+        .env(VARIABLE, format!("{point};{presentation:?};{access:?};{when};{base}"))
+        .output()
+        .unwrap()
+        .status;
+    assert!(status.success() || status.signal() == Some(SIGKILL), "{point}: {status}");
+    !status.success()
+}
+
+/// What the driver does after its start with a volume that is still wanted.
+fn finish(world: &World, mounts: &RealMounts, access: Access, what: &str) {
+    let (target, vol, id) = (world.target("a"), volume("v"), world.id(1));
+    let view = match mounts.reopen_view(&id).unwrap() {
+        Some(view) => view,
+        None => world.view(mounts, 1).unwrap(),
+    };
+    assert_eq!(view.paths, 4, "{what}");
+    mounts.attach(&id, &target, &vol, access).unwrap();
+    let found = mounts.attached(&id, &target, &vol, access).unwrap();
+    assert_eq!(found, Attached::Ours, "{what}");
+    assert_eq!(world.mounts_below(&world.pods), 1, "{what}");
+    assert_eq!(world.mounts_below(&world.views), 1, "{what}");
+    for info in world.closure().paths {
+        let name = info.path.base_name();
+        let shown = target.as_path().join("store").join(name);
+        compare::same(&world.store.join(name), &shown, true);
+    }
+    let db = fs::read(target.as_path().join("var/nix/db/db.sqlite")).unwrap();
+    assert_eq!(db, b"rows", "{what}");
+}
+
+/// What it does with one that nobody wants any more.
+fn clean_up(world: &World, mounts: &RealMounts, what: &str) {
+    mounts.detach(&world.target("a"), &volume("v")).unwrap();
+    for volume in mounts.list_volume_files().unwrap() {
+        mounts.detach(&world.target("a"), &volume).unwrap();
+    }
+    for view in mounts.list_views().unwrap() {
+        mounts.remove_view(&view).unwrap();
+    }
+    assert_eq!(world.mounts_below(&world.base), 0, "{what}");
+    for dir in [&world.views, &world.volumes] {
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 0, "{what}: {}", dir.display());
+    }
+    assert!(!world.target("a").as_path().try_exists().unwrap(), "{what}");
+}
+
+fn at_every_point(presentation: Presentation, access: Access) {
+    in_namespace(move |world| {
+        for point in CRASH_POINTS {
+            let what = format!("{point}, {presentation:?}, {access:?}");
+            let died = die(world, presentation, access, point, "later");
+            let only_writable = ["attach-files-made", "attach-record-written"].contains(point);
+            assert!(died || (only_writable && access == Access::ReadOnly), "{what} is not reached");
+            let mounts = world.open(presentation);
+            finish(world, &mounts, access, &what);
+            clean_up(world, &mounts, &what);
+
+            die(world, presentation, access, point, "later");
+            clean_up(world, &world.open(presentation), &what);
+        }
+        assert!(die(world, presentation, access, "view-skeleton-made", "start"));
+        clean_up(world, &world.open(presentation), "a start");
+    });
+}
+
+#[test]
+fn a_redirect_views_read_only_volume_survives() {
+    at_every_point(Presentation::Redirect, Access::ReadOnly);
+}
+
+#[test]
+fn a_redirect_views_writable_volume_survives() {
+    at_every_point(Presentation::Redirect, Access::Writable);
+}
+
+#[test]
+fn a_hard_link_views_read_only_volume_survives() {
+    at_every_point(Presentation::Hardlink, Access::ReadOnly);
+}
+
+#[test]
+fn a_hard_link_views_writable_volume_survives() {
+    at_every_point(Presentation::Hardlink, Access::Writable);
+}

@@ -185,3 +185,26 @@ fn mount_options(at: &Path) -> String {
     let line = text.lines().rfind(|l| Path::new(l.split(' ').nth(4).unwrap()) == at);
     line.unwrap().split(' ').nth(5).unwrap().to_owned()
 }
+
+#[test]
+fn volumes_and_view_are_no_peers_of_each_other() {
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    for presentation in BOTH {
+        in_namespace(move |world| {
+            for dir in [world.base.join("state"), world.pods.clone()] {
+                fs::create_dir_all(&dir).unwrap();
+                mount_bind(&dir, &dir).unwrap();
+                mount_change(&dir, MountPropagationFlags::SHARED).unwrap();
+            }
+            let mounts = world.open(presentation);
+            world.view(&mounts, 1).unwrap();
+            let (one, two) = (world.target("a"), world.target("b"));
+            for target in [&one, &two] {
+                mounts.attach(&world.id(1), target, &volume("v"), ReadOnly).unwrap();
+            }
+            let before = world.mounts_below(&world.base);
+            mount_tmpfs(&one.as_path().join("var/nix/db"), "size=1m");
+            assert_eq!(world.mounts_below(&world.base), before + 1);
+        });
+    }
+}

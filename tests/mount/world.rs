@@ -23,7 +23,11 @@ pub(crate) fn in_namespace(test: impl Fn(&World) + Send + Sync + 'static) {
     if !rustix::process::geteuid().is_root() {
         // Written past the harness's capture: a skip must be seen.
         let name = std::thread::current().name().unwrap_or("?").to_owned();
-        writeln!(std::io::stderr(), "SKIPPED {name}: it mounts, which needs root").unwrap();
+        let line = format!(
+            "SKIPPED {name}: it mounts, which needs root
+"
+        );
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
         return;
     }
     let dir = tempfile::Builder::new().prefix("w").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -64,6 +68,7 @@ pub(crate) fn volume(name: &str) -> VolumeId {
     VolumeId::parse(name).unwrap()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a callback's type")]
 pub(crate) fn no_database(_: &Path) -> Result<(), NixError> {
     Ok(())
 }
@@ -106,6 +111,7 @@ impl World {
     }
 
     /// Directory, file and symlink paths; `other` is in the store and not in the closure.
+    #[expect(clippy::unused_self, reason = "reads as a part of the world")]
     pub(crate) fn closure(&self) -> Closure {
         let paths = [('0', "hello-2.12"), ('1', "single.conf"), ('2', "link"), ('3', "odd+names")];
         Closure {
@@ -116,10 +122,12 @@ impl World {
         }
     }
 
+    #[expect(clippy::unused_self, reason = "reads as a part of the world")]
     pub(crate) fn other(&self) -> StorePath {
         store_path('4', "other")
     }
 
+    #[expect(clippy::unused_self, reason = "reads as a part of the world")]
     pub(crate) fn id(&self, n: u64) -> ViewId {
         ViewId::new(&store_path('0', "hello-2.12"), n)
     }
@@ -139,11 +147,13 @@ impl World {
         self.target_at(&parent.join("mount"))
     }
 
+    #[expect(clippy::unused_self, reason = "reads as a part of the world")]
     pub(crate) fn target_at(&self, path: &Path) -> TargetPath {
         TargetPath::parse("target_path", path.to_str().unwrap()).unwrap()
     }
 
     /// Mounts at or below the path.
+    #[expect(clippy::unused_self, reason = "reads as a part of the world")]
     pub(crate) fn mounts_below(&self, path: &Path) -> usize {
         let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         text.lines()

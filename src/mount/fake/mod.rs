@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{Attached, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase};
+use super::{MountError, View, ViewId};
 use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
+
+mod table;
 
 /// The trait's functions that can fail, be held and be counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -198,141 +200,5 @@ fn not_found(name: &str) -> MountError {
         path: Path::new("/fake").join(name),
         source: std::io::ErrorKind::NotFound.into(),
         detail: None,
-    }
-}
-
-impl Mounts for FakeMounts {
-    fn presentation(&self) -> Presentation {
-        Presentation::Redirect
-    }
-
-    /// `database` is given the path of a directory that doesn't exist.
-    fn create_view(
-        &self,
-        id: &ViewId,
-        closure: &Closure,
-        database: WriteDatabase<'_>,
-    ) -> Result<View, MountError> {
-        let mut state = self.enter(Op::CreateView)?;
-        let lost = closure.paths.iter().find(|p| state.missing.contains(&p.path));
-        if let Some(lost) = lost {
-            let path = lost.path.clone();
-            return Err(MountError::MissingPath { path });
-        }
-        database(&Path::new("/fake").join(id.as_str()).join("var/nix/db"))?;
-        let view = View {
-            id: id.clone(),
-            root: closure.root.clone(),
-            paths: closure.paths.len(),
-            nar_size: closure.nar_size(),
-            presentation: Presentation::Redirect,
-        };
-        let made = (view.clone(), closure.clone());
-        state.views.insert(id.clone(), made);
-        Ok(view)
-    }
-
-    fn reopen_view(&self, id: &ViewId) -> Result<Option<View>, MountError> {
-        let state = self.enter(Op::ReopenView)?;
-        Ok(state.views.get(id).map(|(view, _)| view.clone()))
-    }
-
-    fn remove_view(&self, id: &ViewId) -> Result<(), MountError> {
-        let mut state = self.enter(Op::RemoveView)?;
-        let shows = |s: &Shown| matches!(s, Shown::Volume(view, ..) if view == id);
-        if state.shown.values().any(shows) || state.files.values().any(|view| view == id) {
-            return Err(MountError::ViewInUse { id: id.clone() });
-        }
-        state.views.remove(id);
-        Ok(())
-    }
-
-    fn list_views(&self) -> Result<Vec<ViewId>, MountError> {
-        Ok(self.enter(Op::ListViews)?.views.keys().cloned().collect())
-    }
-
-    fn replaced_paths(&self, id: &ViewId) -> Result<Vec<StorePath>, MountError> {
-        let state = self.enter(Op::ReplacedPaths)?;
-        let (_, closure) = state.view(id)?;
-        let paths = closure.paths.iter().map(|p| &p.path);
-        let changed = |p: &&StorePath| state.replaced.contains(*p) || state.missing.contains(*p);
-        Ok(paths.filter(changed).cloned().collect())
-    }
-
-    fn attach(
-        &self,
-        view: &ViewId,
-        target: &TargetPath,
-        volume: &VolumeId,
-        access: Access,
-    ) -> Result<(), MountError> {
-        let mut state = self.enter(Op::Attach)?;
-        state.allow(target)?;
-        if let Some(shown) = state.shown.get(target) {
-            return if shown.is(view, volume, access) {
-                Ok(())
-            } else {
-                Err(MountError::Foreign { target: target.clone() })
-            };
-        }
-        state.view(view)?;
-        if access == Access::Writable {
-            state.files.insert(volume.clone(), view.clone());
-        }
-        let wanted = Shown::Volume(view.clone(), volume.clone(), access);
-        state.shown.insert(target.clone(), wanted);
-        Ok(())
-    }
-
-    fn detach(&self, target: &TargetPath, volume: &VolumeId) -> Result<(), MountError> {
-        let mut state = self.enter(Op::Detach)?;
-        state.allow(target)?;
-        if state.shown.get(target) == Some(&Shown::Foreign) {
-            let target = target.clone();
-            return Err(MountError::Foreign { target });
-        }
-        if state.shown.contains_key(target) && state.busy.contains(target) {
-            let target = target.clone();
-            return Err(MountError::Busy { target });
-        }
-        state.shown.remove(target);
-        state.files.remove(volume);
-        Ok(())
-    }
-
-    fn attached(
-        &self,
-        view: &ViewId,
-        target: &TargetPath,
-        volume: &VolumeId,
-        access: Access,
-    ) -> Result<Attached, MountError> {
-        let state = self.enter(Op::Attached)?;
-        state.allow(target)?;
-        Ok(match state.shown.get(target) {
-            None => Attached::Nothing,
-            Some(shown) if shown.is(view, volume, access) => Attached::Ours,
-            Some(_) => Attached::Foreign,
-        })
-    }
-
-    fn writable_usage(&self, volume: &VolumeId) -> Result<Usage, MountError> {
-        let state = self.enter(Op::WritableUsage)?;
-        if !state.files.contains_key(volume) {
-            return Err(not_found(volume.as_str()));
-        }
-        Ok(Usage {
-            bytes_total: 1 << 30,
-            bytes_used: 1 << 20,
-            bytes_available: (1 << 30) - (1 << 20),
-            inodes_total: 1000,
-            inodes_used: 10,
-            inodes_available: 990,
-        })
-    }
-
-    fn list_volume_files(&self) -> Result<Vec<VolumeId>, MountError> {
-        let state = self.enter(Op::ListVolumeFiles)?;
-        Ok(state.files.keys().cloned().collect())
     }
 }

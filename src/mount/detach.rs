@@ -1,0 +1,87 @@
+//! Taking a volume off its target: only what is ours, all of it, and the volume's files after it.
+
+use std::os::fd::OwnedFd;
+
+use super::identity::place;
+use super::layer::SHOWN;
+use super::paths::Target;
+use super::real::RealMounts;
+use super::sys::Place;
+use super::views::MAX_STACKED;
+use super::volumes::{SOURCE, foreign, is_overlay_of};
+use super::{MountError, Mounts as _, mountinfo};
+use crate::crash::crash_point;
+use crate::model::{TargetPath, VolumeId};
+
+impl RealMounts {
+    pub(super) fn detach_volume(
+        &self,
+        target: &TargetPath,
+        volume: &VolumeId,
+    ) -> Result<(), MountError> {
+        let _target = self.lock_target(target);
+        match self.roots.open(target) {
+            // Without its parent the target is gone, and a mount would have kept it.
+            Err(MountError::NoParent { .. }) => {}
+            opened => self.clear(&opened?, volume)?,
+        }
+        self.refuse_second_target(target, volume)?;
+        self.remove_files(volume)?;
+        crash_point("detach-files-removed");
+        Ok(())
+    }
+
+    /// Unmounts what is ours at the target, and removes its directory.
+    fn clear(&self, at: &Target<'_>, volume: &VolumeId) -> Result<(), MountError> {
+        for _ in 0..=MAX_STACKED {
+            let Some(dir) = at.directory()? else {
+                return Ok(());
+            };
+            let here = place(&dir, at.path.as_path())?;
+            if !here.is_mount_root {
+                drop(dir);
+                at.remove_dir()?;
+                crash_point("detach-dir-removed");
+                return Ok(());
+            }
+            if !self.is_any_of_ours(&dir, here, at.path, volume)? {
+                break;
+            }
+            drop(dir); // it would keep the mount busy
+            at.unmount()?;
+            crash_point("detach-unmounted");
+        }
+        Err(foreign(at.path))
+    }
+
+    /// `detach` is not told the view, so every one is compared: some microseconds each.
+    fn is_any_of_ours(
+        &self,
+        dir: &OwnedFd,
+        here: Place,
+        target: &TargetPath,
+        volume: &VolumeId,
+    ) -> Result<bool, MountError> {
+        let record = self.record_of(volume)?;
+        if record.is_some_and(|r| is_overlay_of(&r, dir, here, target)) {
+            return Ok(true);
+        }
+        for view in self.list_views()? {
+            if self.shows_view(dir, here, &view, target)? {
+                return Ok(true);
+            }
+        }
+        is_named_ours(here, volume)
+    }
+}
+
+/// The last resort, for a mount whose files somebody removed: a pod that can't be torn down for ever
+/// helps nobody, and the mount table still says who made it.
+fn is_named_ours(here: Place, volume: &VolumeId) -> Result<bool, MountError> {
+    let writable = format!("{SOURCE}{volume}");
+    let found = mountinfo::read()?.into_iter().find(|m| m.id == here.mount_id);
+    Ok(found.is_some_and(|mount| {
+        mount.source == writable.as_bytes()
+            || (mount.source.starts_with(b"nix-csi:") && mount.root.ends_with(SHOWN))
+    }))
+}
