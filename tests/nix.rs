@@ -1,6 +1,8 @@
 //! One suite over the fake and an installed Nix, and what only the real one can show. The real one
 //! works on a throw-away store: each test runs again in a mount namespace with its own `/nix`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +13,8 @@ use std::time::Duration;
 use nix_csi::model::{Source, StorePath};
 use nix_csi::nix::fake::FakeNix;
 use nix_csi::nix::{
-    Config, Flavour, Limits, Nix, Origin, ProgressSink, RealNix, RealiseError, sweep_staging,
+    Config, Flavour, Limits, Nix, Origin, ProgressSink, RealNix, RealiseError, daemon,
+    sweep_staging,
 };
 use tokio::time::Instant;
 
@@ -289,7 +292,7 @@ async fn cancelling_and_time_limits_end_every_process() {
     let home = tempfile::tempdir().unwrap();
     let (_, roots) = real(home.path());
     for limit in [None, Some(Duration::from_secs(3))] {
-        let mark = format!("98{}.{}", limit.is_some() as u8, std::process::id());
+        let mark = format!("98{}.{}", u8::from(limit.is_some()), std::process::id());
         let source = derivation("slow", &format!("echo started; sleep {mark}; echo > $out"));
         let mut config = config(home.path());
         config.limits = Limits { timeout: limit };
@@ -359,6 +362,119 @@ async fn a_root_made_below_a_running_collector_holds() {
     let runs = collector.join().unwrap();
     println!("{kept} kept, {gone} collected, {runs} collections");
     assert!(kept > 0 && runs > 1);
+}
+
+/// A collector that has read the roots and waits for the pipe before it deletes anything.
+fn paused_collector(pipe: &Path) -> std::process::Child {
+    assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    Command::new("nix-store")
+        .args(["--option", "build-users-group", "", "--gc"])
+        // Nix's own test hook; the second name is that of newer versions.
+        .env("_NIX_TEST_GC_SYNC", pipe)
+        .env("_NIX_TEST_GC_SYNC_2", pipe)
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_root_made_while_a_collector_has_read_the_roots_holds() {
+    if !in_private_nix("a_root_made_while_a_collector_has_read_the_roots_holds") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (nix, roots) = real(home.path());
+    let mut paths = Vec::new();
+    for name in ["kept", "lost"] {
+        let source = closure_source(4, 20, name);
+        let realised = nix
+            .realise(source, roots.join(name), ProgressSink::default())
+            .await;
+        fs::remove_file(roots.join(name)).unwrap();
+        paths.push(realised.unwrap().root);
+    }
+    let [kept, lost] = &paths[..] else {
+        unreachable!()
+    };
+    let pipe = home.path().join("pipe");
+    let mut collector = paused_collector(&pipe);
+    eventually("the collector listens", || {
+        std::os::unix::net::UnixStream::connect("/nix/var/nix/gc-socket/socket").is_ok()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    // A symlink alone comes too late for it; this shows that the collector is where it should be.
+    std::os::unix::fs::symlink(lost.to_string(), roots.join("lost")).unwrap();
+    let (other, path, link) = (nix.clone(), kept.clone(), roots.join("kept"));
+    let placed = tokio::task::spawn_blocking(move || other.root_if_valid(&path, &link));
+    assert!(placed.await.unwrap().unwrap());
+    fs::write(&pipe, "go").unwrap();
+    assert!(collector.wait().unwrap().success());
+    assert_eq!(nix.closure(kept).unwrap().paths.len(), 4);
+    assert!(nix.store_dir().join(kept.base_name()).is_dir());
+    assert!(!nix.root_if_valid(lost, &roots.join("lost")).unwrap());
+    assert_eq!(names(&roots), ["kept"]);
+}
+
+#[tokio::test]
+async fn a_daemon_of_our_own_serves_and_cancels() {
+    if !in_private_nix("a_daemon_of_our_own_serves_and_cancels") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (_, roots) = real(home.path());
+    let mut config = config(home.path());
+    let socket = home.path().join("run/socket");
+    config.daemon_socket = Some(socket.clone());
+    daemon::prepare_socket(&socket).unwrap();
+    let mut child = daemon::daemon_command(&config)
+        .unwrap()
+        .command()
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid_file = daemon::PidFile::new(home.path().join("pid"));
+    pid_file.write(child.id().unwrap()).unwrap();
+    daemon::ready(&socket, Duration::from_secs(10))
+        .await
+        .unwrap();
+
+    let nix = RealNix::open(config);
+    nix.roots_visible(&roots).await.unwrap();
+    let root = roots.join("r");
+    let source = derivation("ok", "echo one; echo a > $out");
+    let built = nix
+        .realise(source, root.clone(), ProgressSink::default())
+        .await
+        .unwrap();
+    assert!(built.origin == Origin::Built && leads_to(&root, &built.root));
+    let failing = derivation("bad", "echo why; exit 3");
+    let error = nix
+        .realise(failing, root.clone(), ProgressSink::default())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, RealiseError::BuildFailed { ref log_tail, .. } if log_tail == &["why"])
+    );
+
+    let mark = format!("97.{}", std::process::id());
+    let sink = ProgressSink::default();
+    let slow = derivation("slow", &format!("echo started; sleep {mark}"));
+    let task = tokio::spawn(nix.realise(slow, roots.join("s"), sink.clone()));
+    let is_built = || sink.snapshot().log_tail.iter().any(|l| l == "started");
+    eventually("the build starts", is_built).await;
+    task.abort();
+    eventually("the daemon ends the build", || running(&mark) == 0).await;
+    eventually("the staging directory goes", || names(&roots) == ["r"]).await;
+
+    assert!(pid_file.end_leftover().await.unwrap());
+    child.wait().await.unwrap();
+    let source = derivation("late", "echo a > $out");
+    let error = nix
+        .realise(source, root, ProgressSink::default())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), "temporary", "{error}");
 }
 
 #[tokio::test]
