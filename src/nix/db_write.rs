@@ -129,7 +129,7 @@ mod tests {
             .unwrap()
             .execute("delete from ValidPaths where id = 7", ())
             .unwrap();
-        let error = write(&database, &closure, &dir.path().join("db")).unwrap_err();
+        let error = write(&database, &closure, &dir.path().join("view")).unwrap_err();
         assert!(matches!(error, NixError::NotValid { .. }), "{error}");
     }
 }
