@@ -32,22 +32,15 @@ fn in_private_nix(test: &str) -> bool {
         return false;
     }
     let store = tempfile::tempdir().unwrap();
-    let status = Command::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/scripts/in-private-nix.sh"
-    ))
-    .arg(store.path())
-    .arg(std::env::current_exe().unwrap())
-    .args([test, "--exact", "--nocapture"])
-    .env(INSIDE, "1")
-    .status()
-    .unwrap();
-    // Store paths are read-only directories.
-    let _ = Command::new("chmod")
-        .arg("-R")
-        .arg("u+w")
+    let status = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/in-private-nix.sh"))
         .arg(store.path())
-        .status();
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    // Store paths are read-only directories.
+    let _ = Command::new("chmod").arg("-R").arg("u+w").arg(store.path()).status();
     assert!(status.success(), "{test} failed in its namespace");
     false
 }
@@ -99,9 +92,8 @@ fn nix_store(args: &[&str]) -> String {
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -116,10 +108,7 @@ async fn suite(nix: &dyn Nix, roots: &Path, good: Source, bad: Source, collect: 
     let sink = ProgressSink::default();
     let first = nix.realise(good.clone(), root.clone(), sink).await.unwrap();
     assert!(leads_to(&root, &first.root));
-    let again = nix
-        .realise(good, root.clone(), ProgressSink::default())
-        .await
-        .unwrap();
+    let again = nix.realise(good, root.clone(), ProgressSink::default()).await.unwrap();
     assert_eq!(again.root, first.root);
     assert_eq!(names(roots), ["volume"]);
 
@@ -136,29 +125,18 @@ async fn suite(nix: &dyn Nix, roots: &Path, good: Source, bad: Source, collect: 
     assert!(nix.root_if_valid(&first.root, &second).unwrap());
 
     let by_path = Source::StorePath(first.root.clone());
-    let third = nix
-        .realise(by_path, root.clone(), ProgressSink::default())
-        .await
-        .unwrap();
-    assert_eq!(
-        (third.root, third.origin),
-        (first.root.clone(), Origin::Present)
-    );
+    let third = nix.realise(by_path, root.clone(), ProgressSink::default()).await.unwrap();
+    assert_eq!((third.root, third.origin), (first.root.clone(), Origin::Present));
 
     let failed = roots.join("failed");
-    let error = nix
-        .realise(bad, failed.clone(), ProgressSink::default())
-        .await
-        .unwrap_err();
+    let error = nix.realise(bad, failed.clone(), ProgressSink::default()).await.unwrap_err();
     assert!(!matches!(error, RealiseError::Store(_)), "{error}");
     let unknown = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody";
     let unknown = StorePath::parse(unknown).unwrap();
     assert!(!nix.root_if_valid(&unknown, &failed).unwrap());
     assert!(nix.closure(&unknown).is_err());
-    let error = nix
-        .realise(Source::StorePath(unknown), failed, ProgressSink::default())
-        .await
-        .unwrap_err();
+    let error =
+        nix.realise(Source::StorePath(unknown), failed, ProgressSink::default()).await.unwrap_err();
     assert_eq!(error.kind(), "not_found", "{error}");
     assert_eq!(names(roots), ["second", "volume"]);
 
@@ -216,17 +194,12 @@ async fn every_kind_of_source_is_realised() {
 
     let sink = ProgressSink::default();
     let source = derivation("ok", "echo one; echo a > $out");
-    let built = nix
-        .realise(source.clone(), root.clone(), sink.clone())
-        .await
-        .unwrap();
+    let built = nix.realise(source.clone(), root.clone(), sink.clone()).await.unwrap();
     assert_eq!(built.origin, Origin::Built);
     assert_eq!(sink.snapshot().log_tail, ["one"]);
     assert_eq!(realise(source).await.unwrap().origin, Origin::Present);
 
-    let Source::NixExpr(text) = derivation("fl", "echo a > $out") else {
-        unreachable!()
-    };
+    let Source::NixExpr(text) = derivation("fl", "echo a > $out") else { unreachable!() };
     let text = text.replace("builtins.currentSystem", "\"x86_64-linux\"");
     let flake = home.path().join("flake");
     fs::create_dir(&flake).unwrap();
@@ -248,10 +221,7 @@ async fn every_kind_of_source_is_realised() {
         (derivation("bad", "exit 3"), "build_failed"),
         (Source::NixExpr("throw \"boo\"".into()), "refused"),
         (Source::NixExpr("[ ]".into()), "refused"),
-        (
-            Source::NixExpr("builtins.readFile /etc/passwd".into()),
-            "refused",
-        ),
+        (Source::NixExpr("builtins.readFile /etc/passwd".into()), "refused"),
         (Source::NixExpr("--help".into()), "refused"),
         (Source::FlakeRef("--help".into()), "refused"),
         (Source::FlakeRef("path:/nonexistent".into()), "refused"),
@@ -306,10 +276,7 @@ async fn cancelling_and_time_limits_end_every_process() {
             task.abort();
         } else {
             let error = task.await.unwrap().unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                "build took longer than 3s: raise --build-timeout"
-            );
+            assert_eq!(error.to_string(), "build took longer than 3s: raise --build-timeout");
         }
         eventually("all processes end", || running(&mark) == 0).await;
         eventually("the staging directory goes", || names(&roots).is_empty()).await;
@@ -338,10 +305,7 @@ async fn a_root_made_below_a_running_collector_holds() {
     for round in 0..12 {
         let root = roots.join("r");
         let source = closure_source(6, 20, &format!("gc{round}"));
-        let realised = nix
-            .realise(source, root.clone(), ProgressSink::default())
-            .await
-            .unwrap();
+        let realised = nix.realise(source, root.clone(), ProgressSink::default()).await.unwrap();
         // Now only the race is between it and the collector.
         fs::remove_file(&root).unwrap();
         let (nix, path, link) = (nix.clone(), realised.root.clone(), root.clone());
@@ -386,15 +350,11 @@ async fn a_root_made_while_a_collector_has_read_the_roots_holds() {
     let mut paths = Vec::new();
     for name in ["kept", "lost"] {
         let source = closure_source(4, 20, name);
-        let realised = nix
-            .realise(source, roots.join(name), ProgressSink::default())
-            .await;
+        let realised = nix.realise(source, roots.join(name), ProgressSink::default()).await;
         fs::remove_file(roots.join(name)).unwrap();
         paths.push(realised.unwrap().root);
     }
-    let [kept, lost] = &paths[..] else {
-        unreachable!()
-    };
+    let [kept, lost] = &paths[..] else { unreachable!() };
     let pipe = home.path().join("pipe");
     let mut collector = paused_collector(&pipe);
     eventually("the collector listens", || {
@@ -435,24 +395,16 @@ async fn a_daemon_of_our_own_serves_and_cancels() {
         .unwrap();
     let pid_file = daemon::PidFile::new(home.path().join("pid"));
     pid_file.write(child.id().unwrap()).unwrap();
-    daemon::ready(&socket, Duration::from_secs(10))
-        .await
-        .unwrap();
+    daemon::ready(&socket, Duration::from_secs(10)).await.unwrap();
 
     let nix = RealNix::open(config);
     nix.roots_visible(&roots).await.unwrap();
     let root = roots.join("r");
     let source = derivation("ok", "echo one; echo a > $out");
-    let built = nix
-        .realise(source, root.clone(), ProgressSink::default())
-        .await
-        .unwrap();
+    let built = nix.realise(source, root.clone(), ProgressSink::default()).await.unwrap();
     assert!(built.origin == Origin::Built && leads_to(&root, &built.root));
     let failing = derivation("bad", "echo why; exit 3");
-    let error = nix
-        .realise(failing, root.clone(), ProgressSink::default())
-        .await
-        .unwrap_err();
+    let error = nix.realise(failing, root.clone(), ProgressSink::default()).await.unwrap_err();
     assert!(
         matches!(error, RealiseError::BuildFailed { ref log_tail, .. } if log_tail == &["why"])
     );
@@ -470,10 +422,7 @@ async fn a_daemon_of_our_own_serves_and_cancels() {
     assert!(pid_file.end_leftover().await.unwrap());
     child.wait().await.unwrap();
     let source = derivation("late", "echo a > $out");
-    let error = nix
-        .realise(source, root, ProgressSink::default())
-        .await
-        .unwrap_err();
+    let error = nix.realise(source, root, ProgressSink::default()).await.unwrap_err();
     assert_eq!(error.kind(), "temporary", "{error}");
 }
 
@@ -485,18 +434,12 @@ async fn a_closures_database_satisfies_nix() {
     let home = tempfile::tempdir().unwrap();
     let (nix, roots) = real(home.path());
     let source = closure_source(300, 300, "wide");
-    let root = nix
-        .realise(source, roots.join("r"), ProgressSink::default())
-        .await
-        .unwrap()
-        .root;
+    let root = nix.realise(source, roots.join("r"), ProgressSink::default()).await.unwrap().root;
     let began = Instant::now();
     let closure = nix.closure(&root).unwrap();
     let read = began.elapsed();
-    let mut wanted: Vec<_> = nix_store(&["-qR", &root.to_string()])
-        .lines()
-        .map(str::to_owned)
-        .collect();
+    let mut wanted: Vec<_> =
+        nix_store(&["-qR", &root.to_string()]).lines().map(str::to_owned).collect();
     wanted.sort();
     let paths: Vec<_> = closure.paths.iter().map(|p| p.path.to_string()).collect();
     assert_eq!(paths, wanted);
@@ -506,18 +449,10 @@ async fn a_closures_database_satisfies_nix() {
     let state = other.join("nix/var/nix");
     let began = Instant::now();
     nix.write_database(&closure, &state.join("db")).unwrap();
-    println!(
-        "{} paths: read {read:?}, written {:?}",
-        paths.len(),
-        began.elapsed()
-    );
+    println!("{} paths: read {read:?}, written {:?}", paths.len(), began.elapsed());
     fs::create_dir_all(other.join("nix/store")).unwrap();
     let store = other.join("nix/store");
-    let args = [
-        "-c",
-        "mount --bind /nix/store \"$0\"",
-        store.to_str().unwrap(),
-    ];
+    let args = ["-c", "mount --bind /nix/store \"$0\"", store.to_str().unwrap()];
     assert!(Command::new("sh").args(args).status().unwrap().success());
     let uri = format!("local?root={}", other.display());
     let listed = nix_store(&["--store", &uri, "-qR", &root.to_string()]);
@@ -531,11 +466,5 @@ async fn a_closures_database_satisfies_nix() {
         lines
     };
     assert_eq!(references(&["--store", &uri]), references(&[]));
-    assert!(
-        Command::new("umount")
-            .arg(&store)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("umount").arg(&store).status().unwrap().success());
 }
