@@ -5,7 +5,7 @@
 //! `sanity_controller SOCKET STORE_PATH`
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix_csi::grpc::Endpoint;
 use nix_csi::grpc::proto::csi as pb;
@@ -16,6 +16,12 @@ use tonic::{Request, Response, Status};
 struct Volumes {
     store_path: String,
     by_name: Mutex<HashMap<String, pb::Volume>>,
+}
+
+impl Volumes {
+    fn volumes(&self) -> MutexGuard<'_, HashMap<String, pb::Volume>> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -48,7 +54,7 @@ impl Controller for Volumes {
             volume_context: HashMap::from([("storePath".to_owned(), self.store_path.clone())]),
             ..pb::Volume::default()
         };
-        self.by_name.lock().unwrap().insert(call.name, volume.clone());
+        self.volumes().insert(call.name, volume.clone());
         Ok(Response::new(pb::CreateVolumeResponse { volume: Some(volume) }))
     }
 
@@ -58,7 +64,7 @@ impl Controller for Volumes {
     ) -> Answer<pb::DeleteVolumeResponse> {
         let call = request.into_inner();
         required("volume_id", &call.volume_id)?;
-        self.by_name.lock().unwrap().retain(|_, volume| volume.volume_id != call.volume_id);
+        self.volumes().retain(|_, volume| volume.volume_id != call.volume_id);
         Ok(Response::new(pb::DeleteVolumeResponse {}))
     }
 

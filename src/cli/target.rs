@@ -12,15 +12,10 @@ use crate::model::{TargetPath, VolumeId};
 /// component is kept as it is: it may not be there yet, or may be a mount point.
 pub(super) fn resolve(directory: &Path) -> Result<TargetPath, Failure> {
     let absolute = std::path::absolute(directory)?;
-    let (parent, name) = match (absolute.parent(), absolute.file_name()) {
-        (Some(parent), Some(name)) => (parent, name),
+    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         // `..` at the end, or the root directory.
-        _ => {
-            return Ok(TargetPath::parse(
-                "directory",
-                &absolute.canonicalize()?.to_string_lossy(),
-            )?);
-        }
+        let whole = absolute.canonicalize()?;
+        return Ok(TargetPath::parse("directory", &whole.to_string_lossy())?);
     };
     let parent = parent.canonicalize().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => {

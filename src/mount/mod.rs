@@ -214,4 +214,8 @@ pub trait Mounts: Send + Sync + 'static {
 
     /// Volume ids that have files of their own (writable layers) on disk.
     fn list_volume_files(&self) -> Result<Vec<VolumeId>, MountError>;
+
+    /// For the start, before anything is attached: removes writable layers that no mount of this
+    /// boot can use. Their mounts went with the earlier boot, or were never made.
+    fn clear_unused_volume_files(&self) -> Result<(), MountError>;
 }

@@ -262,6 +262,19 @@ impl Mounts for RealMounts {
     fn list_volume_files(&self) -> Result<Vec<VolumeId>, MountError> {
         names(&self.volumes_dir, |name| VolumeId::parse(name).ok())
     }
+
+    fn clear_unused_volume_files(&self) -> Result<(), MountError> {
+        for volume in self.list_volume_files()? {
+            match self.record_of(&volume) {
+                Ok(None) => self.remove_files(&volume)?,
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    tracing::error!(%volume, %error, "unreadable writable layer, kept");
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The entries of `dir` whose names parse, in order.

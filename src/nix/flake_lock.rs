@@ -59,6 +59,7 @@ fn is_local(flake: &str) -> bool {
         || flake.starts_with(['.', '/', '~'])
 }
 
+#[expect(clippy::format_push_string, reason = "at most two parts")]
 fn locked(metadata: &Metadata, attribute: Option<&str>) -> String {
     let mut text = format!("path:{}?narHash={}", metadata.path, encode(&metadata.locked.nar_hash));
     if let Some(dir) = metadata.locked.dir.as_deref().filter(|dir| !dir.is_empty()) {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-const CLOSURES: &str = include_str!("../closures.nix");
-const ODD: &str = include_str!("../odd.nix");
+const CLOSURES: &str = include_str!("../data/closures.nix");
+const ODD: &str = include_str!("../data/odd.nix");
 
 /// One machine. Dropping it ends every process in it.
 pub struct Lab {
@@ -106,13 +106,13 @@ impl Lab {
         })
     }
 
-    /// Builds a closure of `tests/closures.nix` without a node, and keeps it from collectors by a
+    /// Builds a closure of `tests/data/closures.nix` without a node, and keeps it from collectors by a
     /// root; `args` are its arguments, such as `["--arg", "paths", "60"]`.
     pub fn closure(&self, args: &[&str]) -> String {
         self.build(CLOSURES, args)
     }
 
-    /// The closure of odd shapes, `tests/odd.nix`.
+    /// The closure of odd shapes, `tests/data/odd.nix`.
     pub fn odd(&self) -> String {
         self.build(ODD, &[])
     }

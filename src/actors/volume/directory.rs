@@ -1,7 +1,7 @@
 //! Finding a volume's actor, opening it, and recovering all volumes at start.
 //!
 //! - [`Volumes`] owns who is in the [`Directory`]; it hears `Open` and its actors' ends.
-//!   On restart it recovers only records that nobody in the directory stands for.
+//!   On restart it keeps the directory.
 //! - [`Directory`] is read by everybody, without a message.
 
 use std::collections::HashMap;
@@ -52,6 +52,9 @@ pub struct Volumes {
     hands: Hands,
     open: Arc<DashMap<VolumeId, Addr<VolumeActor>>>,
     unreadable: Arc<DashMap<VolumeId, UnreadableVolume>>,
+    /// Once a process: later on every volume has an actor that knows it, and what looks
+    /// half-made is being made.
+    recovered: bool,
 }
 
 impl_supervised!(Volumes, "volumes", |_this| ());
@@ -83,7 +86,8 @@ impl Volumes {
         let hands =
             Hands { builds, views, mounts, records: records.clone(), boot_id: config.boot_id };
         let (open, unreadable) = (Arc::<DashMap<_, _>>::default(), Arc::<DashMap<_, _>>::default());
-        let actor = Self { hands, open: open.clone(), unreadable: unreadable.clone() };
+        let actor =
+            Self { hands, open: open.clone(), unreadable: unreadable.clone(), recovered: false };
         let volumes = supervise(actor, backoff, on_end);
         Ok(Directory { open, unreadable, volumes, records })
     }
@@ -100,6 +104,9 @@ impl Actor for Volumes {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        if self.recovered {
+            return;
+        }
         // The mailbox waits: a publish must not meet a volume that is still being recovered.
         let recover = actix::fut::wrap_future::<_, Self>(recover(self.hands.clone()));
         ctx.wait(actix::ActorFutureExt::map(
@@ -114,6 +121,7 @@ impl Actor for Volumes {
 
 impl Volumes {
     fn recovered(&mut self, found: Found, ctx: &mut Ctx<Self>) {
+        self.recovered = true;
         for unreadable in found.unreadable {
             let Unreadable { path, reason, .. } = &unreadable;
             tracing::error!(record = %path.display(), %reason, "unreadable record, kept");

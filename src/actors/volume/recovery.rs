@@ -19,8 +19,12 @@ pub(super) struct Found {
 /// Reads all records and looks at each target: mounted volumes live on, everything else of
 /// ours is cleared.
 pub(super) async fn recover(hands: Hands) -> Result<Found, VolumeError> {
-    let records = hands.records.clone();
-    let (records, unreadable) = blocking(move || records.read_all()).await??;
+    let (store, mounts) = (hands.records.clone(), hands.mounts.clone());
+    let read = blocking(move || {
+        mounts.clear_unused_volume_files()?;
+        store.read_all()
+    });
+    let (records, unreadable) = read.await??;
     let mut found = Found { unreadable, ..Found::default() };
     for record in records {
         let lease = ask(&hands.views, Adopt(record.view.clone())).await?;
