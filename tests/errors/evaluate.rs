@@ -1,0 +1,1 @@
+//! Sources that don't evaluate.

@@ -1,0 +1,1 @@
+//! Sources that can't be built or fetched.
