@@ -128,7 +128,9 @@ impl Node {
     }
 
     pub async fn publish_request(&self, request: NodePublishVolumeRequest) -> Result<(), Status> {
-        let mut node = client::node(&self.csi).await.map_err(|e| Status::new(Code::Unavailable, e.to_string()))?;
+        let mut node = client::node(&self.csi)
+            .await
+            .map_err(|e| Status::new(Code::Unavailable, e.to_string()))?;
         node.node_publish_volume(request).await.map(drop)
     }
 
@@ -137,7 +139,9 @@ impl Node {
             volume_id: volume.id.clone(),
             target_path: volume.target.to_str().unwrap().to_owned(),
         };
-        let mut node = client::node(&self.csi).await.map_err(|e| Status::new(Code::Unavailable, e.to_string()))?;
+        let mut node = client::node(&self.csi)
+            .await
+            .map_err(|e| Status::new(Code::Unavailable, e.to_string()))?;
         node.node_unpublish_volume(request).await.map(drop)
     }
 

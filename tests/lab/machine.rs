@@ -132,7 +132,11 @@ impl Lab {
         let own = |line: &&str| {
             !(line.contains("sleep 1000") || line.contains("ps -eo") || line.contains(" 1 Ss"))
         };
-        all.lines().filter(own).filter(|l| !l.contains("while :; do sleep")).map(str::to_owned).collect()
+        all.lines()
+            .filter(own)
+            .filter(|l| !l.contains("while :; do sleep"))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Mount points below a directory of the machine.
