@@ -42,7 +42,7 @@ const NOBODY: [&str; 4] = [
 ];
 
 /// Words of a message, the step they belong to, and what helps.
-const HINTS: [(&[&str], Step, &str); 8] = [
+const HINTS: [(&[&str], Step, &str); 9] = [
     (
         &["allow-import-from-derivation"],
         Step::Evaluate,
@@ -66,6 +66,11 @@ const HINTS: [(&[&str], Step, &str); 8] = [
         ],
         Step::Evaluate,
         "it must evaluate to one derivation, or to a function whose arguments have defaults",
+    ),
+    (
+        &["was not found in the Nix search path"],
+        Step::Evaluate,
+        "a node has no channels: name the source in a flake, and give its flakeRef",
     ),
     (&["argument without a value"], Step::Evaluate, "give every argument a default"),
     (&["does not provide attribute"], Step::Evaluate, "nix flake show lists what it provides"),
@@ -222,6 +227,11 @@ fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
     };
     let step = Step::Fetch;
     if for_now {
+        let cause = if cause.contains("flake-registry") {
+            format!("{cause} (name the flake in full, such as github:owner/repo)")
+        } else {
+            cause
+        };
         return Some(RealiseError::Temporary { step, cause });
     }
     (download || is_git).then(|| RealiseError::Refused {
@@ -254,6 +264,11 @@ fn refused(message: &Message) -> RealiseError {
 /// Nix ended without a word: killed, or it could not start.
 fn silent(code: Option<i32>, log: &LogReader) -> RealiseError {
     let detail = log.plain().last().map(cut).unwrap_or_default();
+    // Nix 2.8 dies of it without a message.
+    if detail.contains("stack overflow") {
+        let cause = detail.trim_start_matches("error: ").to_owned();
+        return RealiseError::Refused { step: Step::Evaluate, cause, hint: None };
+    }
     match code {
         None => RealiseError::Temporary {
             step: Step::Build,
@@ -275,6 +290,8 @@ fn step_of(source: &Source) -> Step {
 
 fn cause(message: &Message) -> String {
     let line = message.text.lines().next().unwrap_or_default();
+    // Good advice elsewhere; who reads this has neither.
+    let line = line.trim_end_matches(" (add it using $NIX_PATH or -I)");
     match message.position {
         Some((line_number, column)) => {
             cut(&format!("{line}, at line {line_number} column {column}"))
@@ -285,7 +302,10 @@ fn cause(message: &Message) -> String {
 
 fn cut(text: &str) -> String {
     let text = text.trim();
-    text[..text.floor_char_boundary(CAUSE_BYTES)].to_owned()
+    match text.floor_char_boundary(CAUSE_BYTES) {
+        end if end == text.len() => text.to_owned(),
+        end => format!("{}…", &text[..end]),
+    }
 }
 
 fn contains_any(text: &str, words: &[&str]) -> bool {
