@@ -3,7 +3,9 @@
 use nix_csi::grpc::client::Code;
 use nix_csi::grpc::proto::csi::NodePublishVolumeRequest;
 use nix_csi::grpc::proto::csi::volume_capability::access_mode::Mode;
-use nix_csi::grpc::proto::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+use nix_csi::grpc::proto::csi::volume_capability::{
+    AccessMode, AccessType, BlockVolume, MountVolume,
+};
 use nix_csi::model::System;
 
 use crate::lab;

@@ -37,8 +37,8 @@ async fn a_bad_target_is_named_and_left_alone() {
     fs::write(targets.join("file"), "text").unwrap();
     let outside = "LAB/run/x is outside the allowed directories (LAB/targets): start nix-csi with \
                    --target-root for it";
-    let symlink = "is a symlink or leaves the allowed directory; symlinks in the target's parents \
-                   are not followed";
+    let symlink = "is a symlink or leaves the allowed directory; symlinks are followed only in a \
+                   --target-root itself";
     let cases = [
         ("../run/x", Code::InvalidArgument, format!("target_path {outside}")),
         (
@@ -51,7 +51,11 @@ async fn a_bad_target_is_named_and_left_alone() {
             Code::InvalidArgument,
             format!("target_path LAB/targets/root/etc/x: LAB/targets/root {symlink}"),
         ),
-        ("last", Code::InvalidArgument, format!("target_path LAB/targets/last: LAB/targets/last {symlink}")),
+        (
+            "last",
+            Code::InvalidArgument,
+            format!("target_path LAB/targets/last: LAB/targets/last {symlink}"),
+        ),
         (
             "none/x",
             Code::FailedPrecondition,
@@ -62,7 +66,7 @@ async fn a_bad_target_is_named_and_left_alone() {
         (
             "file",
             Code::InvalidArgument,
-            "target_path LAB/targets/file exists and is not a directory".to_owned(),
+            "target_path LAB/targets/file: LAB/targets/file is not a directory".to_owned(),
         ),
         (
             "file/x",
