@@ -69,8 +69,6 @@ pub struct VolumeActor {
     id: VolumeId,
     effects: Effects,
     machine: Machine<Resolved, Waiter, Waiter>,
-    /// What the directory found at start; taken once.
-    recovered: Option<(Request, Resolved)>,
     began: Instant,
     published_at: i64,
 }
@@ -96,7 +94,6 @@ impl VolumeActor {
             effects: Effects { hands, id: id.clone(), turn: Arc::new(Mutex::new(())) },
             id,
             machine: Machine::new(),
-            recovered: None,
             began: Instant::now(),
             published_at: jiff::Timestamp::now().as_second(),
         }
@@ -105,7 +102,7 @@ impl VolumeActor {
     pub(super) fn from_record(record: &Record, lease: Arc<Lease>, hands: Hands) -> Self {
         let resolved = Resolved { lease, origin: Origin::Present };
         Self {
-            recovered: Some((record.request(), resolved)),
+            machine: Machine::recovered(record.request(), resolved),
             published_at: record.published_at,
             ..Self::new(record.id.clone(), hands)
         }
@@ -210,12 +207,6 @@ impl VolumeActor {
 
 impl Actor for VolumeActor {
     type Context = Ctx<Self>;
-
-    fn started(&mut self, _: &mut Self::Context) {
-        if let Some((request, resolved)) = self.recovered.take() {
-            self.machine = Machine::recovered(request, resolved);
-        }
-    }
 }
 
 impl Handler<Publish> for VolumeActor {
