@@ -19,6 +19,7 @@ mod db_write;
 mod error;
 pub mod fake;
 mod gc_lock;
+mod hints;
 mod internal_log;
 mod output;
 mod process;
@@ -28,6 +29,7 @@ mod real;
 mod recorded;
 mod roots;
 mod schema;
+mod text;
 mod version;
 
 pub use command::{CommandSpec, Config};
