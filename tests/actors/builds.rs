@@ -73,7 +73,8 @@ async fn slots_bound_what_runs_at_once() {
         );
         let watch = async {
             settle().await;
-            let begun: u32 = sources.iter().map(|s| u32::from(world.nix.calls(s).started > 0)).sum();
+            let begun: u32 =
+                sources.iter().map(|s| u32::from(world.nix.calls(s).started > 0)).sum();
             assert_eq!(begun, 2, "two slots");
             let waiting = world.actors.builds.list().await;
             let queued =
