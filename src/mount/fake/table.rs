@@ -1,6 +1,6 @@
 //! The trait's functions on the table.
 
-use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{FakeMounts, Op, Shown, not_found};
 use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
@@ -26,7 +26,14 @@ impl Mounts for FakeMounts {
             let path = lost.path.clone();
             return Err(MountError::MissingPath { path });
         }
-        database(&Path::new("/fake").join(id.as_str()).join("var/nix/db"))?;
+        // The database is written for real, and thrown away.
+        static SCRATCH: AtomicU64 = AtomicU64::new(0);
+        let number = SCRATCH.fetch_add(1, Ordering::Relaxed);
+        let name = format!("nix-csi-fake-{}-{number}", std::process::id());
+        let scratch = std::env::temp_dir().join(name);
+        let written = database(&scratch);
+        let _ = std::fs::remove_dir_all(&scratch);
+        written?;
         let view = View {
             id: id.clone(),
             root: closure.root.clone(),
