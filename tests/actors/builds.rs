@@ -80,7 +80,9 @@ async fn slots_bound_what_runs_at_once() {
             let queued =
                 waiting.iter().filter(|b| b.progress.current == "waiting for a build slot");
             assert_eq!(queued.count(), 1);
-            gates.into_iter().for_each(|gate| gate.release());
+            for gate in gates {
+                gate.release();
+            }
         };
         let (published, ()) = tokio::join!(publishes, watch);
         assert!(published.iter().all(Result::is_ok));

@@ -22,7 +22,6 @@ pub struct World {
     pub nix: FakeNix,
     pub mounts: FakeMounts,
     pub actors: NodeActors,
-    pub given_up: mpsc::UnboundedReceiver<String>,
 }
 
 /// Runs a test with a fresh node's actors.
@@ -35,13 +34,13 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let nix = FakeNix::new(dir.path()).unwrap();
         let mounts = FakeMounts::new();
-        let (actors, given_up) = start(dir.path(), &nix, &mounts);
-        Self { dir, nix, mounts, actors, given_up }
+        let actors = start(dir.path(), &nix, &mounts);
+        Self { dir, nix, mounts, actors }
     }
 
     /// Another driver after this one was killed: same disk, same kernel, no memory.
     pub fn restarted(&self) -> NodeActors {
-        start(self.dir.path(), &self.nix, &self.mounts).0
+        start(self.dir.path(), &self.nix, &self.mounts)
     }
 
     pub fn records(&self) -> PathBuf {
@@ -73,11 +72,7 @@ impl World {
     }
 }
 
-fn start(
-    dir: &Path,
-    nix: &FakeNix,
-    mounts: &FakeMounts,
-) -> (NodeActors, mpsc::UnboundedReceiver<String>) {
+fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts) -> NodeActors {
     let config = NodeActorsConfig {
         daemon: None,
         records: dir.join("records"),
@@ -87,9 +82,10 @@ fn start(
         keep_idle: KEEP_IDLE,
         verify_interval: Duration::from_secs(300),
     };
-    let (tell, given_up) = mpsc::unbounded_channel();
+    // Nobody listens: a core actor that gives up makes its test fail by itself.
+    let (tell, _) = mpsc::unbounded_channel();
     let (nix, mounts) = (Arc::new(nix.clone()), Arc::new(mounts.clone()));
-    (NodeActors::start(config, nix, mounts, &Health::default(), &tell).unwrap(), given_up)
+    NodeActors::start(config, nix, mounts, &Health::default(), &tell).unwrap()
 }
 
 pub fn id(name: &str) -> VolumeId {

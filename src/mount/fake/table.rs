@@ -8,6 +8,9 @@ use crate::mount::{
     Attached, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase,
 };
 
+/// Numbers scratch directories.
+static SCRATCH: AtomicU64 = AtomicU64::new(0);
+
 impl Mounts for FakeMounts {
     fn presentation(&self) -> Presentation {
         Presentation::Redirect
@@ -27,7 +30,6 @@ impl Mounts for FakeMounts {
             return Err(MountError::MissingPath { path });
         }
         // The database is written for real, and thrown away.
-        static SCRATCH: AtomicU64 = AtomicU64::new(0);
         let number = SCRATCH.fetch_add(1, Ordering::Relaxed);
         let name = format!("nix-csi-fake-{}-{number}", std::process::id());
         let scratch = std::env::temp_dir().join(name);
