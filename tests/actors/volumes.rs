@@ -144,3 +144,27 @@ async fn an_unpublish_of_nothing_succeeds_and_leaves_no_actor() {
     })
     .await;
 }
+
+/// To the kernel two volumes of one closure at one target look alike.
+#[tokio::test(start_paused = true)]
+async fn a_target_belongs_to_one_volume() {
+    with_world(|world| async move {
+        let source = hello(&world);
+        let directory = &world.actors.directory;
+        directory.publish(&id("a"), request("a", &source)).await.unwrap();
+        let taken = "target_path /t/a has volume a on it: unpublish that one, or choose another";
+        let error = directory.publish(&id("b"), request("a", &source)).await.unwrap_err();
+        assert_eq!(error.to_string(), taken);
+        let error = directory.unpublish(&id("b"), target("a")).await.unwrap_err();
+        assert_eq!(error.to_string(), taken);
+        assert_eq!(world.mounts.mounted(), 1);
+
+        let next = world.restarted();
+        next.directory.recovered().await.unwrap();
+        next.directory.unpublish(&id("b"), target("a")).await.unwrap_err();
+        next.directory.unpublish(&id("a"), target("a")).await.unwrap();
+        next.directory.publish(&id("b"), request("a", &source)).await.unwrap();
+        assert_eq!(world.mounts.mounted(), 1);
+    })
+    .await;
+}
