@@ -37,6 +37,13 @@ make_root() {
   mount -t proc proc "$new/proc"
   chroot "$new" apt-get install -y --no-install-recommends nix-bin busybox-static
   chroot "$new" apt-get clean
+  # Newer packages leave the build users to another package, which wants systemd.
+  if ! grep -q ^nixbld: "$new/etc/group"; then
+    chroot "$new" groupadd -r nixbld
+    for n in 1 2 3 4 5 6 7 8; do
+      chroot "$new" useradd -r -g nixbld -G nixbld -M -d /var/empty -s /usr/sbin/nologin "nixbld$n"
+    done
+  fi
 }
 export -f make_root
 export suite new mirror

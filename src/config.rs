@@ -9,6 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::grpc::Endpoint;
 use crate::mount::PresentationChoice;
 
+/// Where state is, unless a setting says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/nix/var/nix-csi";
+
 /// Mounts Nix closures into pods and directories.
 #[derive(Debug, Parser)]
 #[command(name = "nix-csi", version, max_term_width = 100)]
@@ -48,7 +51,7 @@ pub struct NodeConfig {
     #[arg(long, env = "NIX_CSI_NODE_ID")]
     pub node_id: Option<String>,
     /// Views, writable layers and caches. Views need the store's file system.
-    #[arg(long, env = "NIX_CSI_STATE_DIR", default_value = "/nix/var/nix-csi")]
+    #[arg(long, env = "NIX_CSI_STATE_DIR", default_value = DEFAULT_STATE_DIR)]
     pub state_dir: PathBuf,
     /// Volume records and the daemon's socket; may be a tmpfs, must survive a restart of the driver.
     #[arg(long, env = "NIX_CSI_RUN_DIR", default_value = "/run/nix-csi")]

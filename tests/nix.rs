@@ -391,6 +391,7 @@ async fn a_daemon_of_our_own_serves_and_cancels() {
         .unwrap()
         .command()
         .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
         .spawn()
         .unwrap();
     let pid_file = daemon::PidFile::new(home.path().join("pid"));

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Progress;
+use super::text::{MAX_LINE_BYTES, base_name, clean};
 
 const BUILD: u64 = 105;
 const BUILDS: u64 = 104;
@@ -27,7 +28,6 @@ const MAX_MESSAGES: usize = 32;
 const MAX_MESSAGE_BYTES: usize = 4096;
 const MAX_TAILS: usize = 32;
 const TAIL_LINES: usize = 10;
-const MAX_LINE_BYTES: usize = 400;
 
 /// One message of level error or warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -306,43 +306,6 @@ fn push_bounded<T>(list: &mut VecDeque<T>, item: T, max: usize) {
     list.push_back(item);
 }
 
-/// `/nix/store/<hash>-hello.drv` → `hello`, cut to a sane length.
-pub(super) fn base_name(path: &str) -> &str {
-    let base = path.rsplit('/').next().unwrap_or(path);
-    let name = match base.as_bytes().get(32) {
-        Some(b'-') => base.get(33..).unwrap_or(base),
-        _ => base,
-    };
-    let name = name.strip_suffix(".drv").unwrap_or(name);
-    &name[..name.floor_char_boundary(MAX_LINE_BYTES)]
-}
-
-/// `text` without terminal escapes and control characters other than newlines, cut at `max` bytes.
-pub(super) fn clean(text: &str, max: usize) -> String {
-    let mut out = String::new();
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if out.len() >= max {
-            break;
-        }
-        match c {
-            '\u{1b}' if chars.next_if_eq(&'[').is_some() => {
-                // A CSI sequence ends at its first letter.
-                for c in chars.by_ref() {
-                    if ('\u{40}'..='\u{7e}').contains(&c) {
-                        break;
-                    }
-                }
-            }
-            '\n' | '\t' => out.push(c),
-            c if c.is_control() => {}
-            c => out.push(c),
-        }
-    }
-    out.truncate(out.floor_char_boundary(max));
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -418,15 +381,6 @@ mod tests {
         assert_eq!((progress.fetches_done, progress.fetches_expected), (1, 3));
         lines.push(r#"@nix {"action":"stop","id":4}"#.to_owned());
         assert_eq!(read(&lines).1.bytes_done, 120);
-    }
-
-    #[test]
-    fn escapes_go_and_names_are_short() {
-        assert_eq!(clean("\u{1b}[31;1merror:\u{1b}[0m a\u{7}b", 100), "error: ab");
-        assert_eq!(clean("\u{e9}\u{e9}\u{e9}", 3), "\u{e9}");
-        let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-hello-2.12.drv";
-        assert_eq!(base_name(path), "hello-2.12");
-        assert_eq!(base_name(""), "");
     }
 
     proptest! {

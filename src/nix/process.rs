@@ -88,7 +88,7 @@ pub(super) async fn output(spec: &CommandSpec, what: &str) -> Result<Vec<u8>, Ni
     let mut last = String::new();
     let keep = |line: &[u8]| {
         if !line.is_empty() {
-            last = super::internal_log::clean(&String::from_utf8_lossy(line), 400);
+            last = super::text::clean(&String::from_utf8_lossy(line), 400);
         }
     };
     let (ended, ()) = run(spec, keep, ()).await?;

@@ -107,15 +107,7 @@ async fn realise(
     root: PathBuf,
     progress: ProgressSink,
 ) -> Result<Realised, RealiseError> {
-    if let Source::StorePath(path) = &source
-        && path.name().strip_suffix(".drv").is_some()
-    {
-        return Err(RealiseError::Refused {
-            step: Step::Evaluate,
-            cause: format!("{path} is a derivation"),
-            hint: Some("name the output that it builds".to_owned()),
-        });
-    }
+    refuse_derivation(&source)?;
     let stage = Stage::new(&root)?;
     let spec = command::build(&nix.config, &source, &stage.0.join("result"));
     progress.update(|p| "evaluating".clone_into(&mut p.current));
@@ -145,6 +137,20 @@ async fn realise(
         Origin::Present
     };
     Ok(Realised { root: path, origin })
+}
+
+/// 2.8 would build it, newer versions hand it out as it is.
+fn refuse_derivation(source: &Source) -> Result<(), RealiseError> {
+    match source {
+        Source::StorePath(path) if path.name().strip_suffix(".drv").is_some() => {
+            Err(RealiseError::Refused {
+                step: Step::Evaluate,
+                cause: format!("{path} is a derivation"),
+                hint: Some("name the output that it builds".to_owned()),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn root_and_unstage(

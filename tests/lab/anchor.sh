@@ -20,10 +20,9 @@ else
 fi
 mount --bind "$dir/nix" "$base/nix"
 mount -t proc proc "$base/proc"
-touch "$dir/ready"
-# bash reaps what its machine leaves behind.
-loop='trap "exit 0" TERM; while :; do sleep 1000 & wait $! || :; done'
+# bash reaps what its machine leaves behind. Ready is who has the root that others join.
+loop='touch "$0"; trap "exit 0" TERM; while :; do sleep 1000 & wait $! || :; done'
 if [ -n "$root" ]; then
-    exec chroot "$base" /bin/bash -c "$loop"
+    exec chroot "$base" /bin/bash -c "$loop" "$dir/ready"
 fi
-exec /bin/bash -c "$loop"
+exec /bin/bash -c "$loop" "$dir/ready"

@@ -69,8 +69,8 @@ pub struct VolumeActor {
     id: VolumeId,
     effects: Effects,
     machine: Machine<Resolved, Waiter, Waiter>,
-    /// What the directory found at start; taken once.
-    recovered: Option<(Request, Resolved)>,
+    /// The target that this volume has claimed.
+    claimed: Option<TargetPath>,
     began: Instant,
     published_at: i64,
 }
@@ -96,7 +96,7 @@ impl VolumeActor {
             effects: Effects { hands, id: id.clone(), turn: Arc::new(Mutex::new(())) },
             id,
             machine: Machine::new(),
-            recovered: None,
+            claimed: None,
             began: Instant::now(),
             published_at: jiff::Timestamp::now().as_second(),
         }
@@ -104,8 +104,11 @@ impl VolumeActor {
 
     pub(super) fn from_record(record: &Record, lease: Arc<Lease>, hands: Hands) -> Self {
         let resolved = Resolved { lease, origin: Origin::Present };
+        // Two records of one target can't be: the first was written by a volume that claimed it.
+        let _ = hands.claims.claim(&record.target, &record.id);
         Self {
-            recovered: Some((record.request(), resolved)),
+            machine: Machine::recovered(record.request(), resolved),
+            claimed: Some(record.target.clone()),
             published_at: record.published_at,
             ..Self::new(record.id.clone(), hands)
         }
@@ -155,7 +158,12 @@ impl VolumeActor {
                 }
                 answer_all(waiters, &result);
             }
-            Effect::End => ctx.stop(),
+            Effect::End => {
+                if let Some(target) = self.claimed.take() {
+                    self.effects.hands.claims.release(&target, &self.id);
+                }
+                ctx.stop();
+            }
         }
     }
 
@@ -210,12 +218,6 @@ impl VolumeActor {
 
 impl Actor for VolumeActor {
     type Context = Ctx<Self>;
-
-    fn started(&mut self, _: &mut Self::Context) {
-        if let Some((request, resolved)) = self.recovered.take() {
-            self.machine = Machine::recovered(request, resolved);
-        }
-    }
 }
 
 impl Handler<Publish> for VolumeActor {
@@ -223,6 +225,14 @@ impl Handler<Publish> for VolumeActor {
 
     fn handle(&mut self, Publish(request): Publish, ctx: &mut Ctx<Self>) -> Self::Result {
         let (waiter, answer) = deferred::<Self, _, _>();
+        if let State::Absent = self.machine.state() {
+            if let Err(error) = self.effects.hands.claims.claim(&request.target, &self.id) {
+                waiter.send(Err(error.into()));
+                ctx.stop();
+                return answer;
+            }
+            self.claimed = Some(request.target.clone());
+        }
         self.on(Event::Publish { request, waiter }, ctx);
         answer
     }
@@ -233,6 +243,13 @@ impl Handler<Unpublish> for VolumeActor {
 
     fn handle(&mut self, Unpublish(target): Unpublish, ctx: &mut Ctx<Self>) -> Self::Result {
         let (waiter, answer) = deferred::<Self, _, _>();
+        if let State::Absent = self.machine.state()
+            && let Err(error) = self.effects.hands.claims.check(&target, &self.id)
+        {
+            waiter.send(Err(error.into()));
+            ctx.stop();
+            return answer;
+        }
         self.on(Event::Unpublish { target, waiter }, ctx);
         answer
     }

@@ -13,6 +13,7 @@ use dashmap::DashMap;
 
 use super::VolumeError;
 use super::actor::{Publish, Stats, Status, Unpublish, VolumeActor, VolumeStats, VolumeStatus};
+use super::claims::Claims;
 use super::effects::{Hands, blocking};
 use super::machine::Request;
 use super::record::{RecordStore, Unreadable};
@@ -83,8 +84,14 @@ impl Volumes {
         on_end: impl FnOnce(End) + 'static,
     ) -> Result<Directory, VolumeError> {
         let records = RecordStore::open(config.records)?;
-        let hands =
-            Hands { builds, views, mounts, records: records.clone(), boot_id: config.boot_id };
+        let hands = Hands {
+            builds,
+            views,
+            mounts,
+            records: records.clone(),
+            boot_id: config.boot_id,
+            claims: Claims::default(),
+        };
         let (open, unreadable) = (Arc::<DashMap<_, _>>::default(), Arc::<DashMap<_, _>>::default());
         let actor =
             Self { hands, open: open.clone(), unreadable: unreadable.clone(), recovered: false };

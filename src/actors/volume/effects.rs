@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix::Addr;
 use tokio::sync::Mutex;
 
+use super::claims::Claims;
 use super::machine::{PresentFailed, Request};
 use super::record::{Record, RecordStore};
 use super::{ViewError, VolumeError};
@@ -24,6 +25,7 @@ pub(super) struct Hands {
     pub(super) mounts: Arc<dyn Mounts>,
     pub(super) records: RecordStore,
     pub(super) boot_id: Arc<str>,
+    pub(super) claims: Claims,
 }
 
 /// A resolved volume: its view, and how the closure came to be there.

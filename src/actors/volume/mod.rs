@@ -8,6 +8,7 @@
 //! - `directory`: finds or opens a volume's actor; recovers all of them at start.
 
 mod actor;
+mod claims;
 mod directory;
 mod effects;
 mod error;
