@@ -36,6 +36,12 @@ const NETWORK: [&str; 10] = [
     "Temporary failure in name resolution",
     "Operation timed out",
 ];
+const GIT: [&str; 4] = [
+    "program 'git' failed",
+    "executing 'git'",
+    "resolving Git reference",
+    "Failed to fetch git repository",
+];
 const NOBODY: [&str; 4] = [
     "there is no substituter that can build it",
     "is not a valid store path",
@@ -167,7 +173,7 @@ fn requirement(text: &str) -> String {
 }
 
 fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
-    let is_git = first.text.contains("program 'git' failed");
+    let is_git = contains_any(&first.text, &GIT);
     let status = first
         .text
         .split_once("HTTP error ")
@@ -202,11 +208,16 @@ fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
     })
 }
 
-/// git says why on its own lines, `fatal: …`.
+/// git says why on its own lines, `fatal: …`; newer versions of Nix go on without what it did not
+/// bring.
 fn git_cause(first: &Message, log: &LogReader) -> String {
     let fatal = log.plain().find_map(|l| l.strip_prefix("fatal: "));
+    let is_missing = |line: &str| {
+        line.contains("executing") && line.contains("git") && line.contains("No such file")
+    };
     match fatal {
         Some(reason) => cut(&format!("git: {reason}")),
+        None if log.plain().any(is_missing) => "git is not installed on this node".to_owned(),
         None => cause(first),
     }
 }

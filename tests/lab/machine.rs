@@ -65,7 +65,7 @@ impl Lab {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.init.to_string(), "--mount", "--pid"]);
         if self.chrooted {
-            command.arg("--root");
+            command.args(["--root", "--wd"]);
         }
         // The caller's settings must not decide what a test sees.
         command.arg("--").arg("env").args(["-u", "NIX_PATH", "-u", "NIX_REMOTE", "HOME=/nix"]);
