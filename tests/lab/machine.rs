@@ -87,7 +87,7 @@ impl Lab {
 
     /// Runs a closure of the test in the machine's mount namespace, on a thread of its own.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        assert!(!self.chrooted, "a thread can't change its root alone");
+        let root = fs::File::open(format!("/proc/{}/root", self.init)).unwrap();
         let namespace = fs::File::open(format!("/proc/{}/ns/mnt", self.init)).unwrap();
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
@@ -100,6 +100,8 @@ impl Lab {
                     Some(LinkNameSpaceType::Mount),
                 )
                 .unwrap();
+                rustix::process::fchdir(&root).unwrap();
+                rustix::process::chroot(".").unwrap();
                 work()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
