@@ -11,6 +11,7 @@ use super::{NixError, RealiseError, Step};
 /// Bytes of a cause: it becomes a pod event, which Kubernetes cuts at 1 KiB.
 const CAUSE_BYTES: usize = 400;
 
+/// The surest first; the last is a guess of Nix.
 const NO_SPACE: [&str; 4] = [
     "No space left on device",
     "database or disk is full",
@@ -55,12 +56,12 @@ pub(super) fn classify(source: &Source, code: Option<i32>, log: &LogReader) -> R
         return silent(code, log);
     };
     let said = |words: &[&str]| log.errors().find(|m| contains_any(&m.text, words));
-    if let Some(message) = said(&NO_SPACE) {
+    // Not the first line but the one that says so.
+    let full =
+        |words: &&str| log.errors().flat_map(|m| m.text.lines()).find(|l| l.contains(*words));
+    if let Some(line) = NO_SPACE.iter().find_map(full) {
         let step = if log.built() { Step::Build } else { step_of(source) };
-        // Not the first line but the one that says so.
-        let line = message.text.lines().find(|l| contains_any(l, &NO_SPACE));
-        let cause = cut(line.unwrap_or_default());
-        return RealiseError::NoSpace { step, cause };
+        return RealiseError::NoSpace { step, cause: cut(line) };
     }
     if let Some(message) = said(&DAEMON_GONE) {
         let cause = format!("the Nix daemon is not there: {}", cause(message));
@@ -262,6 +263,9 @@ fn step_of(source: &Source) -> Step {
 
 fn cause(message: &Message) -> String {
     let line = message.text.lines().next().unwrap_or_default();
+    // From 2.20 on, around what went wrong with a download.
+    let archive = line.strip_prefix("Failed to open archive (Source threw exception: error: ");
+    let line = archive.and_then(|inner| inner.strip_suffix(')')).unwrap_or(line);
     // Good advice elsewhere; who reads this has neither.
     let line = line.trim_end_matches(" (add it using $NIX_PATH or -I)");
     match message.position {

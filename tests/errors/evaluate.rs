@@ -60,8 +60,9 @@ fn flakes(dir: &str) -> Vec<Case> {
         // Nobody answers: worth another try.
         Case::new("flakeRef", "git+https://127.0.0.1:1/x#y", Code::InvalidArgument, "fetch failed: git is not installed on this node")
             .with_code("2.8", Code::Unavailable, "fetch failed for now: git: unable to access 'https://127.0.0.1:1/x/': Failed to connect to 127.0.0.1 port 1 after N ms: Couldn't connect to server"),
-        Case::new("flakeRef", "https://127.0.0.1:1/x.tar.gz#y", Code::Unavailable, "fetch failed for now: unable to download 'https://127.0.0.1:1/x.tar.gz': Could not connect to server (7) Failed to connect to 127.0.0.1 port 1 after N ms: Could not connect to server")
-            .on("2.8", "fetch failed for now: unable to download 'https://127.0.0.1:1/x.tar.gz': Couldn't connect to server (7)"),
+        Case::new("flakeRef", "https://127.0.0.1:1/x.tar.gz#y", Code::Unavailable, "fetch failed for now: unable to download 'https://127.0.0.1:1/x.tar.gz': Could not connect to server (7) Failed to connect to 127.0.0.1:1 after N ms: Could not connect to server")
+            .on("2.26", "fetch failed for now: unable to download 'https://127.0.0.1:1/x.tar.gz': Could not connect to server (7) Failed to connect to 127.0.0.1 port 1 after N ms: Could not connect to server")
+        .on("2.8", "fetch failed for now: unable to download 'https://127.0.0.1:1/x.tar.gz': Couldn't connect to server (7)"),
     ]
 }
 
