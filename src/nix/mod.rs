@@ -23,6 +23,7 @@ mod flake_lock;
 mod gc_lock;
 mod init;
 mod internal_log;
+mod leftovers;
 mod output;
 mod process;
 mod progress;
