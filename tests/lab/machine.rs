@@ -36,7 +36,7 @@ impl Lab {
         }
         let binaries = node_binary().parent().unwrap().to_owned();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/anchor.sh");
-        let anchor = Command::new("unshare")
+        let mut anchor = Command::new("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"])
             .args(["--", "bash"])
             .args([&script, dir.path(), &binaries])
@@ -45,7 +45,10 @@ impl Lab {
             .spawn()
             .unwrap();
         let ready = dir.path().join("ready");
-        wait_for("the machine", || ready.try_exists().unwrap());
+        wait_for("the machine", || {
+            assert!(anchor.try_wait().unwrap().is_none(), "the machine did not start");
+            ready.try_exists().unwrap()
+        });
         let children = format!("/proc/{0}/task/{0}/children", anchor.id());
         let init = fs::read_to_string(children).unwrap().trim().parse().unwrap();
         Ok(Self { dir, anchor, init, chrooted: root.is_some() })

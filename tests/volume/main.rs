@@ -1,5 +1,7 @@
 //! Volumes of a real node against a real Nix, from publish to nothing left.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 #[path = "../mount/compare.rs"]
 mod compare;
 #[path = "../lab/mod.rs"]

@@ -71,7 +71,8 @@ pub struct VolumeActor {
     machine: Machine<Resolved, Waiter, Waiter>,
     /// The target that this volume has claimed.
     claimed: Option<TargetPath>,
-    began: Instant,
+    /// Since when a publish is at work; a repeated one, which only looks, is none.
+    began: Option<Instant>,
     published_at: i64,
 }
 
@@ -97,7 +98,7 @@ impl VolumeActor {
             id,
             machine: Machine::new(),
             claimed: None,
-            began: Instant::now(),
+            began: None,
             published_at: jiff::Timestamp::now().as_second(),
         }
     }
@@ -124,7 +125,7 @@ impl VolumeActor {
         let effects = self.effects.clone();
         match effect {
             Effect::Resolve { op, request } => {
-                self.began = Instant::now();
+                self.began = Some(Instant::now());
                 let work = effects.resolve(request.spec.source);
                 ctx.effect(work, move |this, result, ctx| {
                     this.on(Event::Resolved { op, result }, ctx);
@@ -132,6 +133,7 @@ impl VolumeActor {
             }
             Effect::Abandon => effects.abandon(),
             Effect::Present { op, request, view } => {
+                self.began.get_or_insert_with(Instant::now);
                 ctx.effect(effects.present(request, view), move |this, result, ctx| {
                     this.on(Event::Presented { op, result }, ctx);
                 });
@@ -169,7 +171,15 @@ impl VolumeActor {
 
     /// One log line and one observation for the end of a publish, whoever waited for it.
     fn observe_publish(&mut self, result: &Answer) {
-        let (seconds, id) = (self.began.elapsed().as_secs_f64(), &self.id);
+        let (id, mounted) = (&self.id, matches!(self.machine.state(), State::Mounted { .. }));
+        let Some(began) = self.began else {
+            match result {
+                Ok(()) => tracing::debug!(volume = %id, "already published"),
+                Err(error) => tracing::warn!(volume = %id, %error, "publish refused"),
+            }
+            return;
+        };
+        let seconds = began.elapsed().as_secs_f64();
         let outcome = result.as_ref().map_or_else(|e| e.kind(), |()| "ok");
         let source = match self.machine.state() {
             State::Mounted { request, .. } => request.spec.source.key(),
@@ -187,6 +197,9 @@ impl VolumeActor {
             }
             (Ok(()), _) => tracing::debug!(volume = %id, "already published"),
             (Err(error), _) => tracing::warn!(volume = %id, %error, seconds, "publish failed"),
+        }
+        if mounted {
+            self.began = None;
         }
     }
 
