@@ -11,7 +11,7 @@ for package in "${packages[@]}"; do
   [[ $state == ii* ]] || missing+=("$package")
 done
 # A Nix that did not come from Debian is as good.
-if command -v nix nix-store nix-daemon >/dev/null; then
+if command -v nix >/dev/null && command -v nix-daemon >/dev/null; then
   for i in "${!missing[@]}"; do [[ ${missing[i]} != nix-bin ]] || unset 'missing[i]'; done
 fi
 ((${#missing[@]})) || exit 0
@@ -39,4 +39,5 @@ update() {
 echo "install-nix: installing ${missing[*]}" >&2
 update
 apt install -y --no-install-recommends "${missing[@]}" >/dev/null
-command -v nix >/dev/null && nix --version >&2
+"$(dirname "$0")/build-users.sh"
+nix --version >&2

@@ -6,9 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 (($#)) || { echo "usage: other-nix.sh trixie|sid..." >&2; exit 64; }
 scripts/install-nix.sh
-mapfile -t binaries < <(cargo test --locked --no-run --lib --tests --message-format json 2>/dev/null |
-  sed -n 's/.*"executable":"\([^"]*\)".*"test":true.*/\1/p; s/.*"test":true.*"executable":"\([^"]*\)".*/\1/p' |
-  sort -u)
+mapfile -t binaries < <(cargo test --locked --no-run --lib --bins --tests --message-format json |
+  sed -n 's/.*"test":true},"features":.*"executable":"\([^"]*\)".*/\1/p')
 ((${#binaries[@]})) || { echo "other-nix: the tests do not build" >&2; exit 1; }
 
 log=${CARGO_TARGET_DIR:-target}/other-nix.log
@@ -21,7 +20,7 @@ for suite in "$@"; do
     scripts/in-lab.sh --nix-root "$root" -- "$binary" 2>&1 </dev/null | tee -a "$log" || status=$?
   done
 done
-awk '/^test result:/ {
-  for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i - 1); if ($i ~ /^failed/) f += $(i - 1) }
-} END { printf "\n%d passed, %d failed\n", p, f }' "$log"
+read -r passed failed < <(awk -f scripts/count.awk "$log")
+echo
+echo "$passed passed, $failed failed"
 exit "$status"
