@@ -29,12 +29,12 @@ fi
 apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
 update() {
   local try
-  for try in 1 2 3 4 5 6; do
+  for try in 1 2 3 4; do
     apt update && return
-    echo "install-nix: apt-get update failed (try $try of 6)" >&2
+    echo "install-nix: apt-get update failed (try $try of 4)" >&2
     sleep 10
   done
-  return 1
+  echo "install-nix: going on with the package lists that are there" >&2
 }
 echo "install-nix: installing ${missing[*]}" >&2
 update
