@@ -29,7 +29,7 @@ finish() {
 }
 trap finish EXIT
 
-store_path=$(nix-build --no-out-link tests/closures.nix 2>"$dir/build.log") || {
+store_path=$(nix-build --no-out-link tests/data/closures.nix 2>"$dir/build.log") || {
   cat "$dir/build.log" >&2
   exit 1
 }

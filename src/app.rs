@@ -145,6 +145,10 @@ async fn open_nix(config: &NodeConfig) -> Result<(RealNix, Capabilities), NodeEr
     let home = config.state_dir.join("home");
     fs::create_dir_all(&home).map_err(|e| fail(&format!("can't make {}", home.display()))(&e))?;
     let nix = RealNix::open(nix_config(config));
+    let leftovers = nix.end_leftovers().await;
+    if leftovers > 0 {
+        tracing::info!(leftovers, "ended Nix processes of an earlier start");
+    }
     let capabilities = nix.probe().await.map_err(|e| {
         NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))
     })?;

@@ -24,6 +24,7 @@ mod gc_lock;
 mod hints;
 mod init;
 mod internal_log;
+mod leftovers;
 mod output;
 mod process;
 mod progress;

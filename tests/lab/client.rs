@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -128,7 +129,9 @@ impl Node {
     }
 
     pub async fn publish_request(&self, request: NodePublishVolumeRequest) -> Result<(), Status> {
-        let mut node = client::node(&self.csi).await.map_err(|e| Status::new(Code::Unavailable, e.to_string()))?;
+        let mut node = client::node(&self.csi)
+            .await
+            .map_err(|e| Status::new(Code::Unavailable, e.to_string()))?;
         node.node_publish_volume(request).await.map(drop)
     }
 
@@ -137,7 +140,9 @@ impl Node {
             volume_id: volume.id.clone(),
             target_path: volume.target.to_str().unwrap().to_owned(),
         };
-        let mut node = client::node(&self.csi).await.map_err(|e| Status::new(Code::Unavailable, e.to_string()))?;
+        let mut node = client::node(&self.csi)
+            .await
+            .map_err(|e| Status::new(Code::Unavailable, e.to_string()))?;
         node.node_unpublish_volume(request).await.map(drop)
     }
 
@@ -156,6 +161,15 @@ impl Node {
         admin.status(StatusRequest {}).await.unwrap().into_inner()
     }
 
+    /// The text of `/metrics`.
+    pub fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(&self.http).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
@@ -169,6 +183,11 @@ impl Node {
     pub fn stop(&mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
         self.child.wait().unwrap().code()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits for a node that ends by itself.

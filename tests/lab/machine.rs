@@ -4,7 +4,9 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
@@ -117,10 +119,22 @@ impl Lab {
         self.build(ODD, &[])
     }
 
+    /// The same closure without a root: the next collection takes it.
+    pub fn unrooted(&self, args: &[&str]) -> String {
+        let mut all = vec!["--no-out-link"];
+        all.extend(args);
+        self.evaluate(CLOSURES, &all)
+    }
+
     fn build(&self, expression: &str, args: &[&str]) -> String {
         let root = self.path(&format!("root-{}", unique()));
+        let mut all = vec!["--out-link", root.to_str().unwrap()];
+        all.extend(args);
+        self.evaluate(expression, &all)
+    }
+
+    fn evaluate(&self, expression: &str, args: &[&str]) -> String {
         let mut all = vec!["--option", "sandbox", "false", "--option", "substituters", ""];
-        all.extend(["--out-link", root.to_str().unwrap()]);
         all.extend(args);
         all.extend(["-E", expression]);
         self.ok("nix-build", &all)
@@ -132,15 +146,25 @@ impl Lab {
         let own = |line: &&str| {
             !(line.contains("sleep 1000") || line.contains("ps -eo") || line.contains(" 1 Ss"))
         };
-        all.lines().filter(own).filter(|l| !l.contains("while :; do sleep")).map(str::to_owned).collect()
+        all.lines()
+            .filter(own)
+            .filter(|l| !l.contains("while :; do sleep"))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Mount points below a directory of the machine.
     pub fn mounts_below(&self, dir: &Path) -> Vec<String> {
+        let point = |line: &String| line.split(' ').nth(4).unwrap().to_owned();
+        self.mount_lines_below(dir).iter().map(point).collect()
+    }
+
+    /// The same as lines of mountinfo: with the mounts' ids and options.
+    pub fn mount_lines_below(&self, dir: &Path) -> Vec<String> {
         let prefix = format!("{}/", dir.display());
         let table = fs::read_to_string(format!("/proc/{}/mountinfo", self.init)).unwrap();
-        let point = |line: &str| line.split(' ').nth(4).unwrap().to_owned();
-        table.lines().map(point).filter(|p| p.starts_with(&prefix)).collect()
+        let below = |line: &&str| line.split(' ').nth(4).unwrap().starts_with(&prefix);
+        table.lines().filter(below).map(str::to_owned).collect()
     }
 
     /// Names in a directory of the machine; none if it isn't there.

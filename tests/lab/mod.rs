@@ -8,6 +8,7 @@
 mod client;
 mod machine;
 
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub use client::{Node, Volume, attrs, eventually};
 pub use machine::Lab;
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::effects::Hands;
 use super::lease::{Lease, Leases};
-use crate::actors::core::{Ctx, Reply, answer_all, deferred, impl_supervised, tell};
+use crate::actors::core::{ActorGone, Ctx, Reply, answer_all, deferred, impl_supervised, tell};
 use crate::actors::metrics;
 use crate::actors::volume::ViewError;
 use crate::model::StorePath;
@@ -27,8 +27,10 @@ pub type Acquired = Result<Option<Arc<Lease>>, Arc<ViewError>>;
 
 /// The view that a volume's record names. `Ok(None)`: it is no longer there.
 #[derive(Message)]
-#[rtype(result = "Option<Arc<Lease>>")]
+#[rtype(result = "Adopted")]
 pub struct Adopt(pub ViewId);
+
+pub type Adopted = Result<Option<Arc<Lease>>, ActorGone>;
 
 #[derive(Message)]
 #[rtype(result = "Vec<ViewSummary>")]
@@ -59,7 +61,8 @@ pub struct ViewsConfig {
 struct Ready {
     view: Arc<View>,
     idle_since: Option<Instant>,
-    removing: bool,
+    /// Being removed; whoever adopts it meanwhile waits, since a mount may forbid the removal.
+    removing: Option<Vec<Reply<Adopted>>>,
     replaced: Vec<StorePath>,
 }
 
@@ -105,7 +108,7 @@ impl Views {
         let view = Arc::new(view);
         self.current.insert(view.root.clone(), view.id.clone());
         let idle_since = Some(Instant::now());
-        let ready = Ready { view: view.clone(), idle_since, removing: false, replaced: vec![] };
+        let ready = Ready { view: view.clone(), idle_since, removing: None, replaced: vec![] };
         self.ready.insert(view.id.clone(), ready);
         view
     }
@@ -142,8 +145,9 @@ impl Views {
         for (id, ready) in &mut self.ready {
             if self.leases.users(id) > 0 {
                 ready.idle_since = None;
-            } else if !ready.removing && now - *ready.idle_since.get_or_insert(now) >= keep {
-                ready.removing = true;
+            } else if ready.removing.is_none() && now - *ready.idle_since.get_or_insert(now) >= keep
+            {
+                ready.removing = Some(vec![]);
                 idle.push(id.clone());
             }
         }
@@ -156,25 +160,30 @@ impl Views {
     }
 
     fn evicted(&mut self, id: &ViewId, removed: Result<(), ViewError>) {
+        let Some(ready) = self.ready.get_mut(id) else {
+            return;
+        };
+        let adopters = ready.removing.take().unwrap_or_default();
+        ready.idle_since = None;
         let Err(error) = removed else {
             tracing::info!(view = id.as_str(), "idle view removed");
             self.ready.remove(id);
-            return;
+            return answer_all(adopters, &Ok(None));
         };
         if let ViewError::Mount(MountError::ViewInUse { .. }) = error {
             tracing::debug!(view = id.as_str(), "an idle view is still shown by a mount");
         } else {
             tracing::warn!(view = id.as_str(), %error, "can't remove an idle view");
         }
-        if let Some(ready) = self.ready.get_mut(id) {
-            ready.removing = false;
-            ready.idle_since = None;
+        for adopter in adopters {
+            adopter.send(Ok(Some(self.leases.grant(&ready.view))));
         }
     }
 
     fn verify(&mut self, ctx: &mut Ctx<Self>) {
         self.verified = Instant::now();
-        for id in self.ready.iter().filter(|(_, r)| !r.removing).map(|(id, _)| id.clone()) {
+        for id in self.ready.iter().filter(|(_, r)| r.removing.is_none()).map(|(id, _)| id.clone())
+        {
             let effect = self.hands.clone().replaced(id.clone());
             ctx.effect(effect, move |this, found, _| match found {
                 Ok(replaced) => this.found_replaced(&id, replaced),
@@ -212,10 +221,11 @@ impl Actor for Views {
             recover,
             |found, this: &mut Self, ctx: &mut Ctx<Self>| match found {
                 Ok(views) => {
-                    for view in views {
+                    for (view, replaced) in views {
                         let (_, n) = view.id.as_str().rsplit_once('.').unwrap_or_default();
                         this.next = this.next.max(n.parse::<u64>().unwrap_or(0) + 1);
-                        this.insert(view);
+                        let view = this.insert(view);
+                        this.found_replaced(&view.id, replaced);
                     }
                     tell(&ctx.address(), Tick);
                 }
@@ -243,12 +253,19 @@ impl Handler<Acquire> for Views {
 }
 
 impl Handler<Adopt> for Views {
-    type Result = Option<Arc<Lease>>;
+    type Result = ResponseFuture<Adopted>;
 
     fn handle(&mut self, Adopt(id): Adopt, _: &mut Ctx<Self>) -> Self::Result {
-        let ready = self.ready.get_mut(&id).filter(|ready| !ready.removing)?;
-        ready.idle_since = None;
-        Some(self.leases.grant(&ready.view))
+        let (reply, answer) = deferred::<Self, _, _>();
+        match self.ready.get_mut(&id) {
+            None => reply.send(Ok(None)),
+            Some(Ready { removing: Some(adopters), .. }) => adopters.push(reply),
+            Some(ready) => {
+                ready.idle_since = None;
+                reply.send(Ok(Some(self.leases.grant(&ready.view))));
+            }
+        }
+        answer
     }
 }
 

@@ -91,8 +91,9 @@ impl Hands {
     }
 
     /// Takes over what an earlier process left: complete views of this boot, rooted again in case;
-    /// everything else of ours goes, unless a mount still shows it.
-    pub(super) async fn recover(self) -> Result<Vec<View>, ViewError> {
+    /// everything else of ours goes, unless a mount still shows it. With each view, its paths that
+    /// were replaced.
+    pub(super) async fn recover(self) -> Result<Vec<(View, Vec<StorePath>)>, ViewError> {
         let alone = self.busy.clone().write_owned().await;
         blocking(move || {
             let _held = alone;
@@ -110,14 +111,14 @@ impl Hands {
         .await
     }
 
-    fn reopen(&self, id: &ViewId) -> Option<View> {
+    fn reopen(&self, id: &ViewId) -> Option<(View, Vec<StorePath>)> {
         let reopened = self.mounts.reopen_view(id).map_err(ViewError::from).and_then(|found| {
             let Some(view) = found else {
                 self.remove_now(id)?;
                 return Ok(None);
             };
             if self.nix.root_if_valid(&view.root, &self.root_link(id))? {
-                return Ok(Some(view));
+                return Ok(Some((view, self.mounts.replaced_paths(id)?)));
             }
             // Its paths are gone, so nobody can use it; a mount that shows it says so loudly.
             self.remove_now(id)?;

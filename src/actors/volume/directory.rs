@@ -5,6 +5,7 @@
 //! - [`Directory`] is read by everybody, without a message.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use actix::{Actor, Addr, AsyncContext, Handler, Message};
 use dashmap::DashMap;
 
 use super::VolumeError;
-use super::actor::{Publish, Stats, Status, Unpublish, VolumeActor, VolumeStats, VolumeStatus};
+use super::actor::{Publish, Unpublish, VolumeActor};
 use super::claims::Claims;
 use super::effects::{Hands, blocking};
 use super::machine::Request;
+use super::observe::{Stats, Status, VolumeStats, VolumeStatus};
 use super::record::{RecordStore, Unreadable};
 use super::recovery::{Found, recover};
 use crate::actors::builds::Builds;
@@ -34,7 +36,7 @@ const RESTART: Backoff =
 const MEETINGS: usize = 4;
 
 pub struct VolumesConfig {
-    pub records: std::path::PathBuf,
+    pub records: PathBuf,
     pub boot_id: Arc<str>,
 }
 
@@ -44,7 +46,7 @@ pub type UnreadableVolume = Unreadable;
 #[derive(Clone)]
 pub struct Directory {
     open: Arc<DashMap<VolumeId, Addr<VolumeActor>>>,
-    unreadable: Arc<DashMap<VolumeId, UnreadableVolume>>,
+    unreadable: Arc<DashMap<PathBuf, UnreadableVolume>>,
     volumes: Addr<Volumes>,
     records: RecordStore,
 }
@@ -52,7 +54,7 @@ pub struct Directory {
 pub struct Volumes {
     hands: Hands,
     open: Arc<DashMap<VolumeId, Addr<VolumeActor>>>,
-    unreadable: Arc<DashMap<VolumeId, UnreadableVolume>>,
+    unreadable: Arc<DashMap<PathBuf, UnreadableVolume>>,
     /// Once a process: later on every volume has an actor that knows it, and what looks
     /// half-made is being made.
     recovered: bool,
@@ -133,9 +135,7 @@ impl Volumes {
             let Unreadable { path, reason, .. } = &unreadable;
             tracing::error!(record = %path.display(), %reason, "unreadable record, kept");
             metrics::UNREADABLE_RECORDS.inc();
-            if let Some(id) = &unreadable.id {
-                self.unreadable.insert(id.clone(), unreadable.clone());
-            }
+            self.unreadable.insert(path.clone(), unreadable);
         }
         for (record, lease) in found.alive {
             if !self.open.contains_key(&record.id) {
@@ -179,18 +179,23 @@ impl Directory {
     }
 
     pub async fn publish(&self, id: &VolumeId, request: Request) -> Result<(), Arc<VolumeError>> {
-        self.refuse_unreadable(id)?;
+        if let Some(Unreadable { path, reason, .. }) = self.unreadable_of(id).await? {
+            return Err(VolumeError::UnreadableRecord { path, reason }.into());
+        }
         self.opened(id, Publish(request)).await?
     }
 
     pub async fn unpublish(&self, id: &VolumeId, at: TargetPath) -> Result<(), Arc<VolumeError>> {
+        let unreadable = self.unreadable_of(id).await?;
         // The caller's word is enough to unmount; the record itself is kept for a person to read.
-        if self.unreadable.contains_key(id) {
+        if unreadable.is_some() {
             let (records, id) = (self.records.clone(), id.clone());
             blocking(move || records.set_aside(&id)).await??;
         }
         self.opened(id, Unpublish(at)).await??;
-        self.unreadable.remove(id);
+        if let Some(Unreadable { path, .. }) = unreadable {
+            self.unreadable.remove(&path);
+        }
         Ok(())
     }
 
@@ -231,12 +236,13 @@ impl Directory {
         }
     }
 
-    fn refuse_unreadable(&self, id: &VolumeId) -> Result<(), Arc<VolumeError>> {
-        let Some(found) = self.unreadable.get(id) else {
-            return Ok(());
-        };
-        let (path, reason) = (found.path.clone(), found.reason.clone());
-        Err(VolumeError::UnreadableRecord { path, reason }.into())
+    /// Known only when all records were read: a volume without an actor waits for that.
+    async fn unreadable_of(&self, id: &VolumeId) -> Result<Option<Unreadable>, ActorGone> {
+        if !self.open.contains_key(id) {
+            self.recovered().await?;
+        }
+        let found = self.unreadable.iter().find(|entry| entry.id.as_ref() == Some(id));
+        Ok(found.map(|entry| entry.value().clone()))
     }
 
     /// Sends to the volume's actor, opening it if need be. A message that meets an actor in the

@@ -1,0 +1,22 @@
+//! Volumes of a real node against a real Nix, from publish to nothing left.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../mount/compare.rs"]
+mod compare;
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod collector;
+mod conflicts;
+mod contents;
+mod crashes;
+mod crowd;
+mod idle;
+mod presentations;
+mod records;
+mod restarts;
+mod sources;
+mod stats;
+mod world;
+mod writable;
