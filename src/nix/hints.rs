@@ -3,7 +3,7 @@
 use super::Step;
 
 /// Words of a message, the step they belong to, and what helps.
-pub(super) const HINTS: [(&[&str], Step, &str); 8] = [
+pub(super) const HINTS: [(&[&str], Step, &str); 9] = [
     (
         &["allow-import-from-derivation"],
         Step::Evaluate,
@@ -27,6 +27,11 @@ pub(super) const HINTS: [(&[&str], Step, &str); 8] = [
         ],
         Step::Evaluate,
         "it must evaluate to one derivation, or to a function whose arguments have defaults",
+    ),
+    (
+        &["was not found in the Nix search path"],
+        Step::Evaluate,
+        "a node has no channels: name the source in a flake, and give its flakeRef",
     ),
     (&["argument without a value"], Step::Evaluate, "give every argument a default"),
     (&["does not provide attribute"], Step::Evaluate, "nix flake show lists what it provides"),

@@ -26,6 +26,8 @@ const RESULT_EXPECTED: u64 = 106;
 const MAX_ACTIVITIES: usize = 4096;
 const MAX_MESSAGES: usize = 32;
 const MAX_MESSAGE_BYTES: usize = 4096;
+/// Of a message with its trace, before that is taken off.
+const MAX_TRACED_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 const MAX_TAILS: usize = 32;
 const TAIL_LINES: usize = 10;
 
@@ -103,8 +105,8 @@ impl LogReader {
         let Some(json) = text.strip_prefix("@nix ") else {
             return self.plain_line(&text);
         };
-        // A line that was cut, or one of a newer Nix with another shape, says nothing to us.
-        let Ok(line) = serde_json::from_str::<Line>(json) else {
+        // One of a newer Nix with another shape says nothing to us.
+        let Some(line) = serde_json::from_str::<Line>(json).ok().or_else(|| salvage(json)) else {
             return;
         };
         match line.action.as_str() {
@@ -166,11 +168,17 @@ impl LogReader {
             Some(1) => &mut self.warnings,
             _ => return,
         };
-        let raw = line.raw_msg.as_deref().or(line.msg.as_deref());
-        let text = clean(raw.unwrap_or_default(), MAX_MESSAGE_BYTES);
+        let text = match (&line.raw_msg, &line.msg) {
+            (Some(raw), _) => clean(raw, MAX_MESSAGE_BYTES),
+            (None, Some(msg)) => {
+                clean(without_trace(&clean(msg, MAX_TRACED_BYTES)), MAX_MESSAGE_BYTES)
+            }
+            (None, None) => String::new(),
+        };
         let text = text.trim().trim_start_matches("error:").trim().to_owned();
-        let is_advice = text.starts_with("(use '--show-trace'") || text.starts_with("Try 'nix");
-        if text.is_empty() || is_advice {
+        // What a daemon says of a connection that it closes, and advice.
+        let noise = ["error (ignored)", "(use '--show-trace'", "Try 'nix"];
+        if text.is_empty() || noise.iter().any(|start| text.starts_with(start)) {
             return;
         }
         let at = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
@@ -279,6 +287,31 @@ impl LogReader {
     }
 }
 
+/// A message of 2.20 and later has its trace first: `error:`, lines from `…` on, `error: …`.
+fn without_trace(text: &str) -> &str {
+    let message = text.trim().trim_start_matches("error:").trim_start();
+    if !message.starts_with('…') {
+        return message;
+    }
+    let last = message.lines().find(|line| line.trim_start().starts_with("error:"));
+    last.and_then(|line| message.find(line)).map_or(message, |at| message[at..].trim_start())
+}
+
+/// The start of a message whose line was too long to be kept whole: an error must not get lost.
+fn salvage(json: &str) -> Option<Line> {
+    /// A surrogate pair, `\ud83d\ude00`.
+    const LONGEST_ESCAPE: usize = 12;
+    let (head, text) = json.split_once("\"msg\":\"")?;
+    if !head.contains("\"action\":\"msg\"") {
+        return None;
+    }
+    let end = text.len().min(MAX_TRACED_BYTES);
+    (0..=LONGEST_ESCAPE).find_map(|back| {
+        let text = &text[..text.floor_char_boundary(end.saturating_sub(back))];
+        serde_json::from_str(&format!("{head}\"msg\":\"{text}\"}}")).ok()
+    })
+}
+
 fn is_counted(kind: u64) -> bool {
     matches!(kind, BUILDS | COPY_PATHS | COPY_PATH | FILE_TRANSFER)
 }
@@ -303,6 +336,31 @@ mod tests {
             reader.line(line.as_bytes(), &mut progress);
         }
         (reader, progress)
+    }
+
+    #[test]
+    fn a_message_that_was_cut_keeps_its_start() {
+        let line = |text: &str| {
+            format!(
+                r#"@nix {{"action":"msg","column":7,"file":"(string)","level":0,"line":1,"msg":"{text}"#
+            )
+        };
+        let whole = r"é\u00fc\ud83d\ude00\n".repeat(4000);
+        for cut in 5000..5040 {
+            let (log, _) = read(&[line(&whole[..whole.floor_char_boundary(cut)])]);
+            let message = log.errors().next().expect("a message");
+            assert!(message.text.starts_with("éü😀\néü"), "{}", &message.text[..40]);
+            assert!(message.text.len() > 1000 && message.position == Some((1, 7)));
+        }
+        let (log, _) = read(&[line(r#"short\\"#), line(r"short\u00f"), line("a \\\"b\\")]);
+        let texts: Vec<_> = log.errors().map(|m| m.text.as_str()).collect();
+        assert_eq!(texts, [r"short\", "short", "a \"b"]);
+        let traced = r"error:\n       … while calling x\n  1| error\n\n  error: the cause";
+        let (log, _) = read(&[line(traced)]);
+        assert_eq!(log.errors().next().unwrap().text, "the cause");
+        // Of anything else, a part is nothing.
+        let (log, _) = read(&[r#"@nix {"action":"start","id":1,"text":"x"#.to_owned()]);
+        assert_eq!(log.errors().count(), 0);
     }
 
     #[test]

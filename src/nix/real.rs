@@ -125,7 +125,7 @@ async fn realise(
     };
     let (ended, stage) = ended?;
     if ended.code != Some(0) {
-        return Err(classify(&source, ended.code, &log));
+        return Err(or_full_disk(classify(&source, ended.code, &log), &nix.config.state_dir));
     }
     let path = output::chosen(&source, &ended.stdout)?;
     root_and_unstage(nix, path.clone(), root, stage).await?;
@@ -181,6 +181,18 @@ struct Wanted(Arc<AtomicBool>);
 impl Drop for Wanted {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
+    }
+}
+
+/// A daemon that can't write its database hangs up without a word.
+fn or_full_disk(error: RealiseError, state_dir: &Path) -> RealiseError {
+    /// Less than SQLite's own files may want.
+    const ROOM: u64 = 128 << 10;
+    let is_full = rustix::fs::statvfs(state_dir)
+        .is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < ROOM);
+    match error {
+        RealiseError::Temporary { step, cause } if is_full => RealiseError::NoSpace { step, cause },
+        error => error,
     }
 }
 

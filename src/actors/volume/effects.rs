@@ -101,9 +101,9 @@ impl Effects {
             crash_point("volume-attached");
             return Ok(());
         };
-        // Whatever of ours is at the target goes; a mount of somebody else's is not touched.
-        let foreign = matches!(error, MountError::Foreign { .. });
-        let undone = if foreign { Ok(()) } else { mounts.detach(&request.target, &self.id) };
+        // Whatever of ours is at the target goes; what was refused was not touched.
+        let undone =
+            if error.refuses_target() { Ok(()) } else { mounts.detach(&request.target, &self.id) };
         let clean = undone.is_ok() && records.remove(&self.id).is_ok();
         let cause = VolumeError::from(error);
         let error = if clean { cause } else { VolumeError::HalfDone { cause: cause.into() } };
