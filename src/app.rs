@@ -26,8 +26,6 @@ use crate::nix::{self, Capabilities, DaemonSpec, RealNix};
 use crate::telemetry::{self, LogFilter};
 
 const STORE_STATE: &str = "/nix/var/nix";
-/// CSI 1.12, NodeGetInfo: "SHALL NOT exceed 256 bytes".
-const MAX_NODE_ID: usize = 256;
 
 /// Why a node did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +66,7 @@ fn arm(_: &str) -> Result<(), NodeError> {
 }
 
 async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError> {
-    let node_id = node_id(&config)?;
+    let node_id = node_id(&config);
     let _locks = [lock("--run-dir", &config.run_dir)?, lock("--state-dir", &config.state_dir)?];
     let health = Health::waiting_for(&[DAEMON, VOLUMES]);
     let (nix, capabilities) = open_nix(&config).await?;
@@ -113,18 +111,11 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     ended
 }
 
-fn node_id(config: &NodeConfig) -> Result<String, NodeError> {
-    let id = config
+fn node_id(config: &NodeConfig) -> String {
+    config
         .node_id
         .clone()
-        .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
-    if id.is_empty() || id.len() > MAX_NODE_ID {
-        return Err(NodeError(format!(
-            "--node-id has {} bytes: give it 1 to {MAX_NODE_ID}",
-            id.len()
-        )));
-    }
-    Ok(id)
+        .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 
 /// One driver per directory: two would unmount each other's volumes, or sweep each other's roots.
@@ -152,6 +143,7 @@ async fn open_nix(config: &NodeConfig) -> Result<(RealNix, Capabilities), NodeEr
     let capabilities = nix.probe().await.map_err(|e| {
         NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))
     })?;
+    nix.check_options().await.map_err(|e| NodeError(e.to_string()))?;
     if config.nix_daemon_socket.is_none() {
         nix.init_store().await.map_err(|e| fail("can't make the store")(&e))?;
     } else {

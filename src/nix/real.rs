@@ -56,7 +56,7 @@ impl RealNix {
         let line = String::from_utf8_lossy(&stdout);
         let found = Capabilities::parse(&line).ok_or_else(|| NixError::Command {
             what: "nix --version".to_owned(),
-            detail: format!("{:?} names no known version", line.trim()),
+            detail: format!("{:?} names no known version", line.lines().next().unwrap_or_default()),
         })?;
         Ok(*self.0.capabilities.get_or_init(|| found))
     }
