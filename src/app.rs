@@ -1,12 +1,14 @@
 //! A node's life: start in order, serve, stop in order.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::Shared;
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actors::core::Admission;
 use crate::actors::node::{DAEMON, NodeActors, NodeActorsConfig, VOLUMES};
-use crate::config::NodeConfig;
+use crate::config::{DEFAULT_STATE_DIR, NodeConfig};
 use crate::grpc::{self, AdminService, IdentityService, NodeFacts, NodeService};
 use crate::health::{Condition, Health};
 use crate::http::{self, HttpState};
@@ -24,8 +26,6 @@ use crate::nix::{self, Capabilities, DaemonSpec, RealNix};
 use crate::telemetry::{self, LogFilter};
 
 const STORE_STATE: &str = "/nix/var/nix";
-/// CSI 1.12, NodeGetInfo: "SHALL NOT exceed 256 bytes".
-const MAX_NODE_ID: usize = 256;
 
 /// Why a node did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +66,8 @@ fn arm(_: &str) -> Result<(), NodeError> {
 }
 
 async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError> {
-    let node_id = node_id(&config)?;
-    let _lock = lock(&config.run_dir)?;
+    let node_id = node_id(&config);
+    let _locks = [lock("--run-dir", &config.run_dir)?, lock("--state-dir", &config.state_dir)?];
     let health = Health::waiting_for(&[DAEMON, VOLUMES]);
     let (nix, capabilities) = open_nix(&config).await?;
     let mounts = open_mounts(&config).await?;
@@ -111,30 +111,23 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     ended
 }
 
-fn node_id(config: &NodeConfig) -> Result<String, NodeError> {
-    let id = config
+fn node_id(config: &NodeConfig) -> String {
+    config
         .node_id
         .clone()
-        .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
-    if id.is_empty() || id.len() > MAX_NODE_ID {
-        return Err(NodeError(format!(
-            "--node-id has {} bytes: give it 1 to {MAX_NODE_ID}",
-            id.len()
-        )));
-    }
-    Ok(id)
+        .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 
-/// One driver per run directory: two would unmount each other's volumes.
-fn lock(run_dir: &Path) -> Result<fs::File, NodeError> {
+/// One driver per directory: two would unmount each other's volumes, or sweep each other's roots.
+fn lock(option: &str, dir: &Path) -> Result<fs::File, NodeError> {
     let open = || {
-        fs::create_dir_all(run_dir)?;
-        fs::File::create(run_dir.join("lock"))
+        fs::create_dir_all(dir)?;
+        fs::File::create(dir.join("lock"))
     };
-    let file =
-        open().map_err(|e| fail(&format!("can't open the lock in {}", run_dir.display()))(&e))?;
+    let file = open()
+        .map_err(|e| fail(&format!("can't open the lock in {option} {}", dir.display()))(&e))?;
     file.try_lock().map_err(|_| {
-        NodeError(format!("another nix-csi node runs with --run-dir {}", run_dir.display()))
+        NodeError(format!("another nix-csi node runs with {option} {}", dir.display()))
     })?;
     Ok(file)
 }
@@ -150,10 +143,11 @@ async fn open_nix(config: &NodeConfig) -> Result<(RealNix, Capabilities), NodeEr
     let capabilities = nix.probe().await.map_err(|e| {
         NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))
     })?;
+    nix.check_options().await.map_err(|e| NodeError(e.to_string()))?;
     if config.nix_daemon_socket.is_none() {
         nix.init_store().await.map_err(|e| fail("can't make the store")(&e))?;
     } else {
-        nix.roots_visible(&roots_dir()).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
+        nix.roots_visible(&roots_dir(config)).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
     }
     Ok((nix, capabilities))
 }
@@ -170,8 +164,14 @@ fn nix_config(config: &NodeConfig) -> nix::Config {
     }
 }
 
-fn roots_dir() -> PathBuf {
-    Path::new(STORE_STATE).join("gcroots/nix-csi")
+/// Roots of nodes with other state directories are not ours to sweep.
+fn roots_dir(config: &NodeConfig) -> PathBuf {
+    let gcroots = Path::new(STORE_STATE).join("gcroots");
+    if config.state_dir == Path::new(DEFAULT_STATE_DIR) {
+        return gcroots.join("nix-csi");
+    }
+    let digest = Sha256::digest(config.state_dir.as_os_str().as_bytes());
+    gcroots.join(format!("nix-csi-{}", hex::encode(&digest[..6])))
 }
 
 async fn open_mounts(config: &NodeConfig) -> Result<RealMounts, NodeError> {
@@ -206,7 +206,7 @@ fn start_actors(
     let actors = NodeActorsConfig {
         daemon,
         records: config.run_dir.join("volumes"),
-        roots: roots_dir(),
+        roots: roots_dir(config),
         boot_id: boot_id.trim().into(),
         build_slots: config.build_slots.into(),
         keep_idle: config.keep_idle,

@@ -8,6 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::grpc::Endpoint;
 use crate::mount::PresentationChoice;
+use crate::telemetry;
+
+/// Where state is, unless a setting says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/nix/var/nix-csi";
 
 /// Mounts Nix closures into pods and directories.
 #[derive(Debug, Parser)]
@@ -45,13 +49,13 @@ pub struct NodeConfig {
     #[arg(long, env = "NIX_CSI_DRIVER_NAME", default_value = "nix.csi.store")]
     pub driver_name: String,
     /// This node's id, 256 bytes at most; the host's name if not given.
-    #[arg(long, env = "NIX_CSI_NODE_ID")]
+    #[arg(long, env = "NIX_CSI_NODE_ID", value_parser = node_id)]
     pub node_id: Option<String>,
     /// Views, writable layers and caches. Views need the store's file system.
-    #[arg(long, env = "NIX_CSI_STATE_DIR", default_value = "/nix/var/nix-csi")]
+    #[arg(long, env = "NIX_CSI_STATE_DIR", value_parser = absolute, default_value = DEFAULT_STATE_DIR)]
     pub state_dir: PathBuf,
     /// Volume records and the daemon's socket; may be a tmpfs, must survive a restart of the driver.
-    #[arg(long, env = "NIX_CSI_RUN_DIR", default_value = "/run/nix-csi")]
+    #[arg(long, env = "NIX_CSI_RUN_DIR", value_parser = absolute, default_value = "/run/nix-csi")]
     pub run_dir: PathBuf,
     /// Directory below which targets are allowed; repeat it for several.
     #[arg(long, env = "NIX_CSI_TARGET_ROOTS", value_delimiter = ':', default_value = "/")]
@@ -90,7 +94,7 @@ pub struct NodeConfig {
     #[arg(long, env = "NIX_CSI_GRACE", value_parser = humantime::parse_duration, default_value = "10s")]
     pub grace: Duration,
     /// Log filter, such as `info` or `nix_csi=debug`; /log-filter changes it while running.
-    #[arg(long, env = "NIX_CSI_LOG", default_value = "info")]
+    #[arg(long, env = "NIX_CSI_LOG", default_value = "info", value_parser = telemetry::checked)]
     pub log: String,
     #[arg(long, env = "NIX_CSI_LOG_FORMAT", value_enum, default_value = "human")]
     pub log_format: LogFormat,
@@ -183,6 +187,21 @@ pub struct StatusArgs {
 pub enum Output {
     Table,
     Json,
+}
+
+fn node_id(text: &str) -> Result<String, String> {
+    /// CSI 1.12, NodeGetInfo: "SHALL NOT exceed 256 bytes".
+    const MAX: usize = 256;
+    match text.len() {
+        1..=MAX => Ok(text.to_owned()),
+        len => Err(format!("it has {len} bytes: give it 1 to {MAX}")),
+    }
+}
+
+/// The node's children run elsewhere, and records outlive the process.
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("write an absolute path".to_owned()) }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -33,7 +33,12 @@ pub fn init(filter: &str, format: LogFormat) -> Result<LogFilter, String> {
 
 fn parse(filter: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(filter)
-        .map_err(|e| format!("log filter {filter:?}: {e}: write for example info,nix_csi=debug"))
+        .map_err(|e| format!("{filter:?}: {e}: write for example info,nix_csi=debug"))
+}
+
+/// A filter that can be parsed, for the command line.
+pub fn checked(filter: &str) -> Result<String, String> {
+    parse(filter).map(|_| filter.to_owned())
 }
 
 impl LogFilter {

@@ -19,7 +19,7 @@ pub(super) fn resolve(directory: &Path) -> Result<TargetPath, Failure> {
     };
     let parent = parent.canonicalize().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => {
-            format!("{} is not there: make it first", parent.display())
+            format!("the directory {} does not exist", parent.display())
         }
         _ => format!("{}: {e}", parent.display()),
     })?;

@@ -52,14 +52,14 @@ pub(super) fn parse(
 
 fn check_mount(mount: &MountVolume) -> Result<(), Status> {
     if !mount.fs_type.is_empty() {
+        let given: String = mount.fs_type.chars().take(32).collect();
         return Err(Status::invalid_argument(format!(
-            "volume_capability.mount.fs_type {:?}: leave it out, a store has no file system to choose",
-            mount.fs_type
+            "fsType {given:?}: leave it out, a store has no file system to choose"
         )));
     }
     if !mount.mount_flags.is_empty() {
         return Err(Status::invalid_argument(
-            "volume_capability.mount.mount_flags are not supported: leave them out",
+            "mount options (volume_capability.mount.mount_flags) are not supported: leave them out",
         ));
     }
     Ok(())

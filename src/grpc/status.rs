@@ -17,9 +17,9 @@ pub(super) fn status_of(error: &VolumeError) -> Status {
 fn code_of(error: &VolumeError) -> Code {
     match error {
         VolumeError::OtherSpec => Code::AlreadyExists,
-        VolumeError::OtherTarget { .. } | VolumeError::UnreadableRecord { .. } => {
-            Code::FailedPrecondition
-        }
+        VolumeError::OtherTarget { .. }
+        | VolumeError::TargetTaken { .. }
+        | VolumeError::UnreadableRecord { .. } => Code::FailedPrecondition,
         VolumeError::Removing | VolumeError::Overtaken => Code::Aborted,
         VolumeError::Realise(error) => code_of_realise(error),
         VolumeError::Vanished { .. } | VolumeError::HalfDone { .. } | VolumeError::Gone(_) => {

@@ -97,13 +97,21 @@ pub enum InvalidSource {
     #[error("volumeAttributes.{key} is empty: give it a value or leave the key out")]
     Empty { key: String },
     #[error(
-        "volumeAttributes.{key} has {len} bytes, more than the {max} allowed: put a long expression into a flake"
+        "volumeAttributes.{key} has {len} bytes, more than the {max} allowed: {}", shorter(.key)
     )]
     TooLong { key: String, len: usize, max: usize },
     #[error("volumeAttributes.{key} has a control character in it")]
     ControlCharacter { key: String },
     #[error("volumeAttributes.{key}: {reason}")]
     StorePath { key: String, reason: InvalidStorePath },
+}
+
+fn is_expression(key: &str) -> bool {
+    matches!(key, "nixExpr" | "expression")
+}
+
+fn shorter(key: &str) -> &'static str {
+    if is_expression(key) { "put a long expression into a flake" } else { "give a shorter one" }
 }
 
 fn list(keys: &[String]) -> String {
@@ -144,7 +152,7 @@ pub fn choose_source(
 
 fn parse(key: &str, value: &str) -> Result<Source, InvalidSource> {
     let key_owned = || key.to_owned();
-    let is_expression = matches!(key, "nixExpr" | "expression");
+    let is_expression = is_expression(key);
     let max = if is_expression { MAX_EXPRESSION } else { MAX_REFERENCE };
     if value.len() > max {
         return Err(InvalidSource::TooLong { key: key_owned(), len: value.len(), max });

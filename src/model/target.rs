@@ -8,7 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 /// The kernel's PATH_MAX, with its terminating NUL.
-const MAX_LEN: usize = 4096;
+const PATH_MAX: usize = 4096;
+const MAX_LEN: usize = PATH_MAX - 1;
 
 /// An absolute path without `.`, `..`, empty components or NUL, and with at least one component.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ impl TargetPath {
         if value.is_empty() {
             return Err(InvalidTarget::Missing { field });
         }
-        if value.len() >= MAX_LEN {
+        if value.len() > MAX_LEN {
             return Err(InvalidTarget::TooLong { field, len: value.len() });
         }
         if !value.starts_with('/') {

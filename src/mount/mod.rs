@@ -126,12 +126,12 @@ pub enum MountError {
     )]
     NotAllowed { target: TargetPath, allowed: String },
     /// A component of the target's parents is a symlink or magic link.
-    #[error("target_path {target}: {} is a symlink or leaves the allowed directory; symlinks in the target's parents are not followed", .at.display())]
+    #[error("target_path {target}: {} is a symlink or leaves the allowed directory; symlinks are followed only in a --target-root itself", .at.display())]
     Symlink { target: TargetPath, at: PathBuf },
     #[error("target_path {target}: its parent directory does not exist; the caller creates it")]
     NoParent { target: TargetPath },
-    #[error("target_path {target} exists and is not a directory")]
-    NotADirectory { target: TargetPath },
+    #[error("target_path {target}: {} is not a directory", .at.display())]
+    NotADirectory { target: TargetPath, at: PathBuf },
     #[error("target_path {target} already is a mount point, and not of this volume")]
     Foreign { target: TargetPath },
     /// Something still uses the mount; nothing was changed.
@@ -151,6 +151,27 @@ pub enum MountError {
     Metadata { path: PathBuf, reason: String },
     #[error(transparent)]
     Database(#[from] NixError),
+}
+
+impl MountError {
+    /// The target itself can't be used. Nothing was mounted there, and undoing would be refused
+    /// for the same reason.
+    pub fn refuses_target(&self) -> bool {
+        match self {
+            Self::NotAllowed { .. }
+            | Self::Symlink { .. }
+            | Self::NoParent { .. }
+            | Self::NotADirectory { .. }
+            | Self::Foreign { .. } => true,
+            Self::Busy { .. }
+            | Self::MissingPath { .. }
+            | Self::NoSpace { .. }
+            | Self::ViewInUse { .. }
+            | Self::Io { .. }
+            | Self::Metadata { .. }
+            | Self::Database(_) => false,
+        }
+    }
 }
 
 /// Writes the closure's Nix database into the directory it is given.

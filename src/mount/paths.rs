@@ -103,7 +103,10 @@ impl Target<'_> {
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::LOOP | Errno::XDEV) => Err(self.symlink()),
             Err(Errno::NOTDIR) if self.is_link() => Err(self.symlink()),
-            Err(Errno::NOTDIR) => Err(MountError::NotADirectory { target: self.path.clone() }),
+            Err(Errno::NOTDIR) => Err(MountError::NotADirectory {
+                target: self.path.clone(),
+                at: self.path.as_path().to_owned(),
+            }),
             Err(e) => Err(failed("open", self.path.as_path())(e)),
         }
     }
@@ -162,26 +165,28 @@ fn explain(e: Errno, target: &TargetPath, root: &Path, rest: &Path) -> MountErro
     let target = target.clone();
     match e {
         Errno::NOENT => MountError::NoParent { target },
-        Errno::LOOP | Errno::XDEV => MountError::Symlink { at: first_link(root, rest), target },
+        Errno::LOOP | Errno::XDEV => {
+            MountError::Symlink { at: first_not_directory(root, rest), target }
+        }
         Errno::NOTDIR => {
-            let at = first_link(root, rest);
+            let at = first_not_directory(root, rest);
             let is_link = std::fs::symlink_metadata(&at).is_ok_and(|m| m.is_symlink());
             if is_link {
                 MountError::Symlink { target, at }
             } else {
-                MountError::NotADirectory { target }
+                MountError::NotADirectory { target, at }
             }
         }
         e => io_error("open the parent of", target.as_path().to_owned(), e.into(), None),
     }
 }
 
-/// For the message only: the first component that is a symlink, or the whole parent.
-fn first_link(root: &Path, rest: &Path) -> PathBuf {
+/// For the message only: the first component that is a symlink or no directory, or the whole parent.
+fn first_not_directory(root: &Path, rest: &Path) -> PathBuf {
     let mut at = root.to_owned();
     for component in rest.components() {
         at.push(component);
-        if std::fs::symlink_metadata(&at).is_ok_and(|m| m.is_symlink()) {
+        if std::fs::symlink_metadata(&at).is_ok_and(|m| !m.is_dir()) {
             break;
         }
     }

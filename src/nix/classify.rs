@@ -3,12 +3,15 @@
 
 use crate::model::{Source, StorePath};
 
-use super::internal_log::{LogReader, Message, base_name};
+use super::hints::HINTS;
+use super::internal_log::{LogReader, Message};
+use super::text::base_name;
 use super::{NixError, RealiseError, Step};
 
 /// Bytes of a cause: it becomes a pod event, which Kubernetes cuts at 1 KiB.
 const CAUSE_BYTES: usize = 400;
 
+/// The surest first; the last is a guess of Nix.
 const NO_SPACE: [&str; 4] = [
     "No space left on device",
     "database or disk is full",
@@ -34,47 +37,17 @@ const NETWORK: [&str; 10] = [
     "Temporary failure in name resolution",
     "Operation timed out",
 ];
+const GIT: [&str; 4] = [
+    "program 'git' failed",
+    "executing 'git'",
+    "resolving Git reference",
+    "Failed to fetch git repository",
+];
 const NOBODY: [&str; 4] = [
     "there is no substituter that can build it",
     "is not a valid store path",
     "don't know how to build these paths",
     "does not exist and cannot be created",
-];
-
-/// Words of a message, the step they belong to, and what helps.
-const HINTS: [(&[&str], Step, &str); 8] = [
-    (
-        &["allow-import-from-derivation"],
-        Step::Evaluate,
-        "import-from-derivation is off on this node: build that part in advance",
-    ),
-    (
-        &["access to URI"],
-        Step::Evaluate,
-        "the operator lists what an expression may fetch in allowed-uris; a flake may fetch",
-    ),
-    (
-        &["restricted mode", "pure evaluation mode"],
-        Step::Evaluate,
-        "an evaluation on a node may not read the node's files",
-    ),
-    (
-        &[
-            "does not evaluate to a derivation",
-            "entries in its context",
-            "has context with the output",
-        ],
-        Step::Evaluate,
-        "it must evaluate to one derivation, or to a function whose arguments have defaults",
-    ),
-    (&["argument without a value"], Step::Evaluate, "give every argument a default"),
-    (&["does not provide attribute"], Step::Evaluate, "nix flake show lists what it provides"),
-    (
-        &["in the flake registries", "flake-registry"],
-        Step::Fetch,
-        "name the flake in full, such as github:owner/repo",
-    ),
-    (&["getting status of", "does not exist", "could not find a flake.nix"], Step::Fetch, ""),
 ];
 
 /// `code` is the exit code, or `None` after a signal.
@@ -83,12 +56,12 @@ pub(super) fn classify(source: &Source, code: Option<i32>, log: &LogReader) -> R
         return silent(code, log);
     };
     let said = |words: &[&str]| log.errors().find(|m| contains_any(&m.text, words));
-    if let Some(message) = said(&NO_SPACE) {
+    // Not the first line but the one that says so.
+    let full =
+        |words: &&str| log.errors().flat_map(|m| m.text.lines()).find(|l| l.contains(*words));
+    if let Some(line) = NO_SPACE.iter().find_map(full) {
         let step = if log.built() { Step::Build } else { step_of(source) };
-        // Not the first line but the one that says so.
-        let line = message.text.lines().find(|l| contains_any(l, &NO_SPACE));
-        let cause = cut(line.unwrap_or_default());
-        return RealiseError::NoSpace { step, cause };
+        return RealiseError::NoSpace { step, cause: cut(line) };
     }
     if let Some(message) = said(&DAEMON_GONE) {
         let cause = format!("the Nix daemon is not there: {}", cause(message));
@@ -201,7 +174,7 @@ fn requirement(text: &str) -> String {
 }
 
 fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
-    let is_git = first.text.contains("program 'git' failed");
+    let is_git = contains_any(&first.text, &GIT);
     let status = first
         .text
         .split_once("HTTP error ")
@@ -222,6 +195,11 @@ fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
     };
     let step = Step::Fetch;
     if for_now {
+        let cause = if cause.contains("flake-registry") {
+            format!("{cause} (name the flake in full, such as github:owner/repo)")
+        } else {
+            cause
+        };
         return Some(RealiseError::Temporary { step, cause });
     }
     (download || is_git).then(|| RealiseError::Refused {
@@ -231,11 +209,16 @@ fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
     })
 }
 
-/// git says why on its own lines, `fatal: …`.
+/// git says why on its own lines, `fatal: …`; newer versions of Nix go on without what it did not
+/// bring.
 fn git_cause(first: &Message, log: &LogReader) -> String {
     let fatal = log.plain().find_map(|l| l.strip_prefix("fatal: "));
+    let is_missing = |line: &str| {
+        line.contains("executing") && line.contains("git") && line.contains("No such file")
+    };
     match fatal {
         Some(reason) => cut(&format!("git: {reason}")),
+        None if log.plain().any(is_missing) => "git is not installed on this node".to_owned(),
         None => cause(first),
     }
 }
@@ -254,6 +237,11 @@ fn refused(message: &Message) -> RealiseError {
 /// Nix ended without a word: killed, or it could not start.
 fn silent(code: Option<i32>, log: &LogReader) -> RealiseError {
     let detail = log.plain().last().map(cut).unwrap_or_default();
+    // Nix 2.8 dies of it without a message.
+    if detail.contains("stack overflow") {
+        let cause = detail.trim_start_matches("error: ").to_owned();
+        return RealiseError::Refused { step: Step::Evaluate, cause, hint: None };
+    }
     match code {
         None => RealiseError::Temporary {
             step: Step::Build,
@@ -275,6 +263,11 @@ fn step_of(source: &Source) -> Step {
 
 fn cause(message: &Message) -> String {
     let line = message.text.lines().next().unwrap_or_default();
+    // From 2.20 on, around what went wrong with a download.
+    let archive = line.strip_prefix("Failed to open archive (Source threw exception: error: ");
+    let line = archive.and_then(|inner| inner.strip_suffix(')')).unwrap_or(line);
+    // Good advice elsewhere; who reads this has neither.
+    let line = line.trim_end_matches(" (add it using $NIX_PATH or -I)");
     match message.position {
         Some((line_number, column)) => {
             cut(&format!("{line}, at line {line_number} column {column}"))
@@ -285,7 +278,10 @@ fn cause(message: &Message) -> String {
 
 fn cut(text: &str) -> String {
     let text = text.trim();
-    text[..text.floor_char_boundary(CAUSE_BYTES)].to_owned()
+    match text.floor_char_boundary(CAUSE_BYTES) {
+        end if end == text.len() => text.to_owned(),
+        end => format!("{}…", &text[..end]),
+    }
 }
 
 fn contains_any(text: &str, words: &[&str]) -> bool {

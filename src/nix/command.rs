@@ -75,7 +75,7 @@ impl CommandSpec {
 }
 
 /// Defaults of every command that may evaluate or build.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("allow-import-from-derivation", "false"),
     // Without this a build runs unsandboxed where the kernel refuses a sandbox, without a word.
     ("sandbox-fallback", "false"),
@@ -83,6 +83,8 @@ const SETTINGS: [(&str, &str); 5] = [
     // A flake's own `nixConfig` is the tenant's.
     ("accept-flake-config", "false"),
     ("builders", ""),
+    // The log's lines come one by one; a failure need not repeat them, however long they are.
+    ("log-lines", "0"),
 ];
 
 /// `nix build` of `source` with a root at `out_link`.

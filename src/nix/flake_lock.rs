@@ -8,6 +8,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use super::NixError;
+use super::text::clean;
 
 /// The parts of `nix flake metadata --json` that name the copy. The same from Nix 2.8 on.
 #[derive(Deserialize)]
@@ -46,11 +47,18 @@ pub async fn lock_local_flake(program: &Path, reference: &str) -> Result<String,
         |detail: String| NixError::Command { what: format!("copying flake {flake}"), detail };
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        let cause = stderr.lines().rfind(|line| line.contains("error:")).unwrap_or(stderr.trim());
-        return Err(failed(cause.trim().to_owned()));
+        return Err(failed(cause(&stderr)));
     }
     let metadata = serde_json::from_slice(&output.stdout).map_err(|e| failed(e.to_string()))?;
     Ok(locked(&metadata, attribute))
+}
+
+/// git's own reason, or Nix's last error.
+fn cause(stderr: &str) -> String {
+    let stderr = clean(stderr, usize::MAX);
+    let git = stderr.lines().find_map(|line| line.strip_prefix("fatal: "));
+    let nix = || stderr.lines().rev().find_map(|line| line.trim().strip_prefix("error:"));
+    git.or_else(nix).unwrap_or(&stderr).trim().to_owned()
 }
 
 fn is_local(flake: &str) -> bool {

@@ -1,10 +1,32 @@
-//! The first start on a machine: a store that Nix has not made yet.
+//! The start: settings that Nix would only warn of, and a store that it has not made yet.
 
-use super::command::{Config, sibling};
+use super::command::{Config, pairs, push_options, sibling, spec};
 use super::error::io_error;
+use super::text::{MAX_LINE_BYTES, clean};
 use super::{NixError, RealNix, process};
 
 impl RealNix {
+    /// Nix itself only warns of a setting that it does not know or can't read, and goes on without
+    /// it: a misspelt `sandbox` would leave builds as they are by default.
+    pub async fn check_options(&self) -> Result<(), NixError> {
+        let config = self.config();
+        let mut args = Vec::new();
+        push_options(&mut args, pairs(&config.nix_options));
+        args.push("--version".into());
+        let mut wrong = None;
+        let on_line = |line: &[u8]| {
+            let line = clean(&String::from_utf8_lossy(line), MAX_LINE_BYTES);
+            let line = line.trim_start_matches("warning: ").trim_start_matches("error: ");
+            if line.contains("setting '") {
+                wrong = Some(line.to_owned());
+            }
+        };
+        let spec = spec(config, config.program.clone(), args);
+        process::run(&spec, on_line, ()).await?;
+        let refused = |detail| NixError::Command { what: "--nix-option".to_owned(), detail };
+        wrong.map_or(Ok(()), |line| Err(refused(line)))
+    }
+
     /// Has Nix make the store's directory and database, if there is no database yet.
     pub async fn init_store(&self) -> Result<(), NixError> {
         let database = self.config().state_dir.join("db/db.sqlite");

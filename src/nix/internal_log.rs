@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Progress;
+use super::text::{MAX_LINE_BYTES, base_name, clean};
 
 const BUILD: u64 = 105;
 const BUILDS: u64 = 104;
@@ -25,9 +26,10 @@ const RESULT_EXPECTED: u64 = 106;
 const MAX_ACTIVITIES: usize = 4096;
 const MAX_MESSAGES: usize = 32;
 const MAX_MESSAGE_BYTES: usize = 4096;
+/// Of a message with its trace, before that is taken off.
+const MAX_TRACED_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 const MAX_TAILS: usize = 32;
 const TAIL_LINES: usize = 10;
-const MAX_LINE_BYTES: usize = 400;
 
 /// One message of level error or warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +105,8 @@ impl LogReader {
         let Some(json) = text.strip_prefix("@nix ") else {
             return self.plain_line(&text);
         };
-        // A line that was cut, or one of a newer Nix with another shape, says nothing to us.
-        let Ok(line) = serde_json::from_str::<Line>(json) else {
+        // One of a newer Nix with another shape says nothing to us.
+        let Some(line) = serde_json::from_str::<Line>(json).ok().or_else(|| salvage(json)) else {
             return;
         };
         match line.action.as_str() {
@@ -166,11 +168,17 @@ impl LogReader {
             Some(1) => &mut self.warnings,
             _ => return,
         };
-        let raw = line.raw_msg.as_deref().or(line.msg.as_deref());
-        let text = clean(raw.unwrap_or_default(), MAX_MESSAGE_BYTES);
+        let text = match (&line.raw_msg, &line.msg) {
+            (Some(raw), _) => clean(raw, MAX_MESSAGE_BYTES),
+            (None, Some(msg)) => {
+                clean(without_trace(&clean(msg, MAX_TRACED_BYTES)), MAX_MESSAGE_BYTES)
+            }
+            (None, None) => String::new(),
+        };
         let text = text.trim().trim_start_matches("error:").trim().to_owned();
-        let is_advice = text.starts_with("(use '--show-trace'") || text.starts_with("Try 'nix");
-        if text.is_empty() || is_advice {
+        // What a daemon says of a connection that it closes, and advice.
+        let noise = ["error (ignored)", "(use '--show-trace'", "Try 'nix"];
+        if text.is_empty() || noise.iter().any(|start| text.starts_with(start)) {
             return;
         }
         let at = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
@@ -279,6 +287,31 @@ impl LogReader {
     }
 }
 
+/// A message of 2.20 and later has its trace first: `error:`, lines from `…` on, `error: …`.
+fn without_trace(text: &str) -> &str {
+    let message = text.trim().trim_start_matches("error:").trim_start();
+    if !message.starts_with('…') {
+        return message;
+    }
+    let last = message.lines().find(|line| line.trim_start().starts_with("error:"));
+    last.and_then(|line| message.find(line)).map_or(message, |at| message[at..].trim_start())
+}
+
+/// The start of a message whose line was too long to be kept whole: an error must not get lost.
+fn salvage(json: &str) -> Option<Line> {
+    /// A surrogate pair, `\ud83d\ude00`.
+    const LONGEST_ESCAPE: usize = 12;
+    let (head, text) = json.split_once("\"msg\":\"")?;
+    if !head.contains("\"action\":\"msg\"") {
+        return None;
+    }
+    let end = text.len().min(MAX_TRACED_BYTES);
+    (0..=LONGEST_ESCAPE).find_map(|back| {
+        let text = &text[..text.floor_char_boundary(end.saturating_sub(back))];
+        serde_json::from_str(&format!("{head}\"msg\":\"{text}\"}}")).ok()
+    })
+}
+
 fn is_counted(kind: u64) -> bool {
     matches!(kind, BUILDS | COPY_PATHS | COPY_PATH | FILE_TRANSFER)
 }
@@ -288,43 +321,6 @@ fn push_bounded<T>(list: &mut VecDeque<T>, item: T, max: usize) {
         list.pop_front();
     }
     list.push_back(item);
-}
-
-/// `/nix/store/<hash>-hello.drv` → `hello`, cut to a sane length.
-pub(super) fn base_name(path: &str) -> &str {
-    let base = path.rsplit('/').next().unwrap_or(path);
-    let name = match base.as_bytes().get(32) {
-        Some(b'-') => base.get(33..).unwrap_or(base),
-        _ => base,
-    };
-    let name = name.strip_suffix(".drv").unwrap_or(name);
-    &name[..name.floor_char_boundary(MAX_LINE_BYTES)]
-}
-
-/// `text` without terminal escapes and control characters other than newlines, cut at `max` bytes.
-pub(super) fn clean(text: &str, max: usize) -> String {
-    let mut out = String::new();
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if out.len() >= max {
-            break;
-        }
-        match c {
-            '\u{1b}' if chars.next_if_eq(&'[').is_some() => {
-                // A CSI sequence ends at its first letter.
-                for c in chars.by_ref() {
-                    if ('\u{40}'..='\u{7e}').contains(&c) {
-                        break;
-                    }
-                }
-            }
-            '\n' | '\t' => out.push(c),
-            c if c.is_control() => {}
-            c => out.push(c),
-        }
-    }
-    out.truncate(out.floor_char_boundary(max));
-    out
 }
 
 #[cfg(test)]
@@ -340,6 +336,31 @@ mod tests {
             reader.line(line.as_bytes(), &mut progress);
         }
         (reader, progress)
+    }
+
+    #[test]
+    fn a_message_that_was_cut_keeps_its_start() {
+        let line = |text: &str| {
+            format!(
+                r#"@nix {{"action":"msg","column":7,"file":"(string)","level":0,"line":1,"msg":"{text}"#
+            )
+        };
+        let whole = r"é\u00fc\ud83d\ude00\n".repeat(4000);
+        for cut in 5000..5040 {
+            let (log, _) = read(&[line(&whole[..whole.floor_char_boundary(cut)])]);
+            let message = log.errors().next().expect("a message");
+            assert!(message.text.starts_with("éü😀\néü"), "{}", &message.text[..40]);
+            assert!(message.text.len() > 1000 && message.position == Some((1, 7)));
+        }
+        let (log, _) = read(&[line(r#"short\\"#), line(r"short\u00f"), line("a \\\"b\\")]);
+        let texts: Vec<_> = log.errors().map(|m| m.text.as_str()).collect();
+        assert_eq!(texts, [r"short\", "short", "a \"b"]);
+        let traced = r"error:\n       … while calling x\n  1| error\n\n  error: the cause";
+        let (log, _) = read(&[line(traced)]);
+        assert_eq!(log.errors().next().unwrap().text, "the cause");
+        // Of anything else, a part is nothing.
+        let (log, _) = read(&[r#"@nix {"action":"start","id":1,"text":"x"#.to_owned()]);
+        assert_eq!(log.errors().count(), 0);
     }
 
     #[test]
@@ -380,15 +401,6 @@ mod tests {
         assert_eq!((progress.fetches_done, progress.fetches_expected), (1, 3));
         lines.push(r#"@nix {"action":"stop","id":4}"#.to_owned());
         assert_eq!(read(&lines).1.bytes_done, 120);
-    }
-
-    #[test]
-    fn escapes_go_and_names_are_short() {
-        assert_eq!(clean("\u{1b}[31;1merror:\u{1b}[0m a\u{7}b", 100), "error: ab");
-        assert_eq!(clean("\u{e9}\u{e9}\u{e9}", 3), "\u{e9}");
-        let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-hello-2.12.drv";
-        assert_eq!(base_name(path), "hello-2.12");
-        assert_eq!(base_name(""), "");
     }
 
     proptest! {

@@ -21,6 +21,7 @@ mod error;
 pub mod fake;
 mod flake_lock;
 mod gc_lock;
+mod hints;
 mod init;
 mod internal_log;
 mod leftovers;
@@ -32,6 +33,7 @@ mod real;
 mod recorded;
 mod roots;
 mod schema;
+mod text;
 mod version;
 
 pub use child::{DaemonSpec, RunningDaemon};

@@ -88,7 +88,7 @@ pub(super) async fn output(spec: &CommandSpec, what: &str) -> Result<Vec<u8>, Ni
     let mut last = String::new();
     let keep = |line: &[u8]| {
         if !line.is_empty() {
-            last = super::internal_log::clean(&String::from_utf8_lossy(line), 400);
+            last = super::text::clean(&String::from_utf8_lossy(line), 400);
         }
     };
     let (ended, ()) = run(spec, keep, ()).await?;
@@ -223,11 +223,22 @@ mod tests {
             }
         }
         dropped.await.unwrap_err();
+        let mut again = tokio::time::interval(std::time::Duration::from_millis(10));
         for pid in pids {
-            // A grandchild is another's to wait for: a zombie is dead enough.
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
             let _: i32 = pid;
+            // A grandchild is another's to wait for: a zombie is dead enough. One that was just
+            // killed may take a moment to become one.
+            let alive = || {
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                !(stat.is_empty() || stat.contains(") Z "))
+            };
+            for _ in 0..300 {
+                if !alive() {
+                    break;
+                }
+                again.tick().await;
+            }
+            assert!(!alive(), "{pid} is still there");
         }
     }
 

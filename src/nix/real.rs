@@ -56,7 +56,7 @@ impl RealNix {
         let line = String::from_utf8_lossy(&stdout);
         let found = Capabilities::parse(&line).ok_or_else(|| NixError::Command {
             what: "nix --version".to_owned(),
-            detail: format!("{:?} names no known version", line.trim()),
+            detail: format!("{:?} names no known version", line.lines().next().unwrap_or_default()),
         })?;
         Ok(*self.0.capabilities.get_or_init(|| found))
     }
@@ -107,15 +107,7 @@ async fn realise(
     root: PathBuf,
     progress: ProgressSink,
 ) -> Result<Realised, RealiseError> {
-    if let Source::StorePath(path) = &source
-        && path.name().strip_suffix(".drv").is_some()
-    {
-        return Err(RealiseError::Refused {
-            step: Step::Evaluate,
-            cause: format!("{path} is a derivation"),
-            hint: Some("name the output that it builds".to_owned()),
-        });
-    }
+    refuse_derivation(&source)?;
     let stage = Stage::new(&root)?;
     let spec = command::build(&nix.config, &source, &stage.0.join("result"));
     progress.update(|p| "evaluating".clone_into(&mut p.current));
@@ -133,7 +125,7 @@ async fn realise(
     };
     let (ended, stage) = ended?;
     if ended.code != Some(0) {
-        return Err(classify(&source, ended.code, &log));
+        return Err(or_full_disk(classify(&source, ended.code, &log), &nix.config.state_dir));
     }
     let path = output::chosen(&source, &ended.stdout)?;
     root_and_unstage(nix, path.clone(), root, stage).await?;
@@ -145,6 +137,20 @@ async fn realise(
         Origin::Present
     };
     Ok(Realised { root: path, origin })
+}
+
+/// 2.8 would build it, newer versions hand it out as it is.
+fn refuse_derivation(source: &Source) -> Result<(), RealiseError> {
+    match source {
+        Source::StorePath(path) if path.name().strip_suffix(".drv").is_some() => {
+            Err(RealiseError::Refused {
+                step: Step::Evaluate,
+                cause: format!("{path} is a derivation"),
+                hint: Some("name the output that it builds".to_owned()),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn root_and_unstage(
@@ -175,6 +181,18 @@ struct Wanted(Arc<AtomicBool>);
 impl Drop for Wanted {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
+    }
+}
+
+/// A daemon that can't write its database hangs up without a word.
+fn or_full_disk(error: RealiseError, state_dir: &Path) -> RealiseError {
+    /// Less than SQLite's own files may want.
+    const ROOM: u64 = 128 << 10;
+    let is_full = rustix::fs::statvfs(state_dir)
+        .is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < ROOM);
+    match error {
+        RealiseError::Temporary { step, cause } if is_full => RealiseError::NoSpace { step, cause },
+        error => error,
     }
 }
 

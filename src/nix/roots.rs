@@ -44,11 +44,14 @@ impl RealNix {
     }
 }
 
-/// Lines read `/nix/var/nix/gcroots/… -> /nix/store/…`. What a process holds open or a client
+/// Lines read `/nix/var/nix/gcroots/… -> /nix/store/…`, in 2.34 with the link in quotes. What a process holds open or a client
 /// has just added shows as `{…} -> …` and is no proof.
 fn lists(roots: &str, root: &Path, path: &StorePath) -> bool {
-    let line = format!("{} -> {path}", root.display());
-    roots.lines().any(|l| l.trim() == line)
+    let (root, path) = (root.display().to_string(), path.to_string());
+    roots
+        .lines()
+        .filter_map(|line| line.trim().split_once(" -> "))
+        .any(|(link, target)| link.trim_matches('"') == root && target == path)
 }
 
 async fn run(config: &Config, args: &[&OsStr]) -> Result<String, NixError> {
@@ -84,6 +87,7 @@ mod tests {
         let root = Path::new("/nix/var/nix/gcroots/n/r");
         let line = |link: &str| format!("/a -> /nix/store/b\n{link} -> {path}\n");
         assert!(lists(&line("/nix/var/nix/gcroots/n/r"), root, &path));
+        assert!(lists(&line("\"/nix/var/nix/gcroots/n/r\""), root, &path));
         for link in ["{temp:12}", "{censored}", "/nix/var/nix/gcroots/n/r2", "/proc/1/maps"] {
             assert!(!lists(&line(link), root, &path), "{link}");
         }

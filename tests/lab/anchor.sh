@@ -7,23 +7,25 @@ set -eu
 dir=$1 binaries=$2 root=${3:-}
 base=
 if [ -n "$root" ]; then
-    base=$dir/root
-    mkdir -p "$base"
-    mount --rbind "$root" "$base"
-    mkdir -p "$base/proc" "$base/nix"
-    for shared in /dev /sys "$binaries" "$dir"; do
-        mkdir -p "$base$shared"
-        mount --rbind "$shared" "$base$shared"
-    done
+    # The given root is shared and stays as it is: what is written goes to memory.
+    mkdir -p "$dir/root"
+    mount -t tmpfs -o mode=0755 lab "$dir/root"
+    base=$dir/root/merged
+    mkdir "$base" "$dir/root/upper" "$dir/root/work"
+    mount -t overlay -o "lowerdir=$root,upperdir=$dir/root/upper,workdir=$dir/root/work" lab "$base"
+    mkdir -p "$base/proc" "$base/nix" "$base$binaries" "$base$dir"
+    mount --rbind /dev "$base/dev"
+    mount --rbind /sys "$base/sys"
+    mount --bind "$binaries" "$base$binaries"
+    mount --bind "$dir" "$base$dir"
 else
     mkdir -p /nix
 fi
 mount --bind "$dir/nix" "$base/nix"
 mount -t proc proc "$base/proc"
-touch "$dir/ready"
-# bash reaps what its machine leaves behind.
-loop='trap "exit 0" TERM; while :; do sleep 1000 & wait $! || :; done'
+# bash reaps what its machine leaves behind. Ready is who has the root that others join.
+loop='touch "$0"; trap "exit 0" TERM; while :; do sleep 1000 & wait $! || :; done'
 if [ -n "$root" ]; then
-    exec chroot "$base" /bin/bash -c "$loop"
+    exec chroot "$base" /bin/bash -c "$loop" "$dir/ready"
 fi
-exec /bin/bash -c "$loop"
+exec /bin/bash -c "$loop" "$dir/ready"

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
@@ -36,7 +38,7 @@ impl Lab {
         }
         let binaries = node_binary().parent().unwrap().to_owned();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/anchor.sh");
-        let anchor = Command::new("unshare")
+        let mut anchor = Command::new("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"])
             .args(["--", "bash"])
             .args([&script, dir.path(), &binaries])
@@ -45,7 +47,10 @@ impl Lab {
             .spawn()
             .unwrap();
         let ready = dir.path().join("ready");
-        wait_for("the machine", || ready.try_exists().unwrap());
+        wait_for("the machine", || {
+            assert!(anchor.try_wait().unwrap().is_none(), "the machine did not start");
+            ready.try_exists().unwrap()
+        });
         let children = format!("/proc/{0}/task/{0}/children", anchor.id());
         let init = fs::read_to_string(children).unwrap().trim().parse().unwrap();
         Ok(Self { dir, anchor, init, chrooted: root.is_some() })
@@ -65,7 +70,7 @@ impl Lab {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.init.to_string(), "--mount", "--pid"]);
         if self.chrooted {
-            command.arg("--root");
+            command.args(["--root", "--wd"]);
         }
         // The caller's settings must not decide what a test sees.
         command.arg("--").arg("env").args(["-u", "NIX_PATH", "-u", "NIX_REMOTE", "HOME=/nix"]);
@@ -87,7 +92,7 @@ impl Lab {
 
     /// Runs a closure of the test in the machine's mount namespace, on a thread of its own.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        assert!(!self.chrooted, "a thread can't change its root alone");
+        let root = fs::File::open(format!("/proc/{}/root", self.init)).unwrap();
         let namespace = fs::File::open(format!("/proc/{}/ns/mnt", self.init)).unwrap();
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
@@ -100,6 +105,8 @@ impl Lab {
                     Some(LinkNameSpaceType::Mount),
                 )
                 .unwrap();
+                rustix::process::fchdir(&root).unwrap();
+                rustix::process::chroot(".").unwrap();
                 work()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

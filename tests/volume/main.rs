@@ -12,6 +12,7 @@ mod conflicts;
 mod contents;
 mod crashes;
 mod crowd;
+mod edge;
 mod idle;
 mod presentations;
 mod records;

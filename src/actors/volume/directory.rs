@@ -13,9 +13,11 @@ use actix::{Actor, Addr, AsyncContext, Handler, Message};
 use dashmap::DashMap;
 
 use super::VolumeError;
-use super::actor::{Publish, Stats, Status, Unpublish, VolumeActor, VolumeStats, VolumeStatus};
+use super::actor::{Publish, Unpublish, VolumeActor};
+use super::claims::Claims;
 use super::effects::{Hands, blocking};
 use super::machine::Request;
+use super::observe::{Stats, Status, VolumeStats, VolumeStatus};
 use super::record::{RecordStore, Unreadable};
 use super::recovery::{Found, recover};
 use crate::actors::builds::Builds;
@@ -84,8 +86,14 @@ impl Volumes {
         on_end: impl FnOnce(End) + 'static,
     ) -> Result<Directory, VolumeError> {
         let records = RecordStore::open(config.records)?;
-        let hands =
-            Hands { builds, views, mounts, records: records.clone(), boot_id: config.boot_id };
+        let hands = Hands {
+            builds,
+            views,
+            mounts,
+            records: records.clone(),
+            boot_id: config.boot_id,
+            claims: Claims::default(),
+        };
         let (open, unreadable) = (Arc::<DashMap<_, _>>::default(), Arc::<DashMap<_, _>>::default());
         let actor =
             Self { hands, open: open.clone(), unreadable: unreadable.clone(), recovered: false };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix::Addr;
 use tokio::sync::Mutex;
 
+use super::claims::Claims;
 use super::machine::{PresentFailed, Request};
 use super::record::{Record, RecordStore};
 use super::{ViewError, VolumeError};
@@ -24,6 +25,7 @@ pub(super) struct Hands {
     pub(super) mounts: Arc<dyn Mounts>,
     pub(super) records: RecordStore,
     pub(super) boot_id: Arc<str>,
+    pub(super) claims: Claims,
 }
 
 /// A resolved volume: its view, and how the closure came to be there.
@@ -99,9 +101,9 @@ impl Effects {
             crash_point("volume-attached");
             return Ok(());
         };
-        // Whatever of ours is at the target goes; a mount of somebody else's is not touched.
-        let foreign = matches!(error, MountError::Foreign { .. });
-        let undone = if foreign { Ok(()) } else { mounts.detach(&request.target, &self.id) };
+        // Whatever of ours is at the target goes; what was refused was not touched.
+        let undone =
+            if error.refuses_target() { Ok(()) } else { mounts.detach(&request.target, &self.id) };
         let clean = undone.is_ok() && records.remove(&self.id).is_ok();
         let cause = VolumeError::from(error);
         let error = if clean { cause } else { VolumeError::HalfDone { cause: cause.into() } };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::actors::core::{ActorGone, Overloaded};
-use crate::model::{StorePath, TargetPath};
+use crate::model::{StorePath, TargetPath, VolumeId};
 use crate::mount::MountError;
 use crate::nix::{NixError, RealiseError};
 
@@ -17,6 +17,8 @@ pub enum VolumeError {
     OtherSpec,
     #[error("the volume is published at {known}, not at {asked}: unpublish it there first")]
     OtherTarget { known: TargetPath, asked: TargetPath },
+    #[error("target_path {target} has volume {by} on it: unpublish that one, or choose another")]
+    TargetTaken { target: TargetPath, by: VolumeId },
     #[error("the volume is being unpublished: publish it again afterwards")]
     Removing,
     #[error("unpublished while it was being published")]
@@ -61,7 +63,7 @@ impl VolumeError {
     /// A closed set of names for metrics.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::OtherSpec | Self::OtherTarget { .. } => "conflict",
+            Self::OtherSpec | Self::OtherTarget { .. } | Self::TargetTaken { .. } => "conflict",
             Self::Removing | Self::Overtaken => "overtaken",
             Self::Realise(e) => e.kind(),
             Self::Vanished { .. } => "vanished",

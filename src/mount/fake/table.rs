@@ -1,12 +1,15 @@
 //! The trait's functions on the table.
 
-use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{FakeMounts, Op, Shown, not_found};
 use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
 use crate::mount::{
     Attached, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase,
 };
+
+/// Numbers scratch directories.
+static SCRATCH: AtomicU64 = AtomicU64::new(0);
 
 impl Mounts for FakeMounts {
     fn presentation(&self) -> Presentation {
@@ -26,7 +29,13 @@ impl Mounts for FakeMounts {
             let path = lost.path.clone();
             return Err(MountError::MissingPath { path });
         }
-        database(&Path::new("/fake").join(id.as_str()).join("var/nix/db"))?;
+        // The database is written for real, and thrown away.
+        let number = SCRATCH.fetch_add(1, Ordering::Relaxed);
+        let name = format!("nix-csi-fake-{}-{number}", std::process::id());
+        let scratch = std::env::temp_dir().join(name);
+        let written = database(&scratch);
+        let _ = std::fs::remove_dir_all(&scratch);
+        written?;
         let view = View {
             id: id.clone(),
             root: closure.root.clone(),

@@ -1,0 +1,55 @@
+//! Text of other programs, made fit for errors and logs. Pure.
+
+/// Bytes of one kept line.
+pub(super) const MAX_LINE_BYTES: usize = 400;
+
+/// `/nix/store/<hash>-hello.drv` → `hello`, cut to a sane length.
+pub(super) fn base_name(path: &str) -> &str {
+    let base = path.rsplit('/').next().unwrap_or(path);
+    let name = match base.as_bytes().get(32) {
+        Some(b'-') => base.get(33..).unwrap_or(base),
+        _ => base,
+    };
+    let name = name.strip_suffix(".drv").unwrap_or(name);
+    &name[..name.floor_char_boundary(MAX_LINE_BYTES)]
+}
+
+/// `text` without terminal escapes and control characters other than newlines, cut at `max` bytes.
+pub(super) fn clean(text: &str, max: usize) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if out.len() >= max {
+            break;
+        }
+        match c {
+            '\u{1b}' if chars.next_if_eq(&'[').is_some() => {
+                // A CSI sequence ends at its first letter.
+                for c in chars.by_ref() {
+                    if ('\u{40}'..='\u{7e}').contains(&c) {
+                        break;
+                    }
+                }
+            }
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() => {}
+            c => out.push(c),
+        }
+    }
+    out.truncate(out.floor_char_boundary(max));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_go_and_names_are_short() {
+        assert_eq!(clean("\u{1b}[31;1merror:\u{1b}[0m a\u{7}b", 100), "error: ab");
+        assert_eq!(clean("\u{e9}\u{e9}\u{e9}", 3), "\u{e9}");
+        let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-hello-2.12.drv";
+        assert_eq!(base_name(path), "hello-2.12");
+        assert_eq!(base_name(""), "");
+    }
+}

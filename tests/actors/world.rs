@@ -1,0 +1,111 @@
+//! A node's actors with stand-ins below them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix_csi::actors::node::{NodeActors, NodeActorsConfig};
+use nix_csi::actors::volume::{Request, VolumeError};
+use nix_csi::health::Health;
+use nix_csi::model::{Access, Source, StorePath, TargetPath, VolumeId, VolumeSpec};
+use nix_csi::mount::fake::FakeMounts;
+use nix_csi::nix::Origin;
+use nix_csi::nix::fake::FakeNix;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+pub const KEEP_IDLE: Duration = Duration::from_secs(600);
+
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub nix: FakeNix,
+    pub mounts: FakeMounts,
+    pub actors: NodeActors,
+}
+
+/// Runs a test with a fresh node's actors.
+pub async fn with_world<F: Future>(test: impl FnOnce(World) -> F) {
+    // On the paused clock: a test that waits for what never comes fails instead of ticking on.
+    const LIMIT: Duration = Duration::from_hours(24);
+    let limited = tokio::time::timeout(LIMIT, async { test(World::new()).await });
+    LocalSet::new().run_until(limited).await.expect("the test waits for what never comes");
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let nix = FakeNix::new(dir.path()).unwrap();
+        let mounts = FakeMounts::new();
+        let actors = start(dir.path(), &nix, &mounts);
+        Self { dir, nix, mounts, actors }
+    }
+
+    /// Another driver after this one was killed: same disk, same kernel, no memory.
+    pub fn restarted(&self) -> NodeActors {
+        start(self.dir.path(), &self.nix, &self.mounts)
+    }
+
+    pub fn records(&self) -> PathBuf {
+        self.dir.path().join("records")
+    }
+
+    pub fn names(&self, sub: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path().join(sub)).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// A closure that has to be built first, and the expression that builds it.
+    pub fn buildable(&self, name: &str) -> Source {
+        let root = self.nix.add_closure(name, 3).unwrap();
+        let source = Source::NixExpr(name.to_owned());
+        self.nix.answer(source.clone(), root, Origin::Built);
+        source
+    }
+
+    pub async fn publish(&self, name: &str, source: &Source) -> Result<(), Arc<VolumeError>> {
+        self.actors.directory.publish(&id(name), request(name, source)).await
+    }
+
+    pub async fn unpublish(&self, name: &str) -> Result<(), Arc<VolumeError>> {
+        self.actors.directory.unpublish(&id(name), target(name)).await
+    }
+}
+
+fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts) -> NodeActors {
+    let config = NodeActorsConfig {
+        daemon: None,
+        records: dir.join("records"),
+        roots: dir.join("roots"),
+        boot_id: "boot".into(),
+        build_slots: 2,
+        keep_idle: KEEP_IDLE,
+        verify_interval: Duration::from_secs(300),
+    };
+    // Nobody listens: a core actor that gives up makes its test fail by itself.
+    let (tell, _) = mpsc::unbounded_channel();
+    let (nix, mounts) = (Arc::new(nix.clone()), Arc::new(mounts.clone()));
+    NodeActors::start(config, nix, mounts, &Health::default(), &tell).unwrap()
+}
+
+pub fn id(name: &str) -> VolumeId {
+    VolumeId::parse(name).unwrap()
+}
+
+pub fn target(name: &str) -> TargetPath {
+    TargetPath::parse("target_path", &format!("/t/{name}")).unwrap()
+}
+
+pub fn store_path(path: &StorePath) -> Source {
+    Source::StorePath(path.clone())
+}
+
+pub fn request(name: &str, source: &Source) -> Request {
+    let attributes = BTreeMap::from([(source.key().to_owned(), source.text())]);
+    let access = Access::ReadOnly;
+    let spec = VolumeSpec { access, access_mode: 1, attributes, source: source.clone(), pod: None };
+    Request { spec, target: target(name) }
+}
