@@ -11,7 +11,7 @@ for package in "${packages[@]}"; do
   [[ $state == ii* ]] || missing+=("$package")
 done
 # A Nix that did not come from Debian is as good.
-if command -v nix nix-store nix-daemon >/dev/null; then
+if command -v nix >/dev/null && command -v nix-daemon >/dev/null; then
   for i in "${!missing[@]}"; do [[ ${missing[i]} != nix-bin ]] || unset 'missing[i]'; done
 fi
 ((${#missing[@]})) || exit 0
@@ -29,14 +29,15 @@ fi
 apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
 update() {
   local try
-  for try in 1 2 3 4 5 6; do
+  for try in 1 2 3 4; do
     apt update && return
-    echo "install-nix: apt-get update failed (try $try of 6)" >&2
+    echo "install-nix: apt-get update failed (try $try of 4)" >&2
     sleep 10
   done
-  return 1
+  echo "install-nix: going on with the package lists that are there" >&2
 }
 echo "install-nix: installing ${missing[*]}" >&2
 update
 apt install -y --no-install-recommends "${missing[@]}" >/dev/null
-command -v nix >/dev/null && nix --version >&2
+"$(dirname "$0")/build-users.sh"
+nix --version >&2

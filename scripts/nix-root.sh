@@ -10,6 +10,7 @@ suite=${1:?usage: nix-root.sh SUITE [DIR]}
 dir=${2:-${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}/nix-roots/$suite}
 [[ $suite =~ ^[a-z]+$ ]] || { echo "nix-root: not a suite: $suite" >&2; exit 64; }
 
+here=$(realpath "$(dirname "$0")")
 mkdir -p "$(dirname "$dir")"
 exec 9>"$dir.lock"
 flock 9
@@ -17,7 +18,7 @@ if [[ -d $dir ]]; then
   echo "$dir"
   exit 0
 fi
-"$(dirname "$0")/install-nix.sh" debootstrap
+"$here/install-nix.sh" debootstrap
 
 # The archive of this machine's own suite; the security archive has no other suites' packages.
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
@@ -37,16 +38,10 @@ make_root() {
   mount -t proc proc "$new/proc"
   chroot "$new" apt-get install -y --no-install-recommends nix-bin busybox-static
   chroot "$new" apt-get clean
-  # Newer packages leave the build users to another package, which wants systemd.
-  if ! grep -q ^nixbld: "$new/etc/group"; then
-    chroot "$new" groupadd -r nixbld
-    for n in 1 2 3 4 5 6 7 8; do
-      chroot "$new" useradd -r -g nixbld -G nixbld -M -d /var/empty -s /usr/sbin/nologin "nixbld$n"
-    done
-  fi
+  chroot "$new" bash -s <"$here/build-users.sh"
 }
 export -f make_root
-export suite new mirror
+export here suite new mirror
 if ! unshare -m --propagation private bash -euc make_root </dev/null >"$dir.log" 2>&1; then
   tail -n 20 "$dir.log" >&2
   exit 1

@@ -31,9 +31,7 @@ else
   ((${#whole[@]} == 0)) || run "${whole[@]}"
 fi
 
-read -r passed failed < <(awk '/^test result:/ {
-  for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i - 1); if ($i ~ /^failed/) f += $(i - 1) }
-} END { print p + 0, f + 0 }' "$log")
+read -r passed failed < <(awk -f scripts/count.awk "$log")
 # A skip is a line of its own, written past the harness.
 skipped=$(grep -c '^SKIPPED ' "$log" || true)
 if ((passed + failed == 0 && status == 0)); then

@@ -1,6 +1,8 @@
 //! The rules of the house that no lint knows: which room may name what, and what a file may hold.
 //! `ARCHITECTURE.md` says why.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -4,10 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix_csi::model::{Source, StorePath};
@@ -247,11 +248,14 @@ fn running(mark: &str) -> usize {
 }
 
 async fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < end, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut again = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..1500 {
+        if holds() {
+            return;
+        }
+        again.tick().await;
     }
+    panic!("never: {what}");
 }
 
 #[tokio::test]
@@ -293,11 +297,14 @@ async fn a_root_made_below_a_running_collector_holds() {
     let (nix, roots) = real(home.path());
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
+    let collections = Arc::new(AtomicUsize::new(0));
+    let counted = collections.clone();
     let collector = std::thread::spawn(move || {
         let mut runs = 0;
         while !stopped.load(Ordering::Relaxed) {
             nix_store(&["--gc"]);
             runs += 1;
+            counted.store(runs, Ordering::Relaxed);
         }
         runs
     });
@@ -312,7 +319,10 @@ async fn a_root_made_below_a_running_collector_holds() {
         let valid = tokio::task::spawn_blocking(move || nix.root_if_valid(&path, &link));
         if valid.await.unwrap().unwrap() {
             kept += 1;
-            tokio::time::sleep(Duration::from_millis(150)).await;
+            // One may be under way; the one after it sees everything.
+            let before = collections.load(Ordering::Relaxed);
+            let later = || collections.load(Ordering::Relaxed) >= before + 2;
+            eventually("two collections end", later).await;
             for path in nix_store(&["-qR", &realised.root.to_string()]).lines() {
                 assert!(fs::symlink_metadata(path).is_ok(), "{path} was collected");
             }
@@ -357,18 +367,22 @@ async fn a_root_made_while_a_collector_has_read_the_roots_holds() {
     let [kept, lost] = &paths[..] else { unreachable!() };
     let pipe = home.path().join("pipe");
     let mut collector = paused_collector(&pipe);
-    eventually("the collector listens", || {
-        std::os::unix::net::UnixStream::connect("/nix/var/nix/gc-socket/socket").is_ok()
+    // A pipe opens for writing without waiting once somebody waits to read it: the collector has
+    // read the roots, and waits for the end of this file.
+    let reached = std::cell::RefCell::new(None);
+    eventually("the collector has read the roots", || {
+        let mut writer = fs::OpenOptions::new();
+        *reached.borrow_mut() = writer.write(true).custom_flags(libc::O_NONBLOCK).open(&pipe).ok();
+        reached.borrow().is_some()
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
 
     // A symlink alone comes too late for it; this shows that the collector is where it should be.
     std::os::unix::fs::symlink(lost.to_string(), roots.join("lost")).unwrap();
     let (other, path, link) = (nix.clone(), kept.clone(), roots.join("kept"));
     let placed = tokio::task::spawn_blocking(move || other.root_if_valid(&path, &link));
     assert!(placed.await.unwrap().unwrap());
-    fs::write(&pipe, "go").unwrap();
+    drop(reached);
     assert!(collector.wait().unwrap().success());
     assert_eq!(nix.closure(kept).unwrap().paths.len(), 4);
     assert!(nix.store_dir().join(kept.base_name()).is_dir());

@@ -21,7 +21,7 @@ use super::status::status_of;
 use crate::actors::builds::BuildsHandle;
 use crate::actors::core::Admission;
 use crate::actors::volume::{Directory, VolumeError, VolumeStats};
-use crate::model::{System, TargetPath, VolumeId};
+use crate::model::{InvalidTarget, System, TargetPath, VolumeId};
 
 pub struct NodeService {
     pub node_id: String,
@@ -78,7 +78,13 @@ impl Node for NodeService {
     ) -> Answer<NodeGetVolumeStatsResponse> {
         let call = request.into_inner();
         let id = volume_id(&call.volume_id)?;
-        let path = target("volume_path", &call.volume_path)?;
+        // A path that can't be a target is one where nothing is published.
+        let path = TargetPath::parse("volume_path", &call.volume_path).map_err(|e| match e {
+            InvalidTarget::Missing { .. } => Status::invalid_argument(e.to_string()),
+            InvalidTarget::TooLong { .. }
+            | InvalidTarget::Relative { .. }
+            | InvalidTarget::NotNormal { .. } => Status::not_found(e.to_string()),
+        })?;
         let stats = self.directory.stats(&id, path).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(NodeGetVolumeStatsResponse {
             usage: usage(stats),

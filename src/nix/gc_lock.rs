@@ -355,7 +355,7 @@ mod tests {
         let asked = AtomicU64::new(0);
         let deleted_soon = || Ok(asked.fetch_add(1, Ordering::Relaxed) == 0);
         let ends = thread::spawn(move || {
-            thread::sleep(RETRY * 3);
+            thread::park_timeout(RETRY * 3); // nobody unparks: the collector is at work so long
             drop(lock);
         });
         assert!(!gc.place(&path(), &root, deleted_soon).unwrap());
@@ -376,7 +376,7 @@ mod tests {
         let lock = collector(dir.path(), b"");
         let gc = GcLock::new(dir.path(), true);
         let ends = thread::spawn(move || {
-            thread::sleep(RETRY * 3);
+            thread::park_timeout(RETRY * 3); // nobody unparks: the collector is at work so long
             drop(lock);
         });
         let root = dir.path().join("r");

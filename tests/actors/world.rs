@@ -26,7 +26,10 @@ pub struct World {
 
 /// Runs a test with a fresh node's actors.
 pub async fn with_world<F: Future>(test: impl FnOnce(World) -> F) {
-    LocalSet::new().run_until(async { test(World::new()).await }).await;
+    // On the paused clock: a test that waits for what never comes fails instead of ticking on.
+    const LIMIT: Duration = Duration::from_hours(24);
+    let limited = tokio::time::timeout(LIMIT, async { test(World::new()).await });
+    LocalSet::new().run_until(limited).await.expect("the test waits for what never comes");
 }
 
 impl World {

@@ -6,7 +6,7 @@ use nix_csi::grpc::client::Code;
 
 use crate::lab;
 use crate::lab::{Lab, Node, Volume};
-use crate::world::{NO_IDLE, assert_nothing_left, assert_shows_paths, closure_of};
+use crate::world::{NO_IDLE, assert_nothing_left, assert_shows_paths, closure_of, until};
 
 /// Publish, read everything, unpublish, over and over; how often the path was gone.
 async fn use_closure(lab: &Lab, node: &Node, seed: &str, rounds: usize, rooted: bool) -> usize {
@@ -89,14 +89,11 @@ async fn a_path_replaced_below_a_mounted_view_is_told_and_avoided() {
     let view = node.status().await.views.remove(0).view_id;
     replace(&lab, &root);
 
-    let mut again = tokio::time::interval(std::time::Duration::from_millis(20));
-    let found = loop {
-        again.tick().await;
-        let views = node.status().await.views;
-        if !views[0].replaced.is_empty() {
-            break views;
-        }
-    };
+    until("the replaced path to be found", async || {
+        node.status().await.views.iter().any(|view| !view.replaced.is_empty())
+    })
+    .await;
+    let found = node.status().await.views;
     assert_eq!(found[0].replaced, [root.as_str()]);
     assert!(node.log().contains("store paths were replaced below a mounted view"));
     assert!(node.metrics().contains("nixcsi_view_paths_replaced_total 1\n"));

@@ -5,18 +5,20 @@ use nix_csi::mount::CRASH_POINTS;
 
 use crate::lab;
 use crate::lab::{Lab, Node, Volume, eventually};
-use crate::world::{NO_IDLE, assert_nothing_left, assert_shows, leftovers, record, target_mounts};
+use crate::world::{
+    NO_IDLE, assert_nothing_left, assert_shows, leftovers, record, target_mounts, until,
+};
 
 /// Publish, unpublish and the view's end, until the node dies of it.
 async fn live_until_death(lab: &Lab, point: &str, volume: &Volume) {
     let mut node = lab.starting_node(&[NO_IDLE, &["--crash-at", point]].concat());
     eventually("the node", || node.ended() || node.csi.try_exists().unwrap());
-    let mut again = tokio::time::interval(std::time::Duration::from_millis(10));
     let mut alive = true;
-    while alive && node.probe().await != Ok(true) {
-        again.tick().await;
+    until("the node to be ready or dead", async || {
         alive = !node.ended();
-    }
+        !alive || node.probe().await == Ok(true)
+    })
+    .await;
     if alive && node.publish(volume).await.is_ok() {
         // Whoever dies here leaves a volume as it is.
         let _ = node.unpublish(volume).await;

@@ -9,7 +9,7 @@ use crate::lab;
 use crate::lab::eventually;
 use crate::world::{
     Gate, NO_IDLE, assert_all_ok, assert_nothing_left, assert_shows, code, leftovers, publish_all,
-    target_mounts, unpublish_all, volumes,
+    target_mounts, unpublish_all, until, volumes,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,18 +51,14 @@ async fn fifty_publishes_of_one_expression_run_one_build() {
     let all = volumes(&lab, "pod", &[("nixExpr", &expression)], 50);
     let published = publish_all(&node, &all);
     let watched = async {
-        let mut again = tokio::time::interval(Duration::from_millis(20));
-        loop {
-            again.tick().await;
+        until("all to wait for one build", async || {
             let builds = node.status().await.builds;
-            assert!(builds.len() <= 1);
-            if builds.iter().any(|b| b.volumes.len() == 50) && gate.runs() > 0 {
-                break gate.open();
-            }
-        }
+            builds.len() == 1 && builds[0].volumes.len() == 50 && gate.runs() > 0
+        })
+        .await;
+        gate.open();
     };
-    let (published, ()) =
-        timeout(Duration::from_secs(60), async { tokio::join!(published, watched) }).await.unwrap();
+    let (published, ()) = tokio::join!(published, watched);
     assert_all_ok(&published);
     assert_eq!(gate.runs(), 1);
     let status = node.status().await;
@@ -82,9 +78,7 @@ async fn unpublish_overtakes_a_build_that_nobody_else_waits_for() {
     let leave = async {
         gate.started().await;
         let quick = Duration::from_secs(5);
-        while node.status().await.builds[0].volumes.len() < 2 {
-            tokio::task::yield_now().await;
-        }
+        until("both to wait", async || node.status().await.builds[0].volumes.len() == 2).await;
         // The second still waits: the build goes on.
         timeout(quick, node.unpublish(&one)).await.expect("at once").unwrap();
         assert!(!gate.processes(&lab).is_empty());
@@ -104,26 +98,4 @@ async fn unpublish_overtakes_a_build_that_nobody_else_waits_for() {
     assert_eq!(gate.runs(), 2);
     node.unpublish(&one).await.unwrap();
     assert_nothing_left(&lab);
-}
-
-/// The kubelet's next call joins what the last one began.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_held_publish_is_answered_and_joined_again() {
-    let lab = lab!();
-    let gate = Gate::new(&lab, "held");
-    let node = lab.node(&["--hold", "300ms"]).await;
-    let expression = gate.expression();
-    let volume = lab.volume("one", &[("nixExpr", &expression)]);
-    let status = node.publish(&volume).await.unwrap_err();
-    assert_eq!(status.code(), Code::Aborted);
-    gate.started().await;
-    assert_eq!(code(node.publish(&volume).await), Code::Aborted);
-    gate.open();
-    let mut again = tokio::time::interval(Duration::from_millis(20));
-    while code(node.publish(&volume).await) == Code::Aborted {
-        again.tick().await;
-    }
-    assert_eq!(gate.runs(), 1);
-    let root = node.status().await.volumes.remove(0).root;
-    assert_shows(&lab, &volume, &root);
 }

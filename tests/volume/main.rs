@@ -1,6 +1,6 @@
 //! Volumes of a real node against a real Nix, from publish to nothing left.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 #[path = "../mount/compare.rs"]
 mod compare;
@@ -12,6 +12,7 @@ mod conflicts;
 mod contents;
 mod crashes;
 mod crowd;
+mod edge;
 mod idle;
 mod presentations;
 mod records;

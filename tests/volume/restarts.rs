@@ -83,6 +83,7 @@ async fn a_second_node_of_a_run_directory_is_refused() {
     let volume = lab.volume("one", &[("storePath", &root)]);
     node.publish(&volume).await.unwrap();
     let mut second = lab.starting_node(&[]);
+    eventually("the second node's end", || second.ended());
     assert!(!second.wait().success());
     assert!(node.log().contains("another nix-csi node runs with --run-dir"));
     // The first one is still there, at its sockets' paths too.

@@ -101,6 +101,18 @@ pub(crate) fn code(result: Result<(), Status>) -> Code {
     result.map_or_else(|e| e.code(), |()| Code::Ok)
 }
 
+/// Polls until `done`; a test that waits in vain fails by name.
+pub(crate) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let polled = async {
+        let mut again = tokio::time::interval(Duration::from_millis(20));
+        while !done().await {
+            again.tick().await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(30), polled).await;
+    assert!(ended.is_ok(), "waited in vain for {what}");
+}
+
 /// A program in a mount namespace in which the volume is the machine's `/nix`.
 pub(crate) fn in_volume(lab: &Lab, volume: &Volume, script: &str) -> String {
     let script = format!("set -e; mount --rbind {} /nix; {script}", volume.target.display());
@@ -146,13 +158,7 @@ impl Gate {
     }
 
     pub(crate) async fn started(&self) {
-        let mut again = tokio::time::interval(Duration::from_millis(20));
-        let run = async {
-            while self.runs() == 0 {
-                again.tick().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), run).await.expect("the build starts");
+        until("the build to start", async || self.runs() > 0).await;
     }
 
     pub(crate) fn open(&self) {

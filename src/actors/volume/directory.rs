@@ -13,10 +13,11 @@ use actix::{Actor, Addr, AsyncContext, Handler, Message};
 use dashmap::DashMap;
 
 use super::VolumeError;
-use super::actor::{Publish, Stats, Status, Unpublish, VolumeActor, VolumeStats, VolumeStatus};
+use super::actor::{Publish, Unpublish, VolumeActor};
 use super::claims::Claims;
 use super::effects::{Hands, blocking};
 use super::machine::Request;
+use super::observe::{Stats, Status, VolumeStats, VolumeStatus};
 use super::record::{RecordStore, Unreadable};
 use super::recovery::{Found, recover};
 use crate::actors::builds::Builds;

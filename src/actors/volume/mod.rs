@@ -4,6 +4,7 @@
 //! - `machine`: the state machine, pure.
 //! - `record`: the state on disk.
 //! - `effects`: what the machine asks for, on blocking threads and other actors.
+//! - `observe`: what a volume tells of itself.
 //! - `actor`: the actor that turns messages into events and effects into events.
 //! - `directory`: finds or opens a volume's actor; recovers all of them at start.
 
@@ -13,10 +14,12 @@ mod directory;
 mod effects;
 mod error;
 mod machine;
+mod observe;
 mod record;
 mod recovery;
 
-pub use actor::{VolumeActor, VolumeStats, VolumeStatus};
+pub use actor::VolumeActor;
 pub use directory::{Directory, UnreadableVolume, Volumes, VolumesConfig};
 pub use error::{ViewError, VolumeError};
 pub use machine::Request;
+pub use observe::{VolumeStats, VolumeStatus};

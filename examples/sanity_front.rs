@@ -1,15 +1,18 @@
-//! A controller for csi-sanity, and for nothing else: the driver serves ephemeral inline volumes
-//! and has none, but csi-sanity's node tests make their volumes through one. Its volumes carry the
-//! attributes that a pod would.
+//! A front for csi-sanity, and for nothing else. The driver serves ephemeral inline volumes and has
+//! no controller, but csi-sanity's node specs make their volumes through one, and two of them ask
+//! the node's own socket for it. So this is a controller whose volumes carry the attributes that a
+//! pod would; it passes Identity and Node calls on to the driver, and says that it has a controller.
 //!
-//! `sanity_controller SOCKET STORE_PATH`
+//! `sanity_front SOCKET DRIVER_SOCKET STORE_PATH`
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nix_csi::grpc::Endpoint;
 use nix_csi::grpc::proto::csi as pb;
+use nix_csi::grpc::{Endpoint, client};
 use pb::controller_server::{Controller, ControllerServer};
+use pb::identity_server::{Identity, IdentityServer};
+use pb::node_server::{Node, NodeServer};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
@@ -152,16 +155,121 @@ impl Controller for Volumes {
     }
 }
 
+/// Passes calls on to the driver.
+#[derive(Clone)]
+struct Front(Endpoint);
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unreachable(error: client::Unreachable) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[tonic::async_trait]
+impl Identity for Front {
+    async fn get_plugin_capabilities(
+        &self,
+        _: Request<pb::GetPluginCapabilitiesRequest>,
+    ) -> Answer<pb::GetPluginCapabilitiesResponse> {
+        use pb::plugin_capability::{Service, Type, service};
+        let controller = Type::Service(Service { r#type: service::Type::ControllerService.into() });
+        let capabilities = vec![pb::PluginCapability { r#type: Some(controller) }];
+        Ok(Response::new(pb::GetPluginCapabilitiesResponse { capabilities }))
+    }
+
+    async fn get_plugin_info(
+        &self,
+        request: Request<pb::GetPluginInfoRequest>,
+    ) -> Answer<pb::GetPluginInfoResponse> {
+        let mut driver = client::identity(self.0.path()).await.map_err(unreachable)?;
+        driver.get_plugin_info(request.into_inner()).await
+    }
+
+    async fn probe(&self, request: Request<pb::ProbeRequest>) -> Answer<pb::ProbeResponse> {
+        let mut driver = client::identity(self.0.path()).await.map_err(unreachable)?;
+        driver.probe(request.into_inner()).await
+    }
+}
+
+#[tonic::async_trait]
+impl Node for Front {
+    async fn node_stage_volume(
+        &self,
+        request: Request<pb::NodeStageVolumeRequest>,
+    ) -> Answer<pb::NodeStageVolumeResponse> {
+        let mut driver = client::node(self.0.path()).await.map_err(unreachable)?;
+        driver.node_stage_volume(request.into_inner()).await
+    }
+
+    async fn node_unstage_volume(
+        &self,
+        request: Request<pb::NodeUnstageVolumeRequest>,
+    ) -> Answer<pb::NodeUnstageVolumeResponse> {
+        let mut driver = client::node(self.0.path()).await.map_err(unreachable)?;
+        driver.node_unstage_volume(request.into_inner()).await
+    }
+
+    async fn node_publish_volume(
+        &self,
+        request: Request<pb::NodePublishVolumeRequest>,
+    ) -> Answer<pb::NodePublishVolumeResponse> {
+        let mut driver = client::node(self.0.path()).await.map_err(unreachable)?;
+        driver.node_publish_volume(request.into_inner()).await
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<pb::NodeUnpublishVolumeRequest>,
+    ) -> Answer<pb::NodeUnpublishVolumeResponse> {
+        let mut driver = client::node(self.0.path()).await.map_err(unreachable)?;
+        driver.node_unpublish_volume(request.into_inner()).await
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<pb::NodeGetVolumeStatsRequest>,
+    ) -> Answer<pb::NodeGetVolumeStatsResponse> {
+        let mut driver = client::node(self.0.path()).await.map_err(unreachable)?;
+        driver.node_get_volume_stats(request.into_inner()).await
+    }
+
+    async fn node_expand_volume(
+        &self,
+        request: Request<pb::NodeExpandVolumeRequest>,
+    ) -> Answer<pb::NodeExpandVolumeResponse> {
+        let mut driver = client::node(self.0.path()).await.map_err(unreachable)?;
+        driver.node_expand_volume(request.into_inner()).await
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        request: Request<pb::NodeGetCapabilitiesRequest>,
+    ) -> Answer<pb::NodeGetCapabilitiesResponse> {
+        let mut driver = client::node(self.0.path()).await.map_err(unreachable)?;
+        driver.node_get_capabilities(request.into_inner()).await
+    }
+
+    async fn node_get_info(
+        &self,
+        request: Request<pb::NodeGetInfoRequest>,
+    ) -> Answer<pb::NodeGetInfoResponse> {
+        let mut driver = client::node(self.0.path()).await.map_err(unreachable)?;
+        driver.node_get_info(request.into_inner()).await
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut args = std::env::args().skip(1);
-    let (Some(socket), Some(store_path)) = (args.next(), args.next()) else {
-        return Err("usage: sanity_controller SOCKET STORE_PATH".into());
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [socket, driver, store_path] = &args[..] else {
+        return Err("usage: sanity_front SOCKET DRIVER_SOCKET STORE_PATH".into());
     };
     let listener = socket.parse::<Endpoint>()?.bind()?;
-    let controller = Volumes { store_path, by_name: Mutex::default() };
+    let front = Front(driver.parse()?);
+    let controller = Volumes { store_path: store_path.clone(), by_name: Mutex::default() };
     tonic::transport::Server::builder()
         .add_service(ControllerServer::new(controller))
+        .add_service(IdentityServer::new(front.clone()))
+        .add_service(NodeServer::new(front))
         .serve_with_incoming(UnixListenerStream::new(listener))
         .await?;
     Ok(())

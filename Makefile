@@ -1,0 +1,41 @@
+# The commands of the project; `make help` lists them. Each installs what it lacks.
+
+T ?=
+
+.PHONY: help build demo test check fmt sanity bench nightly clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+build: ## build the release binary
+	cargo build --locked --release
+
+demo: ## mount a real closure on this machine, show it, clean up (root)
+	scripts/demo.sh
+
+test: ## run the tests; T=word: those with the word in their path (root, or mounts are skipped)
+	@scripts/install-nix.sh
+	@scripts/test.sh "$(T)"
+
+check: ## format, lints, licences and tests
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	"$$(scripts/install-cargo-deny.sh)" --locked check licenses bans sources
+	@$(MAKE) --no-print-directory test
+
+fmt: ## format the code
+	cargo fmt
+
+sanity: ## csi-sanity against the real driver (root)
+	scripts/sanity.sh
+
+bench: ## run the benchmarks, which write target/bench.json (root)
+	@scripts/install-nix.sh
+	cargo bench --locked
+
+nightly: ## what is too slow for each change: benchmarks, the tests on other versions of Nix (root)
+	@$(MAKE) --no-print-directory bench
+	scripts/other-nix.sh trixie sid
+
+clean: ## remove what was built; installed tools and roots stay in ~/.cache/nix-csi
+	cargo clean

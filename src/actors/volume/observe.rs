@@ -1,0 +1,154 @@
+//! What a volume tells of itself: its status, its statistics, and the end of each publish.
+
+use std::sync::Arc;
+
+use actix::{Handler, Message, ResponseFuture};
+
+use super::VolumeError;
+use super::actor::{Answer, VolumeActor};
+use super::effects::{Effects, blocking};
+use super::machine::{Request, State};
+use crate::actors::core::Ctx;
+use crate::actors::metrics;
+use crate::actors::views::Lease;
+use crate::model::{Access, TargetPath, VolumeId};
+use crate::mount::{Attached, Presentation, Usage};
+use crate::nix::Origin;
+
+#[derive(Message, Clone)]
+#[rtype(result = "VolumeStatus")]
+pub struct Status;
+
+/// Statistics of what is mounted at this path.
+#[derive(Message, Clone)]
+#[rtype(result = "Result<VolumeStats, Arc<VolumeError>>")]
+pub struct Stats(pub TargetPath);
+
+/// A volume as people see it.
+#[derive(Debug, Clone)]
+pub struct VolumeStatus {
+    pub id: VolumeId,
+    pub state: &'static str,
+    pub request: Option<Request>,
+    pub lease: Option<Arc<Lease>>,
+    pub origin: Option<Origin>,
+    /// Seconds since the epoch.
+    pub published_at: i64,
+    pub presentation: Option<Presentation>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeStats {
+    /// A read-only volume is as large as its closure, and full.
+    Closure {
+        bytes: u64,
+        paths: u64,
+    },
+    Writable(Usage),
+}
+
+impl VolumeActor {
+    /// One log line and one observation for the end of a publish, whoever waited for it.
+    pub(super) fn observe_publish(&mut self, result: &Answer) {
+        let (id, mounted) = (&self.id, matches!(self.machine.state(), State::Mounted { .. }));
+        let Some(began) = self.began else {
+            match result {
+                Ok(()) => tracing::debug!(volume = %id, "already published"),
+                Err(error) => tracing::warn!(volume = %id, %error, "publish refused"),
+            }
+            return;
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        let outcome = result.as_ref().map_or_else(|e| e.kind(), |()| "ok");
+        let source = match self.machine.state() {
+            State::Mounted { request, .. } => request.spec.source.key(),
+            _ => "none",
+        };
+        metrics::PUBLISH_SECONDS.with_label_values(&[source, outcome]).observe(seconds);
+        match (result, self.machine.state()) {
+            (Ok(()), State::Mounted { request, view, .. }) => {
+                self.published_at = jiff::Timestamp::now().as_second();
+                let view = view.lease.view();
+                tracing::info!(
+                    volume = %id, target = %request.target, source = ?request.spec.source,
+                    root = %view.root, paths = view.paths, seconds, "published"
+                );
+            }
+            (Ok(()), _) => tracing::debug!(volume = %id, "already published"),
+            (Err(error), _) => tracing::warn!(volume = %id, %error, seconds, "publish failed"),
+        }
+        if mounted {
+            self.began = None;
+        }
+    }
+
+    fn status(&self) -> VolumeStatus {
+        let (state, request, resolved) = match self.machine.state() {
+            State::Absent => ("absent", None, None),
+            State::Resolving { request, .. } => ("resolving", Some(request), None),
+            State::Presenting { request, view, .. } => ("presenting", Some(request), Some(view)),
+            State::Mounted { request, view, verified: true }
+            | State::Checking { request, view, .. } => ("mounted", Some(request), Some(view)),
+            State::Mounted { request, view, verified: false } => {
+                ("unverified", Some(request), Some(view))
+            }
+            State::Removing { volume, .. } => {
+                ("removing", volume.as_ref().map(|v| &v.0), volume.as_ref().map(|v| &v.1))
+            }
+        };
+        VolumeStatus {
+            id: self.id.clone(),
+            state,
+            request: request.cloned(),
+            lease: resolved.map(|r| r.lease.clone()),
+            origin: resolved.map(|r| r.origin),
+            published_at: self.published_at,
+            presentation: resolved.map(|r| r.lease.view().presentation),
+        }
+    }
+}
+
+impl Handler<Status> for VolumeActor {
+    type Result = actix::MessageResult<Status>;
+
+    fn handle(&mut self, _: Status, _: &mut Ctx<Self>) -> Self::Result {
+        actix::MessageResult(self.status())
+    }
+}
+
+impl Handler<Stats> for VolumeActor {
+    type Result = ResponseFuture<Result<VolumeStats, Arc<VolumeError>>>;
+
+    fn handle(&mut self, Stats(at): Stats, _: &mut Ctx<Self>) -> Self::Result {
+        let known = match self.machine.state() {
+            State::Mounted { request, view, .. } | State::Checking { request, view, .. }
+                if request.target == at =>
+            {
+                Some((request.clone(), view.clone()))
+            }
+            _ => None,
+        };
+        let Effects { hands, id, .. } = self.effects.clone();
+        Box::pin(async move {
+            let (request, view) =
+                known.ok_or_else(|| VolumeError::NotPublished { id: id.to_string() })?;
+            Ok(blocking(move || {
+                let (view, access) = (view.lease.view(), request.spec.access);
+                match hands.mounts.attached(&view.id, &request.target, &id, access)? {
+                    Attached::Ours => {}
+                    Attached::Nothing | Attached::Foreign => {
+                        return Err(VolumeError::NotPublished { id: id.to_string() });
+                    }
+                }
+                Ok(match access {
+                    Access::ReadOnly => {
+                        VolumeStats::Closure { bytes: view.nar_size, paths: view.paths as u64 }
+                    }
+                    Access::Writable => VolumeStats::Writable(hands.mounts.writable_usage(&id)?),
+                })
+            })
+            .await
+            .and_then(|stats| stats)?)
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! The trait's functions on the stand-in.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::{Call, FakeNix, reach};
+use crate::model::{Closure, PathInfo, Source, StorePath};
+use crate::nix::error::io_error;
+use crate::nix::gc_lock::staging_name;
+use crate::nix::{Nix, NixError, ProgressSink, RealiseError, Realised, db_write};
+
+impl Nix for FakeNix {
+    fn store_dir(&self) -> &Path {
+        &self.store_dir
+    }
+
+    fn realise(
+        &self,
+        source: Source,
+        root: PathBuf,
+        progress: ProgressSink,
+    ) -> BoxFuture<'static, Result<Realised, RealiseError>> {
+        let nix = self.clone();
+        async move {
+            let mut running = Running::start(nix.clone(), source.clone());
+            progress.update(|p| p.current = format!("realising {}", source.key()));
+            let gate = nix.state().gates.get(&source).cloned();
+            if let Some(mut gate) = gate {
+                // A dropped gate lets everybody through.
+                let _ = gate.wait_for(|open| *open).await;
+            }
+            let result = nix.result(&source, &root);
+            running.finished = true;
+            result
+        }
+        .boxed()
+    }
+
+    fn root_if_valid(&self, path: &StorePath, root: &Path) -> Result<bool, NixError> {
+        self.check(Call::RootIfValid)?;
+        // Held until the root is there: the fake's collector takes the same lock.
+        let state = self.state();
+        if !state.valid.contains_key(path) {
+            if fs::read_link(root).is_ok_and(|t| t == Path::new(&path.to_string())) {
+                fs::remove_file(root).map_err(|err| io_error("remove", root, err))?;
+            }
+            return Ok(false);
+        }
+        let staged = staging_name(root);
+        symlink(path.to_string(), &staged).map_err(|err| io_error("create", &staged, err))?;
+        fs::rename(&staged, root).map_err(|err| io_error("create", root, err))?;
+        Ok(true)
+    }
+
+    fn closure(&self, root: &StorePath) -> Result<Closure, NixError> {
+        self.check(Call::Closure)?;
+        let state = self.state();
+        if !state.valid.contains_key(root) {
+            return Err(NixError::NotValid { path: root.clone() });
+        }
+        let info = |path| PathInfo { path, nar_size: 1000 };
+        let paths = reach(&state.valid, root).into_iter().map(info).collect();
+        let root = root.clone();
+        Ok(Closure { root, paths })
+    }
+
+    fn write_database(&self, closure: &Closure, db_dir: &Path) -> Result<(), NixError> {
+        self.check(Call::WriteDatabase)?;
+        fs::create_dir_all(db_dir).map_err(|err| io_error("create", db_dir, err))?;
+        let file = db_dir.join("db.sqlite");
+        let write = || -> rusqlite::Result<()> {
+            let connection = db_write::create(&file)?;
+            for info in &closure.paths {
+                connection.execute(
+                    "insert into ValidPaths (path, hash, registrationTime) values (?1, 'sha256:0', 1)",
+                    [info.path.to_string()],
+                )?;
+            }
+            connection.execute_batch("commit")
+        };
+        write().map_err(|source| NixError::Database {
+            verb: "write",
+            path: file.clone(),
+            source,
+        })?;
+        db_write::finish(&file, db_dir)
+    }
+}
+
+/// Counts one realisation, also when it is dropped.
+struct Running {
+    nix: FakeNix,
+    source: Source,
+    finished: bool,
+}
+
+impl Running {
+    fn start(nix: FakeNix, source: Source) -> Self {
+        nix.state().calls.entry(source.clone()).or_default().started += 1;
+        Self { nix, source, finished: false }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = self.nix.state();
+        let calls = state.calls.entry(self.source.clone()).or_default();
+        if self.finished {
+            calls.finished += 1;
+        } else {
+            calls.cancelled += 1;
+        }
+    }
+}
