@@ -96,7 +96,7 @@ fn daemon_after(lab: &Lab, last: &str) -> String {
     let mut pid = String::new();
     eventually("a daemon", || {
         let text = fs::read_to_string(lab.path("run/nix-daemon.pid")).unwrap_or_default();
-        pid = text.split(' ').next().unwrap().to_owned();
+        text.split(' ').next().unwrap().clone_into(&mut pid);
         !pid.is_empty() && pid != last
     });
     pid
