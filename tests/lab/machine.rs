@@ -165,6 +165,13 @@ impl Lab {
         pids.filter_map(line).filter(|line| !line.ends_with("sleep 1000")).collect()
     }
 
+    /// `kill -9` of one of them, by this machine's own program: not every root has one.
+    pub fn kill(&self, pid: &str) {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["-t", &self.init.to_string(), "--pid", "--", "kill", "-9", pid]);
+        assert!(nsenter.status().unwrap().success(), "kill {pid}");
+    }
+
     /// Mount points below a directory of the machine.
     pub fn mounts_below(&self, dir: &Path) -> Vec<String> {
         let point = |line: &String| line.split(' ').nth(4).unwrap().to_owned();
