@@ -36,17 +36,14 @@ fn in_private_nix(test: &str) -> bool {
     }
     let store = tempfile::tempdir().unwrap();
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
-    let mut command = match &root {
-        Some(root) => {
-            let mut command = Command::new(scripts.join("in-lab.sh"));
-            command.arg("--nix-root").arg(root).arg("--dir").arg(store.path()).arg("--");
-            command
-        }
-        None => {
-            let mut command = Command::new(scripts.join("in-private-nix.sh"));
-            command.arg(store.path());
-            command
-        }
+    let mut command = if let Some(root) = &root {
+        let mut command = Command::new(scripts.join("in-lab.sh"));
+        command.arg("--nix-root").arg(root).arg("--dir").arg(store.path()).arg("--");
+        command
+    } else {
+        let mut command = Command::new(scripts.join("in-private-nix.sh"));
+        command.arg(store.path());
+        command
     };
     let status = command
         .arg(std::env::current_exe().unwrap())

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Progress;
-use super::text::{MAX_LINE_BYTES, base_name, clean};
+use super::text::{MAX_LINE_BYTES, base_name, clean, without_trace};
 
 const BUILD: u64 = 105;
 const BUILDS: u64 = 104;
@@ -287,16 +287,6 @@ impl LogReader {
     }
 }
 
-/// A message of 2.20 and later has its trace first: `error:`, lines from `…` on, `error: …`.
-fn without_trace(text: &str) -> &str {
-    let message = text.trim().trim_start_matches("error:").trim_start();
-    if !message.starts_with('…') {
-        return message;
-    }
-    let last = message.lines().find(|line| line.trim_start().starts_with("error:"));
-    last.and_then(|line| message.find(line)).map_or(message, |at| message[at..].trim_start())
-}
-
 /// The start of a message whose line was too long to be kept whole: an error must not get lost.
 fn salvage(json: &str) -> Option<Line> {
     /// A surrogate pair, `\ud83d\ude00`.
@@ -352,7 +342,7 @@ mod tests {
             assert!(message.text.starts_with("éü😀\néü"), "{}", &message.text[..40]);
             assert!(message.text.len() > 1000 && message.position == Some((1, 7)));
         }
-        let (log, _) = read(&[line(r#"short\\"#), line(r"short\u00f"), line("a \\\"b\\")]);
+        let (log, _) = read(&[line(r"short\\"), line(r"short\u00f"), line("a \\\"b\\")]);
         let texts: Vec<_> = log.errors().map(|m| m.text.as_str()).collect();
         assert_eq!(texts, [r"short\", "short", "a \"b"]);
         let traced = r"error:\n       … while calling x\n  1| error\n\n  error: the cause";
