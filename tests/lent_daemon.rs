@@ -69,6 +69,7 @@ async fn a_daemon_that_does_not_see_our_roots_is_refused() {
     let elsewhere = "mkdir -p /nix/var/nix/gcroots; mount -t tmpfs other /nix/var/nix/gcroots;";
     let daemon = Daemon::start(&lab, elsewhere);
     let mut node = lab.starting_node(&["--nix-daemon-socket", &daemon.socket]);
+    eventually("the refusal", || node.log().contains("nix-csi: "));
     assert_eq!(node.wait().code(), Some(1));
     let log = node.log();
     let said = log.lines().last().unwrap();
