@@ -99,22 +99,3 @@ async fn unpublish_overtakes_a_build_that_nobody_else_waits_for() {
     node.unpublish(&one).await.unwrap();
     assert_nothing_left(&lab);
 }
-
-/// The kubelet's next call joins what the last one began.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_held_publish_is_answered_and_joined_again() {
-    let lab = lab!();
-    let gate = Gate::new(&lab, "held");
-    let node = lab.node(&["--hold", "300ms"]).await;
-    let expression = gate.expression();
-    let volume = lab.volume("one", &[("nixExpr", &expression)]);
-    let status = node.publish(&volume).await.unwrap_err();
-    assert_eq!(status.code(), Code::Aborted);
-    gate.started().await;
-    assert_eq!(code(node.publish(&volume).await), Code::Aborted);
-    gate.open();
-    until("the volume", async || node.publish(&volume).await.is_ok()).await;
-    assert_eq!(gate.runs(), 1);
-    let root = node.status().await.volumes.remove(0).root;
-    assert_shows(&lab, &volume, &root);
-}

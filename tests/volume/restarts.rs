@@ -83,6 +83,7 @@ async fn a_second_node_of_a_run_directory_is_refused() {
     let volume = lab.volume("one", &[("storePath", &root)]);
     node.publish(&volume).await.unwrap();
     let mut second = lab.starting_node(&[]);
+    eventually("the second node's end", || second.ended());
     assert!(!second.wait().success());
     assert!(node.log().contains("another nix-csi node runs with --run-dir"));
     // The first one is still there, at its sockets' paths too.
@@ -95,7 +96,7 @@ fn daemon_after(lab: &Lab, last: &str) -> String {
     let mut pid = String::new();
     eventually("a daemon", || {
         let text = fs::read_to_string(lab.path("run/nix-daemon.pid")).unwrap_or_default();
-        pid = text.split(' ').next().unwrap().to_owned();
+        text.split(' ').next().unwrap().clone_into(&mut pid);
         !pid.is_empty() && pid != last
     });
     pid

@@ -1,6 +1,7 @@
 //! NodeGetVolumeStats.
 
 use nix_csi::grpc::client::Code;
+use nix_csi::grpc::proto::csi::VolumeUsage;
 use nix_csi::grpc::proto::csi::volume_usage::Unit;
 
 use crate::lab;
@@ -23,7 +24,10 @@ async fn statistics_are_the_closures_or_the_writable_layers() {
     let writer = lab.volume("rw", &[("storePath", &root)]).writable();
     node.publish(&writer).await.unwrap();
     let usage = node.stats(&writer).await.unwrap();
-    assert_eq!(usage.iter().map(|u| u.unit()).collect::<Vec<_>>(), [Unit::Bytes, Unit::Inodes]);
+    assert_eq!(
+        usage.iter().map(VolumeUsage::unit).collect::<Vec<_>>(),
+        [Unit::Bytes, Unit::Inodes]
+    );
     assert!(usage.iter().all(|u| u.total > 0 && u.available > 0 && u.used < u.total), "{usage:?}");
 
     let mut elsewhere = reader.clone();
