@@ -55,6 +55,7 @@ impl NodeActors {
         health: &Health,
         given_up: &mpsc::UnboundedSender<String>,
     ) -> Result<Self, VolumeError> {
+        super::metrics::show_all();
         let watch = |part: &'static str| {
             let (given_up, health) = (given_up.clone(), health.clone());
             move |end| {

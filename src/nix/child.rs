@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 
 use super::daemon::{PidFile, daemon_command, prepare_socket, ready};
+use super::text::clean;
 use super::{Config, NixError};
 
 /// For a new daemon to accept connections.
@@ -48,11 +49,15 @@ impl DaemonSpec {
             program: spec.program.display().to_string(),
             source,
         })?;
-        if let Some(pid) = child.id() {
-            pid_file.write(pid)?;
-        }
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(forward(stderr));
+        }
+        if let Some(pid) = child.id()
+            && let Err(error) = pid_file.write(pid)
+        {
+            // Nobody would find it again.
+            drop(child.kill().await);
+            return Err(error);
         }
         Ok(RunningDaemon { child })
     }
@@ -117,7 +122,7 @@ async fn forward(stderr: ChildStderr) {
         match (&mut lines).take(LINE).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {
-                let text = String::from_utf8_lossy(&line);
+                let text = clean(&String::from_utf8_lossy(&line), line.len());
                 log(text.trim_end());
             }
         }

@@ -78,11 +78,13 @@ impl PidFile {
         Self(path.into())
     }
 
-    /// Blocking. Remembers a child that has just been started.
+    /// Blocking. Remembers a child that has just been started; nothing of one that has ended.
     pub fn write(&self, pid: u32) -> Result<(), NixError> {
         let write = || {
             let pid = i32::try_from(pid).map_err(io::Error::other)?;
-            let start = start_time(pid)?.ok_or(io::ErrorKind::NotFound)?;
+            let Some(start) = start_time(pid)? else {
+                return Ok(());
+            };
             let staged = self.0.with_extension("new");
             fs::write(&staged, format!("{pid} {start}\n"))?;
             fs::rename(&staged, &self.0)

@@ -64,7 +64,10 @@ async fn readiness_follows_the_daemon() {
         seen.len() > 3
     });
     assert!(seen.iter().all(|(code, text)| *code == 503 && !text.is_empty()), "{seen:?}");
-    assert!(node.log().contains("no daemon today"));
+    eventually("the daemon's own words", || node.log().contains("no daemon today"));
+    let last = get(&node, "/readyz").1;
+    let why = "nix-daemon: nix-daemon ended unexpectedly (exit status: 1) while it started\n";
+    assert_eq!(last, why);
 }
 
 #[tokio::test]
@@ -72,7 +75,7 @@ async fn the_log_filter_can_be_changed() {
     let lab = lab!();
     let node = lab.node(&[]).await;
     assert_eq!(get(&node, "/log-filter"), (200, "info\n".to_owned()));
-    let debug = "warn,nix_csi=debug\n";
+    let debug = "nix_csi=debug,warn\n";
     assert_eq!(http(&node, "PUT", "/log-filter", debug), (200, debug.to_owned()));
     assert_eq!(get(&node, "/log-filter").1, debug);
     let wrong = "\"nix_csi=loud\": error parsing level filter: expected one of \"off\", \"error\", \

@@ -15,10 +15,11 @@ fn node(lab: &Lab, options: &[(&str, &str)]) -> Said {
         ("--endpoint", &*csi),
         ("--admin-endpoint", &*admin),
         ("--http", "127.0.0.1:0"),
+        ("--log", "error"),
     ];
     // A node that starts after all ends with another code.
     let mut command = lab.command("timeout");
-    command.args(["--signal=KILL", "30", env!("CARGO_BIN_EXE_nix-csi"), "node", "--log=error"]);
+    command.args(["--signal=KILL", "30", env!("CARGO_BIN_EXE_nix-csi"), "node"]);
     for (key, value) in usual {
         if options.iter().all(|(other, _)| *other != key) {
             command.args([key, value]);

@@ -42,6 +42,7 @@ enum End {
 impl ChildProcess {
     pub fn new(spec: DaemonSpec, part: &'static str, health: Health) -> Self {
         let stop = CancellationToken::new();
+        metrics::CHILD_EXITS.with_label_values(&[part]);
         Self { spec, health, part, stop, stopping: Vec::new() }
     }
 }

@@ -13,6 +13,9 @@ use crate::metrics::register;
 const BUCKETS: &[f64] =
     &[0.000_002, 0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0];
 
+/// Labels of `restarted`.
+pub(super) const RESTART_REASONS: [&str; 2] = ["failed", "panicked"];
+
 struct Families {
     depth: IntGaugeVec,
     alive: IntGaugeVec,
@@ -78,6 +81,10 @@ pub(super) fn of_actor(kind: &'static str) -> Arc<OfActor> {
         alive: FAMILIES.alive.with_label_values(&[kind]),
         undelivered: FAMILIES.undelivered.with_label_values(&[kind]),
     });
+    // Counters start at zero, so that the first restart is seen as one.
+    for reason in RESTART_REASONS {
+        FAMILIES.restarts.with_label_values(&[kind, reason]);
+    }
     ACTORS.entry(kind).or_insert(made).clone()
 }
 
