@@ -352,7 +352,7 @@ mod tests {
             assert!(message.text.starts_with("éü😀\néü"), "{}", &message.text[..40]);
             assert!(message.text.len() > 1000 && message.position == Some((1, 7)));
         }
-        let (log, _) = read(&[line(r#"short\\"#), line(r"short\u00f"), line("a \\\"b\\")]);
+        let (log, _) = read(&[line(r"short\\"), line(r"short\u00f"), line("a \\\"b\\")]);
         let texts: Vec<_> = log.errors().map(|m| m.text.as_str()).collect();
         assert_eq!(texts, [r"short\", "short", "a \"b"]);
         let traced = r"error:\n       … while calling x\n  1| error\n\n  error: the cause";
