@@ -27,14 +27,25 @@ fn in_private_nix(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
-    let found = Command::new("nix").arg("--version").output().is_ok();
+    // scripts/test-nix-versions.sh: a root with another Nix.
+    let root = std::env::var_os("NIX_CSI_TEST_ROOT").filter(|root| !root.is_empty());
+    let found = root.is_some() || Command::new("nix").arg("--version").output().is_ok();
     if !found || !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED {test}: needs root and an installed Nix");
         return false;
     }
     let store = tempfile::tempdir().unwrap();
-    let status = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/in-private-nix.sh"))
-        .arg(store.path())
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let mut command = if let Some(root) = &root {
+        let mut command = Command::new(scripts.join("in-lab.sh"));
+        command.arg("--nix-root").arg(root).arg("--dir").arg(store.path()).arg("--");
+        command
+    } else {
+        let mut command = Command::new(scripts.join("in-private-nix.sh"));
+        command.arg(store.path());
+        command
+    };
+    let status = command
         .arg(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
         .env(INSIDE, "1")

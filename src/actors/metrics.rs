@@ -52,7 +52,7 @@ pub static CHILD_EXITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 
 /// Shows what has not happened yet as zero: an alert sees the first time only so.
 pub fn show_all() {
-    for state in ["running", "waiting"] {
+    for state in ["queued", "running"] {
         BUILDS.with_label_values(&[state]);
     }
     LazyLock::force(&VIEW_PATHS_REPLACED);

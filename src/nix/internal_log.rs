@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Progress;
-use super::text::{MAX_LINE_BYTES, base_name, clean};
+use super::text::{MAX_LINE_BYTES, base_name, clean, without_trace};
 
 const BUILD: u64 = 105;
 const BUILDS: u64 = 104;
@@ -285,16 +285,6 @@ impl LogReader {
             expected: sum.expected.saturating_add(a.expected),
         })
     }
-}
-
-/// A message of 2.20 and later has its trace first: `error:`, lines from `…` on, `error: …`.
-fn without_trace(text: &str) -> &str {
-    let message = text.trim().trim_start_matches("error:").trim_start();
-    if !message.starts_with('…') {
-        return message;
-    }
-    let last = message.lines().find(|line| line.trim_start().starts_with("error:"));
-    last.and_then(|line| message.find(line)).map_or(message, |at| message[at..].trim_start())
 }
 
 /// The start of a message whose line was too long to be kept whole: an error must not get lost.

@@ -30,6 +30,7 @@ impl RealNix {
             what: "nix-store --add".to_owned(),
             detail: err.to_string(),
         })?;
+        fs::create_dir_all(roots_dir).map_err(|err| io_error("create", roots_dir, err))?;
         let root = Root::new(staging_name(&roots_dir.join("probe")), &path)?;
         let roots = run(config, &["--gc".as_ref(), "--print-roots".as_ref()]).await?;
         if lists(&roots, &root.0, &path) {

@@ -40,6 +40,16 @@ pub(super) fn clean(text: &str, max: usize) -> String {
     out
 }
 
+/// A message of 2.20 and later has its trace first: `error:`, lines from `…` on, `error: …`.
+pub(super) fn without_trace(text: &str) -> &str {
+    let message = text.trim().trim_start_matches("error:").trim_start();
+    if !message.starts_with('…') {
+        return message;
+    }
+    let last = message.lines().find(|line| line.trim_start().starts_with("error:"));
+    last.and_then(|line| message.find(line)).map_or(message, |at| message[at..].trim_start())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

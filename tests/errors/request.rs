@@ -115,7 +115,7 @@ const CASES: &[(Change, &str)] = &[
         "volume_capability.block: a store is a file system: use mount access",
     ),
     (
-        |c| mount(c, |m| m.fs_type = "ext4".to_owned()),
+        |c| mount(c, |m| m.fs_type = "ext4".into()),
         "fsType \"ext4\": leave it out, a store has no file system to choose",
     ),
     (
@@ -133,12 +133,12 @@ const CASES: &[(Change, &str)] = &[
     ),
     (|c| c.volume_id.clear(), "volume_id is missing"),
     (
-        |c| c.volume_id = "../x".to_owned(),
+        |c| c.volume_id = "../x".into(),
         "volume_id \"../x\" has '.' in it: allowed are letters, digits, '-', '_', ':' and '.', \
          and no leading '.'",
     ),
     (
-        |c| c.volume_id = "a\0b".to_owned(),
+        |c| c.volume_id = "a\0b".into(),
         "volume_id \"a\\0b\" has '\\0' in it: allowed are letters, digits, '-', '_', ':' and '.', \
          and no leading '.'",
     ),
@@ -147,17 +147,17 @@ const CASES: &[(Change, &str)] = &[
         "volume_id has 129 bytes, more than the 128 that CSI allows",
     ),
     (|c| c.target_path.clear(), "target_path is missing"),
-    (|c| c.target_path = "a/b".to_owned(), "target_path \"a/b\" is not absolute"),
+    (|c| c.target_path = "a/b".into(), "target_path \"a/b\" is not absolute"),
     (
-        |c| c.target_path = "/a/../b".to_owned(),
+        |c| c.target_path = "/a/../b".into(),
         "target_path \"/a/../b\" has '.', '..', an empty component or a NUL in it",
     ),
     (
-        |c| c.target_path = "/a//b".to_owned(),
+        |c| c.target_path = "/a//b".into(),
         "target_path \"/a//b\" has '.', '..', an empty component or a NUL in it",
     ),
     (
-        |c| c.target_path = "/a\0b".to_owned(),
+        |c| c.target_path = "/a\0b".into(),
         "target_path \"/a\\0b\" has '.', '..', an empty component or a NUL in it",
     ),
     (

@@ -145,17 +145,31 @@ impl Lab {
         self.ok("nix-build", &all)
     }
 
-    /// Processes of the machine, without its pid 1 and that one's sleep.
+    /// Processes of the machine as `<pid> <state> <arguments>`, without its pid 1 and that one's
+    /// sleep. Read from its `/proc`: not every root has a ps.
     pub fn processes(&self) -> Vec<String> {
-        let all = self.ok("ps", &["-eo", "pid=,stat=,args="]);
-        let own = |line: &&str| {
-            !(line.contains("sleep 1000") || line.contains("ps -eo") || line.contains(" 1 Ss"))
+        let proc = PathBuf::from(format!("/proc/{}/root/proc", self.init));
+        let pids = fs::read_dir(&proc).unwrap().filter_map(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            name.parse::<u32>().ok().filter(|pid| *pid != 1)
+        });
+        let line = |pid: u32| {
+            let dir = proc.join(pid.to_string());
+            // It may have ended since.
+            let stat = fs::read_to_string(dir.join("stat")).ok()?;
+            let arguments = fs::read_to_string(dir.join("cmdline")).ok()?.replace('\0', " ");
+            let (name, rest) = stat.split_once(" (")?.1.rsplit_once(") ")?;
+            let what = if arguments.is_empty() { format!("[{name}]") } else { arguments };
+            Some(format!("{pid} {} {}", &rest[..1], what.trim_end()))
         };
-        all.lines()
-            .filter(own)
-            .filter(|l| !l.contains("while :; do sleep"))
-            .map(str::to_owned)
-            .collect()
+        pids.filter_map(line).filter(|line| !line.ends_with("sleep 1000")).collect()
+    }
+
+    /// `kill -9` of one of them, by this machine's own program: not every root has one.
+    pub fn kill(&self, pid: &str) {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["-t", &self.init.to_string(), "--pid", "--", "kill", "-9", pid]);
+        assert!(nsenter.status().unwrap().success(), "kill {pid}");
     }
 
     /// Mount points below a directory of the machine.

@@ -28,10 +28,10 @@ fn rows(database: &Path, paths: &[String]) -> Vec<Row> {
 
 fn signed_closure(lab: &Lab) -> String {
     let root = lab.closure(&[]);
-    let key = lab.path("key");
+    let (key, public) = (lab.path("key"), lab.path("key.pub"));
     let secret = lab.ok(
         "nix-store",
-        &["--generate-binary-cache-key", "lab", key.to_str().unwrap(), "/dev/null"],
+        &["--generate-binary-cache-key", "lab", key.to_str().unwrap(), public.to_str().unwrap()],
     );
     assert_eq!(secret, "");
     let key = key.to_str().unwrap();

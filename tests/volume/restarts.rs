@@ -113,7 +113,7 @@ async fn a_dead_daemon_is_started_again() {
     node.publish(&warm).await.unwrap();
     let mut daemon = daemon_after(&lab, "");
     for round in 0..2 {
-        lab.ok("kill", &["-9", &daemon]);
+        lab.kill(&daemon);
         let volume = lab.volume(&format!("warm-{round}"), &[("storePath", &root)]);
         node.publish(&volume).await.unwrap();
         node.unpublish(&volume).await.unwrap();
@@ -137,8 +137,9 @@ async fn a_build_that_was_under_way_is_begun_again() {
     let volume = lab.volume("one", &[("nixExpr", &expression)]);
     let kill = async {
         gate.started().await;
-        let pid = lab.ok("pgrep", &["-x", "nix-csi"]);
-        lab.ok("kill", &["-9", &pid]);
+        let is_node = |line: &String| line.contains("nix-csi node ");
+        let node = lab.processes().into_iter().find(is_node).unwrap();
+        lab.kill(node.split(' ').next().unwrap());
     };
     let (published, ()) = tokio::join!(node.publish(&volume), kill);
     assert!(published.is_err());
