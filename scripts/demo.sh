@@ -58,7 +58,7 @@ NIX
 }
 
 # Each target is the /nix of an otherwise empty root, as it would be in a container.
-for name in expression flake path again; do mkdir -p "$work/$name"; done
+for name in expression flake path again writable; do mkdir -p "$work/$name"; done
 run() { chroot "$work/$1" /nix/var/result/bin/hello; }
 
 say "nixExpr: built, presented, mounted"
@@ -77,25 +77,30 @@ run flake
 say "storePath: cold (valid in the store, no view yet)"
 expression=$($bin status -o json | sed -n 's/.*"root": "\(.*-hello-expression\)".*/\1/p' | head -n 1)
 $bin unmount "$work/expression/nix"
-for _ in $(seq 100); do
-    $bin status -o json | grep -q '"viewId".*' && $bin status -o json | grep -A1 viewId | grep -q hello-expression || break
+base=${expression##*/}
+for _ in $(seq 100); do # the idle view goes at once here, and with it all that was prepared
+    ls "$state/views" | grep -q "^${base%%-*}" || break
     sleep 0.1
 done
 $bin mount --store-path "$expression" "$work/path/nix"
 run path
 
-say "storePath: warm (another volume of the same closure), and writable"
-$bin mount --store-path "$expression" "$work/again/nix" --rw
-echo "written in the volume" > "$work/again/nix/store/new-file"
+say "storePath: warm (another volume of the same closure)"
+$bin mount --store-path "$expression" "$work/again/nix"
+run again
+
+say "a writable volume: an overlay of its own over the same view"
+$bin mount --store-path "$expression" "$work/writable/nix" --rw
+echo "written in the volume" > "$work/writable/nix/store/new-file"
 $bin status
 
 say "files are the store's own: same inode, so the same page cache"
-stat -c '%i  %n' "$expression/bin/hello" "$work/path/nix/store/${expression##*/}/bin/hello"
-[ "$(stat -c %i "$expression/bin/hello")" = "$(stat -c %i "$work/path/nix/store/${expression##*/}/bin/hello")" ]
+stat -c '%i  %n' "$expression/bin/hello" "$work/path/nix/store/$base/bin/hello"
+[ "$(stat -c %i "$expression/bin/hello")" = "$(stat -c %i "$work/path/nix/store/$base/bin/hello")" ]
 [ ! -e /nix/store/new-file ] && echo "and a writable volume's writes stay in the volume"
 
 say "how long publishes took, as the node measured them"
-grep -o ' published .*' "$work/node.log" | sed 's/volume=[^ ]* //; s/target=[^ ]* //; s/root=[^ ]* //' | cut -c 1-150
+grep ' published ' "$work/node.log" | sed -E 's/.*target=[^ ]*\/([a-z]+)\/nix source=([^ ]+) .*seconds=([0-9.]+)/\1: \2 in \3 s/'
 
 say "metrics of each actor"
 exec 3<>"/dev/tcp/${http%:*}/${http#*:}"
@@ -104,7 +109,7 @@ cat <&3 | grep -E '^nixcsi_actor_(alive|handle_seconds_(sum|count))'
 exec 3<&-
 
 say "taking everything down"
-for name in path again flake; do $bin unmount "$work/$name/nix"; done
+for name in path again writable flake; do $bin unmount "$work/$name/nix"; done
 for _ in $(seq 100); do
     [ -z "$(ls "$state/views")" ] && break
     sleep 0.1

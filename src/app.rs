@@ -76,7 +76,7 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
         driver: config.driver_name.clone(),
         nix_version: capabilities.to_string(),
         presentation: mounts.presentation(),
-        presentation_reason: mounts.fallback_reason().unwrap_or_default().to_owned(),
+        presentation_reason: less_than_asked(&mounts),
     };
     tracing::info!(?facts, "starting");
     let (given_up, mut gave_up) = mpsc::unbounded_channel();
@@ -109,6 +109,13 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
         signal = first_signal() => tracing::warn!(signal, "second signal: exit at once"),
     }
     ended
+}
+
+/// Why the node can do less than it was asked for; empty if it can do all.
+fn less_than_asked(mounts: &RealMounts) -> String {
+    let refusal = mounts.writable_refusal().map(|why| format!("no writable volumes: {why}"));
+    let reasons = [mounts.fallback_reason().map(str::to_owned), refusal];
+    reasons.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn node_id(config: &NodeConfig) -> String {

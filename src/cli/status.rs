@@ -32,7 +32,7 @@ fn as_tables(status: &StatusResponse) -> String {
         node.presentation,
     );
     if !node.presentation_reason.is_empty() {
-        text += &format!("redirect views are not used: {}\n", node.presentation_reason);
+        text += &format!("this node can do less than asked: {}\n", node.presentation_reason);
     }
     if status.volumes.is_empty() {
         text += "no volumes\n";

@@ -30,14 +30,19 @@ pub async fn connect(socket: &Path) -> Result<Channel, Unreachable> {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
     });
-    let unreachable = |reason: String| Unreachable { socket: socket.to_owned(), reason };
-    // tonic's own error hides the io error, which tells what to do.
-    drop(UnixStream::connect(socket).await.map_err(|e| unreachable(hint(&e)))?);
-    Endpoint::from_static("http://localhost")
+    let connected = Endpoint::from_static("http://localhost")
         .connect_timeout(CONNECT)
         .connect_with_connector(dial)
-        .await
-        .map_err(|e| unreachable(e.to_string()))
+        .await;
+    match connected {
+        Ok(channel) => Ok(channel),
+        Err(error) => {
+            // tonic's own error hides the io error, which tells what to do.
+            let refused = UnixStream::connect(socket).await.err();
+            let reason = refused.map_or_else(|| error.to_string(), |e| hint(&e));
+            Err(Unreachable { socket: socket.to_owned(), reason })
+        }
+    }
 }
 
 fn hint(error: &std::io::Error) -> String {

@@ -2,8 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use super::identity::place;
-use super::layer::SHOWN;
+use super::identity::{is_overlay, place};
+use super::layer::{MARKER, SHOWN};
 use super::paths::Target;
 use super::real::RealMounts;
 use super::sys::Place;
@@ -11,7 +11,7 @@ use super::views::MAX_STACKED;
 use super::volumes::{SOURCE, foreign, is_overlay_of};
 use super::{MountError, Mounts as _, mountinfo};
 use crate::crash::crash_point;
-use crate::model::{TargetPath, VolumeId};
+use crate::model::{StorePath, TargetPath, VolumeId};
 
 impl RealMounts {
     pub(super) fn detach_volume(
@@ -54,7 +54,8 @@ impl RealMounts {
         Err(foreign(at.path))
     }
 
-    /// `detach` is not told the view, so every one is compared: some microseconds each.
+    /// `detach` is not told the view, so every one may be compared, some microseconds each; the one
+    /// of the closure that the mount names comes first.
     fn is_any_of_ours(
         &self,
         dir: &OwnedFd,
@@ -66,13 +67,27 @@ impl RealMounts {
         if record.is_some_and(|r| is_overlay_of(&r, dir, here, target)) {
             return Ok(true);
         }
-        for view in self.list_views()? {
+        let mut views = self.list_views()?;
+        if let Some(root) = named_root(dir) {
+            views.sort_by_key(|view| !view.as_str().starts_with(root.hash()));
+        }
+        for view in views {
             if self.shows_view(dir, here, &view, target)? {
                 return Ok(true);
             }
         }
         is_named_ours(here, volume)
     }
+}
+
+/// The closure that a view's overlay names in its marker. Only a hint: whose mount it is, the
+/// marker's identity says.
+fn named_root(dir: &OwnedFd) -> Option<StorePath> {
+    if !is_overlay(dir).ok()? {
+        return None; // a look-up in a foreign network file system could hang
+    }
+    let root = rustix::fs::readlinkat(dir, MARKER, Vec::new()).ok()?;
+    StorePath::parse(root.to_str().ok()?).ok()
 }
 
 /// The last resort, for a mount whose files somebody removed: a pod that can't be torn down for ever

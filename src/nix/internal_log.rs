@@ -4,10 +4,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use serde::Deserialize;
-use serde_json::Value;
-
 use super::Progress;
+use super::log_line::Line;
 use super::text::{MAX_LINE_BYTES, base_name, clean, without_trace};
 
 const BUILD: u64 = 105;
@@ -27,7 +25,7 @@ const MAX_ACTIVITIES: usize = 4096;
 const MAX_MESSAGES: usize = 32;
 const MAX_MESSAGE_BYTES: usize = 4096;
 /// Of a message with its trace, before that is taken off.
-const MAX_TRACED_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
+pub(super) const MAX_TRACED_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 const MAX_TAILS: usize = 32;
 const TAIL_LINES: usize = 10;
 
@@ -38,33 +36,6 @@ pub(super) struct Message {
     pub(super) text: String,
     /// Where in the request's own text, counted from one.
     pub(super) position: Option<(u64, u64)>,
-}
-
-#[derive(Deserialize)]
-struct Line {
-    action: String,
-    id: Option<u64>,
-    level: Option<u64>,
-    #[serde(rename = "type")]
-    kind: Option<u64>,
-    text: Option<String>,
-    msg: Option<String>,
-    raw_msg: Option<String>,
-    #[serde(rename = "line")]
-    row: Option<i64>,
-    column: Option<i64>,
-    #[serde(default)]
-    fields: Vec<Value>,
-}
-
-impl Line {
-    fn number(&self, index: usize) -> u64 {
-        self.fields.get(index).and_then(Value::as_u64).unwrap_or(0)
-    }
-
-    fn string(&self, index: usize) -> &str {
-        self.fields.get(index).and_then(Value::as_str).unwrap_or_default()
-    }
 }
 
 struct Activity {
@@ -105,8 +76,7 @@ impl LogReader {
         let Some(json) = text.strip_prefix("@nix ") else {
             return self.plain_line(&text);
         };
-        // One of a newer Nix with another shape says nothing to us.
-        let Some(line) = serde_json::from_str::<Line>(json).ok().or_else(|| salvage(json)) else {
+        let Some(line) = Line::parse(json) else {
             return;
         };
         match line.action.as_str() {
@@ -285,21 +255,6 @@ impl LogReader {
             expected: sum.expected.saturating_add(a.expected),
         })
     }
-}
-
-/// The start of a message whose line was too long to be kept whole: an error must not get lost.
-fn salvage(json: &str) -> Option<Line> {
-    /// A surrogate pair, `\ud83d\ude00`.
-    const LONGEST_ESCAPE: usize = 12;
-    let (head, text) = json.split_once("\"msg\":\"")?;
-    if !head.contains("\"action\":\"msg\"") {
-        return None;
-    }
-    let end = text.len().min(MAX_TRACED_BYTES);
-    (0..=LONGEST_ESCAPE).find_map(|back| {
-        let text = &text[..text.floor_char_boundary(end.saturating_sub(back))];
-        serde_json::from_str(&format!("{head}\"msg\":\"{text}\"}}")).ok()
-    })
 }
 
 fn is_counted(kind: u64) -> bool {

@@ -25,6 +25,7 @@ mod hints;
 mod init;
 mod internal_log;
 mod leftovers;
+mod log_line;
 mod output;
 mod process;
 mod progress;

@@ -31,7 +31,7 @@ async fn a_failed_mount_cleans_up() {
 async fn a_failed_clean_up_is_gone_on_with() {
     with_world(|world| async move {
         let source = hello(&world);
-        world.mounts.fail_next(Op::Attach, MountError::NoParent { target: target("a") });
+        world.mounts.fail_next(Op::Attach, MountError::NoSpace { path: "/volumes".into() });
         world.mounts.fail_next(Op::Detach, MountError::Busy { target: target("a") });
         let error = world.publish("a", &source).await.unwrap_err();
         assert!(matches!(*error, VolumeError::HalfDone { .. }), "{error}");

@@ -88,12 +88,13 @@ pub(super) fn of_actor(kind: &'static str) -> Arc<OfActor> {
     ACTORS.entry(kind).or_insert(made).clone()
 }
 
-/// `message` is the type's full name; its last segment becomes the label.
+/// `message` is the type's full name; its last segment, without parameters, becomes the label.
 pub(super) fn of_message(kind: &'static str, message: &'static str) -> Arc<OfMessage> {
     if let Some(found) = MESSAGES.get(&(kind, message)) {
         return found.clone();
     }
-    let short = message.rsplit("::").next().unwrap_or(message);
+    let plain = message.split('<').next().unwrap_or(message);
+    let short = plain.rsplit("::").next().unwrap_or(plain);
     let made = Arc::new(OfMessage {
         depth: of_actor(kind).depth.clone(),
         queue: FAMILIES.queue.with_label_values(&[kind, short]),

@@ -116,16 +116,17 @@ impl VolumeActor {
                 });
             }
             Effect::AnswerPublish { waiters, result } => {
-                self.observe_publish(&result);
+                // Nobody waits for the log line.
                 answer_all(waiters, &result);
+                self.observe_publish(&result);
             }
             Effect::AnswerUnpublish { waiters, result } => {
+                answer_all(waiters, &result);
                 if let Err(error) = &result {
                     tracing::warn!(volume = %self.id, %error, "unpublish failed");
                 } else {
                     tracing::info!(volume = %self.id, "unpublished");
                 }
-                answer_all(waiters, &result);
             }
             Effect::End => {
                 if let Some(target) = self.claimed.take() {

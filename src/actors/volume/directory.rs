@@ -1,16 +1,18 @@
 //! Finding a volume's actor, opening it, and recovering all volumes at start.
 //!
-//! - [`Volumes`] owns who is in the [`Directory`]; it hears `Open` and its actors' ends.
+//! - [`Volumes`] owns who is in the [`Directory`]; it hears `Deliver` and its actors' ends.
 //!   On restart it keeps the directory.
 //! - [`Directory`] is read by everybody, without a message.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext, Handler, Message};
+use actix::{Actor, Addr, AsyncContext, Handler, Message, ResponseFuture};
 use dashmap::DashMap;
+use tracing::Instrument;
 
 use super::VolumeError;
 use super::actor::{Publish, Unpublish, VolumeActor};
@@ -48,6 +50,7 @@ pub struct Directory {
     open: Arc<DashMap<VolumeId, Addr<VolumeActor>>>,
     unreadable: Arc<DashMap<PathBuf, UnreadableVolume>>,
     volumes: Addr<Volumes>,
+    recovered: Arc<AtomicBool>,
     records: RecordStore,
 }
 
@@ -55,16 +58,20 @@ pub struct Volumes {
     hands: Hands,
     open: Arc<DashMap<VolumeId, Addr<VolumeActor>>>,
     unreadable: Arc<DashMap<PathBuf, UnreadableVolume>>,
-    /// Once a process: later on every volume has an actor that knows it, and what looks
+    /// Is over, once a process: later on every volume has an actor that knows it, and what looks
     /// half-made is being made.
-    recovered: bool,
+    recovered: Arc<AtomicBool>,
 }
 
 impl_supervised!(Volumes, "volumes", |_this| ());
 
-#[derive(Message)]
-#[rtype(result = "Addr<VolumeActor>")]
-struct Open(VolumeId);
+/// A message for a volume whose actor is not open yet. Passed on from here, it saves its sender the
+/// way back and forth between two threads.
+struct Deliver<M>(VolumeId, M);
+
+impl<M: Message + 'static> Message for Deliver<M> {
+    type Result = Result<M::Result, ActorGone>;
+}
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -95,10 +102,15 @@ impl Volumes {
             claims: Claims::default(),
         };
         let (open, unreadable) = (Arc::<DashMap<_, _>>::default(), Arc::<DashMap<_, _>>::default());
-        let actor =
-            Self { hands, open: open.clone(), unreadable: unreadable.clone(), recovered: false };
+        let recovered = Arc::<AtomicBool>::default();
+        let actor = Self {
+            hands,
+            open: open.clone(),
+            unreadable: unreadable.clone(),
+            recovered: recovered.clone(),
+        };
         let volumes = supervise(actor, backoff, on_end);
-        Ok(Directory { open, unreadable, volumes, records })
+        Ok(Directory { open, unreadable, volumes, recovered, records })
     }
 
     fn launch(&self, actor: VolumeActor, id: VolumeId, ctx: &mut Ctx<Self>) -> Addr<VolumeActor> {
@@ -113,7 +125,7 @@ impl Actor for Volumes {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if self.recovered {
+        if self.recovered.load(Ordering::Acquire) {
             return;
         }
         // The mailbox waits: a publish must not meet a volume that is still being recovered.
@@ -130,7 +142,6 @@ impl Actor for Volumes {
 
 impl Volumes {
     fn recovered(&mut self, found: Found, ctx: &mut Ctx<Self>) {
-        self.recovered = true;
         for unreadable in found.unreadable {
             let Unreadable { path, reason, .. } = &unreadable;
             tracing::error!(record = %path.display(), %reason, "unreadable record, kept");
@@ -143,18 +154,26 @@ impl Volumes {
                 self.launch(actor, record.id, ctx);
             }
         }
+        // Whoever sees this sees all of the above.
+        self.recovered.store(true, Ordering::Release);
     }
 }
 
-impl Handler<Open> for Volumes {
-    type Result = actix::MessageResult<Open>;
+impl<M> Handler<Deliver<M>> for Volumes
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+    VolumeActor: Handler<M>,
+{
+    type Result = ResponseFuture<Result<M::Result, ActorGone>>;
 
-    fn handle(&mut self, Open(id): Open, ctx: &mut Ctx<Self>) -> Self::Result {
+    fn handle(&mut self, Deliver(id, message): Deliver<M>, ctx: &mut Ctx<Self>) -> Self::Result {
         let found = self.open.get(&id).map(|addr| addr.clone()).filter(Addr::connected);
-        actix::MessageResult(found.unwrap_or_else(|| {
+        let addr = found.unwrap_or_else(|| {
             let actor = VolumeActor::new(id.clone(), self.hands.clone());
             self.launch(actor, id, ctx)
-        }))
+        });
+        Box::pin(async move { ask(&addr, message).await }.in_current_span())
     }
 }
 
@@ -175,6 +194,9 @@ impl Handler<Recovered> for Volumes {
 impl Directory {
     /// Ends when all volumes of an earlier process are known.
     pub async fn recovered(&self) -> Result<(), ActorGone> {
+        if self.recovered.load(Ordering::Acquire) {
+            return Ok(()); // as every publish but the first ones finds it
+        }
         ask(&self.volumes, Recovered).await
     }
 
@@ -256,11 +278,11 @@ impl Directory {
         let mut last = ActorGone { actor: "volume" };
         for _ in 0..MEETINGS {
             let found = self.open.get(id).map(|addr| addr.clone()).filter(Addr::connected);
-            let addr = match found {
-                Some(addr) => addr,
-                None => ask(&self.volumes, Open(id.clone())).await?,
+            let answer = match found {
+                Some(addr) => ask(&addr, message.clone()).await,
+                None => ask(&self.volumes, Deliver(id.clone(), message.clone())).await?,
             };
-            match ask(&addr, message.clone()).await {
+            match answer {
                 Ok(answer) => return Ok(answer),
                 Err(gone) => last = gone,
             }

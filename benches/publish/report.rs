@@ -1,0 +1,151 @@
+//! Samples, their percentiles, the table and the JSON.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table};
+use serde::{Deserialize, Serialize};
+
+/// What a publish of ours is compared with.
+const FLOOR: &str = "grpc-call";
+/// The same, with many volumes present.
+const BESIDE_MANY: &str = "-beside-many";
+const OURS: &str = "nix-csi";
+/// Measured of every closure.
+const OF_EVERY_CLOSURE: [&str; 7] = [
+    FLOOR,
+    "publish-cold",
+    "unpublish-cold",
+    "publish-warm",
+    "unpublish",
+    "publish-warm-writable",
+    "unpublish-writable",
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Row {
+    closure: &'static str,
+    name: &'static str,
+    alternative: &'static str,
+}
+
+impl Row {
+    pub fn ours(name: &'static str, closure: &'static str) -> Self {
+        Self { closure, name, alternative: OURS }
+    }
+
+    pub fn other(name: &'static str, closure: &'static str, alternative: &'static str) -> Self {
+        Self { closure, name, alternative }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    name: String,
+    closure: String,
+    alternative: String,
+    n: usize,
+    unit: String,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+}
+
+#[derive(Default)]
+pub struct Report(BTreeMap<Row, Vec<Duration>>);
+
+impl Report {
+    pub fn add(&mut self, row: Row, took: Duration) {
+        self.0.entry(row).or_default().push(took);
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let line = |(row, samples): (&Row, &Vec<Duration>)| {
+            let mut sorted = samples.clone();
+            sorted.sort();
+            let at = |hundredths: usize| {
+                let rank = (sorted.len() * hundredths).div_ceil(100).max(1);
+                sorted[rank - 1].as_secs_f64()
+            };
+            Line {
+                name: row.name.to_owned(),
+                closure: row.closure.to_owned(),
+                alternative: row.alternative.to_owned(),
+                n: sorted.len(),
+                unit: "s".to_owned(),
+                p50: at(50),
+                p90: at(90),
+                p99: at(99),
+            }
+        };
+        self.0.iter().map(line).collect()
+    }
+
+    /// Writes the JSON, reads it again, and checks that nothing is missing.
+    pub fn write(&self, path: &Path, closures: &[&str]) {
+        fs::write(path, serde_json::to_vec_pretty(&self.lines()).unwrap()).unwrap();
+        let lines: Vec<Line> = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        for line in &lines {
+            let rising = 0.0 < line.p50 && line.p50 <= line.p90 && line.p90 <= line.p99;
+            assert!(line.n > 0 && rising && line.unit == "s", "{line:?}");
+        }
+        for closure in closures {
+            for name in OF_EVERY_CLOSURE {
+                let found = lines
+                    .iter()
+                    .filter(|l| l.name == name && l.closure == *closure && l.alternative == OURS);
+                assert_eq!(found.count(), 1, "{name} of {closure} is missing");
+            }
+            for other in ["bind", "bind-per-path", "hard links"] {
+                let mut all = lines.iter().filter(|l| l.closure == *closure);
+                assert!(all.any(|l| l.alternative == other), "{other} of {closure} is missing");
+            }
+        }
+    }
+
+    /// Milliseconds, and how many bare gRPC calls that is.
+    pub fn table(&self) -> String {
+        let lines = self.lines();
+        let mut table = Table::new();
+        table.load_preset(comfy_table::presets::NOTHING);
+        table.set_header([
+            "closure",
+            "what",
+            "by",
+            "n",
+            "p50 ms",
+            "p90 ms",
+            "p99 ms",
+            "× grpc-call",
+        ]);
+        for line in &lines {
+            // Measured in the same rounds.
+            let floor = if line.name.ends_with(BESIDE_MANY) {
+                format!("{FLOOR}{BESIDE_MANY}")
+            } else {
+                FLOOR.to_owned()
+            };
+            let floor = lines.iter().find(|l| l.name == floor && l.closure == line.closure);
+            let ratio = floor.map_or(0.0, |floor| line.p50 / floor.p50);
+            let ms = |seconds: f64| format!("{:.3}", seconds * 1e3);
+            table.add_row([
+                line.closure.clone(),
+                line.name.clone(),
+                line.alternative.clone(),
+                line.n.to_string(),
+                ms(line.p50),
+                ms(line.p90),
+                ms(line.p99),
+                format!("{ratio:.2}"),
+            ]);
+        }
+        for column in 3..8 {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        table.to_string()
+    }
+}
