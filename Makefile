@@ -31,11 +31,11 @@ sanity: ## csi-sanity against the real driver (root)
 
 bench: ## run the benchmarks, which write target/bench.json (root)
 	@scripts/install-nix.sh
-	cargo bench --locked
+	cargo bench --locked --bench publish
 
 nightly: ## what is too slow for each change: benchmarks, the tests on other versions of Nix (root)
 	@$(MAKE) --no-print-directory bench
-	scripts/other-nix.sh trixie sid
+	scripts/test-nix-versions.sh
 
 clean: ## remove what was built; installed tools and roots stay in ~/.cache/nix-csi
 	cargo clean

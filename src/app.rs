@@ -36,8 +36,8 @@ fn fail(what: &str) -> impl Fn(&dyn std::fmt::Display) -> NodeError {
     move |error| NodeError(format!("{what}: {error}"))
 }
 
-/// Runs a node until a signal or a core part's end. Actors live on this thread; gRPC, HTTP and
-/// effects on the runtime's workers.
+/// Runs a node until a signal or a core part's end. Actors and the futures of their effects live on
+/// this thread; gRPC, HTTP, realisations and blocking work on the runtime's.
 pub fn run(config: NodeConfig) -> Result<(), NodeError> {
     let log_filter = telemetry::init(&config.log, config.log_format).map_err(NodeError)?;
     if let Some(point) = &config.crash_at {
@@ -102,11 +102,16 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
         if ended.is_ok() && tokio::time::timeout(config.grace, &mut served).await.is_err() {
             tracing::warn!(grace = ?config.grace, "calls under way were cut off");
         }
-        actors.stop().await;
+        if tokio::time::timeout(config.grace, actors.stop()).await.is_err() {
+            tracing::warn!(grace = ?config.grace, "nix-daemon did not end in time");
+        }
     };
     tokio::select! {
         () = stopping => {}
-        signal = first_signal() => tracing::warn!(signal, "second signal: exit at once"),
+        signal = first_signal() => {
+            tracing::warn!(signal, "second signal: exit at once");
+            std::process::exit(1); // the runtime's end would wait for work on the disk
+        }
     }
     ended
 }
@@ -243,7 +248,11 @@ async fn serve(
     let listener = TcpListener::bind(config.http)
         .await
         .map_err(|e| fail(&format!("can't listen on --http {}", config.http))(&e))?;
-    let identity = IdentityService { driver: facts.driver.clone(), health: health.clone() };
+    let identity = IdentityService {
+        driver: facts.driver.clone(),
+        health: health.clone(),
+        actors: actors.clone(),
+    };
     let node = NodeService {
         node_id: facts.node_id.clone(),
         directory: actors.directory.clone(),

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::builds::{Builds, BuildsConfig, BuildsHandle};
 use super::child::{ChildProcess, Stop};
-use super::core::{Backoff, End, ask, supervise};
+use super::core::{ActorGone, Backoff, End, ask, supervise};
 use super::views::{Views, ViewsConfig, ViewsHandle};
 use super::volume::{Directory, VolumeError, Volumes, VolumesConfig};
 use crate::health::{Condition, Health};
@@ -81,6 +81,12 @@ impl NodeActors {
         let directory =
             Volumes::start(volumes, mounts, builds.clone(), views.clone(), CORE, watch(VOLUMES))?;
         Ok(Self { directory, builds: BuildsHandle(builds), views: ViewsHandle(views), daemon })
+    }
+
+    /// A message through each core actor: whether they live and are not stuck.
+    pub async fn answer(&self) -> Result<(), ActorGone> {
+        tokio::try_join!(self.directory.answer(), self.builds.answer(), self.views.answer())?;
+        Ok(())
     }
 
     /// Ends the daemon. Mounts are left as they are.

@@ -1,5 +1,8 @@
 //! CSI Identity: who we are and whether we are well.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::proto::csi::identity_server::Identity;
@@ -7,11 +10,16 @@ use super::proto::csi::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest,
     GetPluginInfoResponse, ProbeRequest, ProbeResponse,
 };
+use crate::actors::node::NodeActors;
 use crate::health::{Condition, Health};
+
+/// For a message through each core actor; they take microseconds.
+const ANSWER: Duration = Duration::from_secs(3);
 
 pub struct IdentityService {
     pub driver: String,
     pub health: Health,
+    pub actors: NodeActors,
 }
 
 #[tonic::async_trait]
@@ -39,7 +47,13 @@ impl Identity for IdentityService {
     /// answers FAILED_PRECONDITION.
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
         match self.health.overall() {
-            (Condition::Ready, _) => Ok(Response::new(ProbeResponse { ready: Some(true) })),
+            (Condition::Ready, _) => match timeout(ANSWER, self.actors.answer()).await {
+                Ok(Ok(())) => Ok(Response::new(ProbeResponse { ready: Some(true) })),
+                Ok(Err(gone)) => Err(Status::failed_precondition(gone.to_string())),
+                Err(_) => Err(Status::failed_precondition(format!(
+                    "the actors gave no answer within {ANSWER:?}"
+                ))),
+            },
             (Condition::Starting, _) => Ok(Response::new(ProbeResponse { ready: Some(false) })),
             (Condition::Sick(_), reason) => Err(Status::failed_precondition(reason)),
         }

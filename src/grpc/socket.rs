@@ -67,10 +67,13 @@ pub struct BindError {
 
 impl Endpoint {
     /// Binds with mode 0600 and replaces a stale socket in one step: bound under another name,
-    /// restricted, then renamed. The caller holds the state directory's lock, so nobody lives behind
-    /// the old one.
+    /// restricted, then renamed.
     pub fn bind(&self) -> Result<UnixListener, BindError> {
         let fail = |verb| move |source| BindError { verb, path: self.0.clone(), source };
+        // A stale socket refuses; one that answers has an owner, whose calls must not come to us.
+        if std::os::unix::net::UnixStream::connect(&self.0).is_ok() {
+            return Err(fail("take over")(io::Error::other("another process serves on it")));
+        }
         let directory = self.0.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory).map_err(fail("make the directory of"))?;
         // As long as the final name, so that a valid path stays valid.
@@ -112,6 +115,8 @@ mod tests {
         let endpoint = Endpoint(dir.path().join("sub/csi.sock"));
         drop(endpoint.bind().unwrap());
         let _listener = endpoint.bind().unwrap();
+        let taken = endpoint.bind().unwrap_err().to_string();
+        assert!(taken.ends_with(": another process serves on it"), "{taken}");
         let mode = fs::metadata(endpoint.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         tokio::net::UnixStream::connect(endpoint.path()).await.unwrap();

@@ -17,14 +17,16 @@ pub(super) fn status_of(error: &VolumeError) -> Status {
 fn code_of(error: &VolumeError) -> Code {
     match error {
         VolumeError::OtherSpec => Code::AlreadyExists,
-        VolumeError::OtherTarget { .. }
-        | VolumeError::TargetTaken { .. }
-        | VolumeError::UnreadableRecord { .. } => Code::FailedPrecondition,
+        VolumeError::OtherTarget { .. } | VolumeError::TargetTaken { .. } => {
+            Code::FailedPrecondition
+        }
         VolumeError::Removing | VolumeError::Overtaken => Code::Aborted,
         VolumeError::Realise(error) => code_of_realise(error),
-        VolumeError::Vanished { .. } | VolumeError::HalfDone { .. } | VolumeError::Gone(_) => {
-            Code::Unavailable
-        }
+        // Of a volume that may be mounted: nothing final.
+        VolumeError::UnreadableRecord { .. }
+        | VolumeError::Vanished { .. }
+        | VolumeError::HalfDone { .. }
+        | VolumeError::Gone(_) => Code::Unavailable,
         VolumeError::View(error) => match &**error {
             ViewError::Store(error) => code_of_nix(error),
             ViewError::Mount(error) => code_of_mount(error),

@@ -51,7 +51,7 @@ async fn metrics(State(state): State<HttpState>) -> Answer {
     crate::metrics::render().map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
 
-/// Whether a client that dials the socket's path gets an answer, ready or not.
+/// Whether a client that dials the socket's path gets an answer: starting or ready, not sick.
 async fn healthz(State(state): State<HttpState>) -> Answer {
     probe(&state).await.map(|_| "ok\n".to_owned())
 }

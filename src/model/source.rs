@@ -75,9 +75,23 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // One line, whatever the expression looks like.
         let text = self.text().split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = without_credentials(&text);
         let short: String = text.chars().take(80).collect();
         write!(f, "{} {short}{}", self.key(), if short.len() < text.len() { "…" } else { "" })
     }
+}
+
+/// For logs: `https://user:token@host` without what is before the `@`.
+fn without_credentials(text: &str) -> String {
+    let mut clean = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        clean += before;
+        clean += "://";
+        let authority = after.find(['/', '?', '#', ' ', '"', '\'']).unwrap_or(after.len());
+        rest = after[..authority].rfind('@').map_or(after, |at| &after[at + 1..]);
+    }
+    clean + rest
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -186,6 +200,15 @@ mod tests {
 
     fn store_path() -> Source {
         Source::StorePath(StorePath::parse(PATH).unwrap())
+    }
+
+    #[test]
+    fn logs_show_no_credentials() {
+        let shown = |text: &str| format!("{:?}", Source::FlakeRef(text.to_owned()));
+        let clean = "flakeRef git+https://host/a@b?ref=x#y";
+        assert_eq!(shown("git+https://user:token@host/a@b?ref=x#y"), clean);
+        assert_eq!(shown("git+https://host/a@b?ref=x#y"), clean);
+        assert_eq!(shown("a://t@b c://u:v@d/e"), "flakeRef a://b c://d/e");
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl ViewId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Tells views of one root apart; the newer one's is greater.
+    pub fn number(&self) -> u64 {
+        self.0.rsplit_once('.').and_then(|(_, n)| n.parse().ok()).unwrap_or(0)
+    }
 }
 
 /// A view that is mounted and complete.

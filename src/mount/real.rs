@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -76,6 +77,10 @@ impl RealMounts {
     pub fn open(config: &Config) -> Result<Self, MountError> {
         let store_dir = existing(&config.store_dir)?;
         let (views_dir, volumes_dir) = (made(&config.views_dir)?, made(&config.volumes_dir)?);
+        // Pods write there as root: a setuid file in a layer must be out of reach, since only the
+        // volume's own mount is nosuid.
+        fs::set_permissions(&volumes_dir, fs::Permissions::from_mode(0o700))
+            .map_err(failed("restrict", &volumes_dir))?;
         let dirs = [&store_dir, &views_dir, &volumes_dir];
         for dir in dirs {
             check_name(dir)?;
@@ -264,16 +269,7 @@ impl Mounts for RealMounts {
     }
 
     fn clear_unused_volume_files(&self) -> Result<(), MountError> {
-        for volume in self.list_volume_files()? {
-            match self.record_of(&volume) {
-                Ok(None) => self.remove_files(&volume)?,
-                Ok(Some(_)) => {}
-                Err(error) => {
-                    tracing::error!(%volume, %error, "unreadable writable layer, kept");
-                }
-            }
-        }
-        Ok(())
+        self.clear_unused_files()
     }
 }
 

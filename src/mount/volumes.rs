@@ -16,7 +16,7 @@ use super::paths::Target;
 use super::real::RealMounts;
 use super::sys::{self, Overlay, Place};
 use super::views::gone;
-use super::{Attached, MountError, Usage, ViewId};
+use super::{Attached, MountError, Mounts as _, Usage, ViewId};
 use crate::crash::crash_point;
 use crate::model::{Access, TargetPath, VolumeId};
 
@@ -203,6 +203,24 @@ impl RealMounts {
             gone(fs::remove_dir_all(&part)).map_err(failed("remove", &part))?;
         }
         gone(fs::remove_dir_all(&dir)).map_err(failed("remove", &dir))
+    }
+
+    pub(super) fn clear_unused_files(&self) -> Result<(), MountError> {
+        for volume in self.list_volume_files()? {
+            match self.record_of(&volume) {
+                Ok(None) => {
+                    // One that can't be removed is no reason for the others to wait.
+                    if let Err(error) = self.remove_files(&volume) {
+                        tracing::error!(%volume, %error, "an unused writable layer stays");
+                    }
+                }
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    tracing::error!(%volume, %error, "unreadable writable layer, kept");
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn usage(&self, volume: &VolumeId) -> Result<Usage, MountError> {

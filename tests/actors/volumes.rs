@@ -168,3 +168,38 @@ async fn a_target_belongs_to_one_volume() {
     })
     .await;
 }
+
+/// Not recognised is not "not mounted": a pod may live on it.
+#[tokio::test(start_paused = true)]
+async fn a_mount_that_a_restart_does_not_recognise_is_left_alone() {
+    with_world(|world| async move {
+        let source = hello(&world);
+        world.publish("a", &source).await.unwrap();
+        world.mounts.lose_mount(&target("a"));
+        world.mounts.mount_foreign(&target("a"));
+        let next = world.restarted();
+        next.directory.recovered().await.unwrap();
+        assert_eq!(world.names("records"), ["a.json"]);
+        let told = next.directory.unreadable();
+        assert_eq!(told[0].path, world.records().join("a.json"));
+        assert!(told[0].reason.starts_with("the mount at /t/a is not of its view "));
+        next.directory.publish(&id("a"), request("a", &source)).await.unwrap_err();
+        assert_eq!(world.names("records"), ["a.json"]);
+    })
+    .await;
+}
+
+/// The next volume may come to the same target as soon as the unpublish is answered.
+#[tokio::test(start_paused = true)]
+async fn a_target_is_free_when_its_unpublish_is_answered() {
+    with_world(|world| async move {
+        let source = hello(&world);
+        let directory = &world.actors.directory;
+        for n in 0..20 {
+            let volume = id(&format!("v{n}"));
+            directory.publish(&volume, request("a", &source)).await.unwrap();
+            directory.unpublish(&volume, target("a")).await.unwrap();
+        }
+    })
+    .await;
+}

@@ -62,7 +62,7 @@ async fn a_local_flake_is_copied_as_its_caller() {
 async fn a_flake_in_a_git_tree_is_copied_too() {
     let lab = lab!();
     if !lab.run("git", &["--version"]).status.success() {
-        eprintln!("SKIPPED a_flake_in_a_git_tree_is_copied_too: there is no git");
+        crate::lab::skipped("a_flake_in_a_git_tree_is_copied_too", "there is no git");
         return;
     }
     let node = lab.node(&[]).await;

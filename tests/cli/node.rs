@@ -154,7 +154,7 @@ fn redirects_are_not_forced_where_they_can_not_be() {
         mount --rbind d1/n /nix";
     let made = lab.run("sh", &["-euc", script, lab.dir.path().to_str().unwrap()]);
     if !made.status.success() {
-        eprintln!("SKIPPED redirects_are_not_forced_where_they_can_not_be: {made:?}");
+        crate::lab::skipped("redirects_are_not_forced_where_they_can_not_be", &format!("{made:?}"));
         return;
     }
     let said = node(&lab, &[("--presentation", "redirect")]);

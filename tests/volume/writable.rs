@@ -68,3 +68,15 @@ async fn stays_inside(lab: &Lab, presentation: &str) {
     }
     assert_nothing_left(lab);
 }
+
+/// Only the volume's own mount is nosuid; what a pod's root leaves in the layer must be out of
+/// reach of the node's users. Records hold users' own text.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_and_records_are_for_root_alone() {
+    let lab = lab!();
+    let _node = lab.node(&[]).await;
+    let modes = lab.ok("stat", &["-c", "%a", "/nix/var/nix-csi/volumes"]);
+    assert_eq!(modes, "700");
+    let records = lab.path("run/volumes");
+    assert_eq!(lab.ok("stat", &["-c", "%a", records.to_str().unwrap()]), "700");
+}

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use actix::{Actor, ActorContext, Addr, Handler, Message};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::actor::Ended;
 use super::{Builds, Built, RootGuard};
 use crate::actors::core::{Ctx, impl_supervised, tell};
 use crate::actors::metrics;
 use crate::model::Source;
-use crate::nix::{Nix, ProgressSink, RealiseError};
+use crate::nix::{Nix, NixError, ProgressSink, RealiseError};
 
 /// Everything one realisation needs.
 pub(super) struct BuildActor {
@@ -65,7 +67,13 @@ async fn realise(
     progress.update(|p| "evaluating".clone_into(&mut p.current));
     let began = Instant::now();
     let key = source.key();
-    let result = nix.realise(source, root.path().to_owned(), progress).await;
+    // Not on the actors' thread, which would read every line that a builder prints.
+    let work = nix.realise(source, root.path().to_owned(), progress);
+    let task = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
+    let result = task.await.unwrap_or_else(|panic| {
+        let detail = panic.to_string();
+        Err(NixError::Command { what: "the realisation".to_owned(), detail }.into())
+    });
     let outcome = result.as_ref().map_or_else(RealiseError::kind, |_| "ok");
     metrics::REALISE_SECONDS
         .with_label_values(&[key, outcome])

@@ -3,7 +3,7 @@
 use actix::Addr;
 
 use super::{BuildSummary, Builds, ListBuilds};
-use crate::actors::core::ask;
+use crate::actors::core::{ActorGone, ask};
 use crate::model::VolumeId;
 
 /// Answers questions about realisations; an actor that is gone knows of none.
@@ -11,6 +11,11 @@ use crate::model::VolumeId;
 pub struct BuildsHandle(pub(crate) Addr<Builds>);
 
 impl BuildsHandle {
+    /// Whether the actor answers.
+    pub async fn answer(&self) -> Result<(), ActorGone> {
+        ask(&self.0, ListBuilds).await.map(drop)
+    }
+
     pub async fn list(&self) -> Vec<BuildSummary> {
         ask(&self.0, ListBuilds).await.unwrap_or_default()
     }

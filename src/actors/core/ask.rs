@@ -51,11 +51,6 @@ impl<T> Reply<T> {
     pub fn send(self, value: T) {
         drop(self.0.send(value));
     }
-
-    /// Whether anybody still listens.
-    pub fn is_wanted(&self) -> bool {
-        !self.0.is_closed()
-    }
 }
 
 /// Gives every waiter the same answer.

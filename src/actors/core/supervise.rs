@@ -94,8 +94,11 @@ async fn run<A: Supervised>(mut running: ContextFut<A, Ctx<A>>, mut backoff: Bac
         };
         tracing::warn!(actor = A::KIND, kind, %reason, ?delay, "actor restarts");
         tokio::time::sleep(delay).await;
-        if !running.restart() {
-            return End::Done; // nobody holds the address any more
+        // `forget` is the actor's own code, and may panic as well.
+        match catch_unwind(AssertUnwindSafe(|| running.restart())) {
+            Ok(true) => {}
+            Ok(false) => return End::Done, // nobody holds the address any more
+            Err(panic) => return End::GaveUp { reason: message_of(panic.as_ref()) },
         }
     }
 }

@@ -182,14 +182,16 @@ impl Views {
 
     fn verify(&mut self, ctx: &mut Ctx<Self>) {
         self.verified = Instant::now();
-        for id in self.ready.iter().filter(|(_, r)| r.removing.is_none()).map(|(id, _)| id.clone())
-        {
-            let effect = self.hands.clone().replaced(id.clone());
-            ctx.effect(effect, move |this, found, _| match found {
-                Ok(replaced) => this.found_replaced(&id, replaced),
-                Err(error) => tracing::warn!(view = id.as_str(), %error, "can't verify a view"),
-            });
-        }
+        let all = self.ready.iter().filter(|(_, r)| r.removing.is_none());
+        let all = all.map(|(id, _)| id.clone()).collect();
+        ctx.effect(self.hands.clone().replaced(all), |this, found, _| {
+            for (id, found) in found {
+                match found {
+                    Ok(replaced) => this.found_replaced(&id, replaced),
+                    Err(error) => tracing::warn!(view = id.as_str(), %error, "can't verify a view"),
+                }
+            }
+        });
     }
 
     /// The view's users may see ENOENT until caches drop; new volumes get a new view.
@@ -220,10 +222,11 @@ impl Actor for Views {
         ctx.wait(actix::ActorFutureExt::map(
             recover,
             |found, this: &mut Self, ctx: &mut Ctx<Self>| match found {
-                Ok(views) => {
+                Ok(mut views) => {
+                    // The newest of a root becomes the current one.
+                    views.sort_by_key(|(view, _)| view.id.number());
                     for (view, replaced) in views {
-                        let (_, n) = view.id.as_str().rsplit_once('.').unwrap_or_default();
-                        this.next = this.next.max(n.parse::<u64>().unwrap_or(0) + 1);
+                        this.next = this.next.max(view.id.number() + 1);
                         let view = this.insert(view);
                         this.found_replaced(&view.id, replaced);
                     }

@@ -15,6 +15,9 @@ use crate::nix::{Nix, NixError, sweep_staging};
 /// Views being made at once: each is bound by one disk.
 const MAKERS: usize = 4;
 
+/// A view, and its paths that were replaced.
+pub(super) type Replaced = (ViewId, Result<Vec<StorePath>, ViewError>);
+
 /// The rooms that effects use; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Hands {
@@ -86,8 +89,19 @@ impl Hands {
         Ok(())
     }
 
-    pub(super) async fn replaced(self, id: ViewId) -> Result<Vec<StorePath>, ViewError> {
-        blocking(move || Ok(self.mounts.replaced_paths(&id)?)).await
+    /// One after the other: publishes need the blocking threads more.
+    pub(super) async fn replaced(self, ids: Vec<ViewId>) -> Vec<Replaced> {
+        let look = move || {
+            let one = |id: ViewId| {
+                let found = self.mounts.replaced_paths(&id).map_err(ViewError::from);
+                (id, found)
+            };
+            Ok(ids.into_iter().map(one).collect())
+        };
+        blocking(look).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "can't verify the views");
+            Vec::new()
+        })
     }
 
     /// Takes over what an earlier process left: complete views of this boot, rooted again in case;

@@ -3,13 +3,18 @@
 use actix::Addr;
 
 use super::{ListViews, ViewSummary, Views};
-use crate::actors::core::ask;
+use crate::actors::core::{ActorGone, ask};
 
 /// Answers questions about views; an actor that is gone knows of none.
 #[derive(Clone)]
 pub struct ViewsHandle(pub(crate) Addr<Views>);
 
 impl ViewsHandle {
+    /// Whether the actor answers.
+    pub async fn answer(&self) -> Result<(), ActorGone> {
+        ask(&self.0, ListViews).await.map(drop)
+    }
+
     pub async fn list(&self) -> Vec<ViewSummary> {
         ask(&self.0, ListViews).await.unwrap_or_default()
     }

@@ -38,6 +38,8 @@ pub struct VolumeActor {
     pub(super) machine: Machine<Resolved, Waiter, Waiter>,
     /// The target that this volume has claimed.
     claimed: Option<TargetPath>,
+    /// What is being published, for the metrics.
+    pub(super) source: &'static str,
     /// Since when a publish is at work; a repeated one, which only looks, is none.
     pub(super) began: Option<Instant>,
     pub(super) published_at: i64,
@@ -54,7 +56,9 @@ impl_supervised!(VolumeActor, "volume", |this| {
         }
         State::Absent | State::Resolving { .. } | State::Removing { volume: None, .. } => None,
     };
-    this.effects.abandon();
+    if known.is_none() {
+        this.release();
+    }
     this.machine = known.map_or_else(Machine::new, |(r, v)| Machine::recovered(r, v));
 });
 
@@ -65,6 +69,7 @@ impl VolumeActor {
             id,
             machine: Machine::new(),
             claimed: None,
+            source: "none",
             began: None,
             published_at: jiff::Timestamp::now().as_second(),
         }
@@ -83,7 +88,12 @@ impl VolumeActor {
     }
 
     fn on(&mut self, event: Event<Resolved, Waiter, Waiter>, ctx: &mut Ctx<Self>) {
-        for effect in self.machine.step(event) {
+        let effects = self.machine.step(event);
+        // Before anybody is answered: the next volume may come to the same target at once.
+        if effects.iter().any(|effect| matches!(effect, Effect::End)) {
+            self.release();
+        }
+        for effect in effects {
             self.perform(effect, ctx);
         }
     }
@@ -93,6 +103,7 @@ impl VolumeActor {
         match effect {
             Effect::Resolve { op, request } => {
                 self.began = Some(Instant::now());
+                self.source = request.spec.source.key();
                 let work = effects.resolve(request.spec.source);
                 ctx.effect(work, move |this, result, ctx| {
                     this.on(Event::Resolved { op, result }, ctx);
@@ -128,13 +139,26 @@ impl VolumeActor {
                     tracing::info!(volume = %self.id, "unpublished");
                 }
             }
-            Effect::End => {
-                if let Some(target) = self.claimed.take() {
-                    self.effects.hands.claims.release(&target, &self.id);
-                }
-                ctx.stop();
-            }
+            Effect::End => ctx.stop(),
         }
+    }
+
+    /// Nothing of the volume is left: its target is free, and no realisation is its.
+    fn release(&mut self) {
+        // Once more: one may have been asked for after the last time.
+        self.effects.abandon();
+        if let Some(target) = self.claimed.take() {
+            self.effects.hands.claims.release(&target, &self.id);
+        }
+    }
+
+    /// Takes the target for a volume that is not there yet, or refuses and ends.
+    fn claim(&mut self, target: &TargetPath, ctx: &mut Ctx<Self>) -> Answer {
+        if let State::Absent = self.machine.state() {
+            self.effects.hands.claims.claim(target, &self.id).inspect_err(|_| ctx.stop())?;
+            self.claimed = Some(target.clone());
+        }
+        Ok(())
     }
 }
 
@@ -147,15 +171,10 @@ impl Handler<Publish> for VolumeActor {
 
     fn handle(&mut self, Publish(request): Publish, ctx: &mut Ctx<Self>) -> Self::Result {
         let (waiter, answer) = deferred::<Self, _, _>();
-        if let State::Absent = self.machine.state() {
-            if let Err(error) = self.effects.hands.claims.claim(&request.target, &self.id) {
-                waiter.send(Err(error.into()));
-                ctx.stop();
-                return answer;
-            }
-            self.claimed = Some(request.target.clone());
+        match self.claim(&request.target, ctx) {
+            Ok(()) => self.on(Event::Publish { request, waiter }, ctx),
+            Err(error) => waiter.send(Err(error)),
         }
-        self.on(Event::Publish { request, waiter }, ctx);
         answer
     }
 }
@@ -165,14 +184,10 @@ impl Handler<Unpublish> for VolumeActor {
 
     fn handle(&mut self, Unpublish(target): Unpublish, ctx: &mut Ctx<Self>) -> Self::Result {
         let (waiter, answer) = deferred::<Self, _, _>();
-        if let State::Absent = self.machine.state()
-            && let Err(error) = self.effects.hands.claims.check(&target, &self.id)
-        {
-            waiter.send(Err(error.into()));
-            ctx.stop();
-            return answer;
+        match self.claim(&target, ctx) {
+            Ok(()) => self.on(Event::Unpublish { target, waiter }, ctx),
+            Err(error) => waiter.send(Err(error)),
         }
-        self.on(Event::Unpublish { target, waiter }, ctx);
         answer
     }
 }

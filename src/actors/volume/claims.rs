@@ -26,14 +26,6 @@ impl Claims {
         }
     }
 
-    /// Whether the target is this volume's or nobody's.
-    pub(super) fn check(&self, target: &TargetPath, id: &VolumeId) -> Result<(), VolumeError> {
-        match self.0.get(target) {
-            Some(owner) if *owner != *id => Err(taken_by(target, &owner)),
-            _ => Ok(()),
-        }
-    }
-
     pub(super) fn release(&self, target: &TargetPath, id: &VolumeId) {
         self.0.remove_if(target, |_, owner| owner == id);
     }

@@ -81,8 +81,7 @@ impl Effects {
             let _held = (turn, view.lease.clone());
             self.present_now(&request, &view.lease)
         };
-        let failed = |error: VolumeError| PresentFailed { error: error.into(), clean: false };
-        blocking(work).await.unwrap_or_else(|e| Err(failed(e)))
+        blocking(work).await.unwrap_or_else(|e| Err(failed(e, false)))
     }
 
     fn present_now(&self, request: &Request, lease: &Lease) -> Result<(), PresentFailed> {
@@ -92,8 +91,10 @@ impl Effects {
         let record =
             Record::new(self.id.clone(), request, resolution, &self.hands.boot_id, published_at);
         let Hands { records, mounts, .. } = &self.hands;
+        // A record that is there already is of a mount that went away: it stays for the next try.
+        let again = records.has(&self.id);
         if let Err(error) = records.write(&record) {
-            return Err(PresentFailed { error: error.into(), clean: true });
+            return Err(failed(error, !again));
         }
         crash_point("volume-record-written");
         let Err(error) = mounts.attach(&view.id, &request.target, &self.id, request.spec.access)
@@ -105,9 +106,7 @@ impl Effects {
         let undone =
             if error.refuses_target() { Ok(()) } else { mounts.detach(&request.target, &self.id) };
         let clean = undone.is_ok() && records.remove(&self.id).is_ok();
-        let cause = VolumeError::from(error);
-        let error = if clean { cause } else { VolumeError::HalfDone { cause: cause.into() } };
-        Err(PresentFailed { error: error.into(), clean })
+        Err(failed(error.into(), clean))
     }
 
     pub(super) async fn check(
@@ -129,7 +128,9 @@ impl Effects {
                 }
             }
         };
-        Ok(blocking(work).await.and_then(|found| found)?)
+        // The volume stays as it is, so the kubelet must not take this for the end of it.
+        let found = blocking(work).await.and_then(|found| found);
+        Ok(found.map_err(|cause| VolumeError::HalfDone { cause: cause.into() })?)
     }
 
     /// Unmount, then forget.
@@ -147,6 +148,12 @@ impl Effects {
         };
         Ok(blocking(work).await.and_then(|done| done)?)
     }
+}
+
+/// With something left behind, the answer must not be a final one.
+fn failed(cause: VolumeError, clean: bool) -> PresentFailed {
+    let error = if clean { cause } else { VolumeError::HalfDone { cause: cause.into() } };
+    PresentFailed { error: error.into(), clean }
 }
 
 /// Runs on a blocking thread; a panic there becomes an error of this volume.

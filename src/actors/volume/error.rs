@@ -32,8 +32,8 @@ pub enum VolumeError {
     View(Arc<ViewError>),
     #[error("mount failed: {0}")]
     Mount(#[from] MountError),
-    /// The mount failed and so did its undoing; the next call goes on from there.
-    #[error("{cause}; what was half done is still there: call again")]
+    /// Something failed and something is still there; the next call goes on from it.
+    #[error("{cause}; what is there was left as it is: call again")]
     HalfDone { cause: Box<VolumeError> },
     #[error("can't {verb} the volume's record {}: {source}", .path.display())]
     Record { verb: &'static str, path: PathBuf, source: io::Error },

@@ -6,7 +6,8 @@
 //! - `effects`: what the machine asks for, on blocking threads and other actors.
 //! - `observe`: what a volume tells of itself.
 //! - `actor`: the actor that turns messages into events and effects into events.
-//! - `directory`: finds or opens a volume's actor; recovers all of them at start.
+//! - `directory`: finds a volume's actor. `volumes`: opens it, and recovers all of them at start
+//!   (`recovery`). `claims`: which volume has which target.
 
 mod actor;
 mod claims;
@@ -17,9 +18,11 @@ mod machine;
 mod observe;
 mod record;
 mod recovery;
+mod volumes;
 
 pub use actor::VolumeActor;
-pub use directory::{Directory, UnreadableVolume, Volumes, VolumesConfig};
+pub use directory::{Directory, UnreadableVolume};
 pub use error::{ViewError, VolumeError};
 pub use machine::Request;
 pub use observe::{VolumeStats, VolumeStatus};
+pub use volumes::{Volumes, VolumesConfig};

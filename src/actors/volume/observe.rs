@@ -60,11 +60,7 @@ impl VolumeActor {
         };
         let seconds = began.elapsed().as_secs_f64();
         let outcome = result.as_ref().map_or_else(|e| e.kind(), |()| "ok");
-        let source = match self.machine.state() {
-            State::Mounted { request, .. } => request.spec.source.key(),
-            _ => "none",
-        };
-        metrics::PUBLISH_SECONDS.with_label_values(&[source, outcome]).observe(seconds);
+        metrics::PUBLISH_SECONDS.with_label_values(&[self.source, outcome]).observe(seconds);
         match (result, self.machine.state()) {
             (Ok(()), State::Mounted { request, view, .. }) => {
                 self.published_at = jiff::Timestamp::now().as_second();

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -100,10 +101,22 @@ impl RecordStore {
             path: dir.clone(),
             source,
         })?;
+        // Attributes are the users' own text.
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(&dir, private).map_err(|source| VolumeError::Record {
+            verb: "restrict the directory of",
+            path: dir.clone(),
+            source,
+        })?;
         Ok(Self { dir })
     }
 
-    fn path(&self, id: &VolumeId) -> PathBuf {
+    /// Whether there is one; what can't be told is taken for there.
+    pub fn has(&self, id: &VolumeId) -> bool {
+        self.path(id).try_exists().unwrap_or(true)
+    }
+
+    pub fn path(&self, id: &VolumeId) -> PathBuf {
         self.dir.join(format!("{id}.json"))
     }
 

@@ -31,45 +31,47 @@ pub(super) async fn recover(hands: Hands) -> Result<Found, VolumeError> {
         let (mounts, record) = (hands.mounts.clone(), Arc::new(record));
         let (here, looked) = (record.clone(), record.clone());
         let boot_id = hands.boot_id.clone();
-        let alive = blocking(move || {
+        let at = blocking(move || {
             // A mount of an earlier boot went with it.
             if *looked.boot_id != *boot_id {
-                return Ok(false);
+                return Ok(Attached::Nothing);
             }
-            let at = mounts.attached(&looked.view, &looked.target, &looked.id, looked.access)?;
-            Ok::<_, VolumeError>(at == Attached::Ours)
+            mounts.attached(&looked.view, &looked.target, &looked.id, looked.access)
         })
         .await?;
-        match (alive, lease) {
-            (Ok(true), Some(lease)) => found.alive.push(((*here).clone(), lease)),
-            (Ok(false), _) => clear(&hands, here).await,
-            (Ok(true), None) => {
-                let reason =
-                    format!("its view {} is gone, but a mount shows it", here.view.as_str());
-                found.unreadable.push(orphan(&here, reason));
+        let reason = match (at, lease) {
+            (Ok(Attached::Ours), Some(lease)) => {
+                found.alive.push(((*here).clone(), lease));
+                continue;
             }
-            (Err(error), _) => found.unreadable.push(orphan(&here, error.to_string())),
-        }
+            (Ok(Attached::Nothing), _) => match clear(&hands, here.clone()).await {
+                Ok(()) => continue,
+                Err(error) => format!("it is of an interrupted volume that stays: {error}"),
+            },
+            (Ok(Attached::Ours), None) => {
+                format!("its view {} is gone, but a mount shows it", here.view.as_str())
+            }
+            // Not recognised is not "not mounted": a pod may live on it.
+            (Ok(Attached::Foreign), _) => {
+                format!("the mount at {} is not of its view {}", here.target, here.view.as_str())
+            }
+            (Err(error), _) => error.to_string(),
+        };
+        let path = hands.records.path(&here.id);
+        found.unreadable.push(Unreadable { path, id: Some(here.id.clone()), reason });
     }
     Ok(found)
 }
 
-fn orphan(record: &Record, reason: String) -> Unreadable {
-    Unreadable { path: record.target.as_path().to_owned(), id: Some(record.id.clone()), reason }
-}
-
 /// A publish or unpublish that a kill interrupted: nothing is mounted, so nothing stays.
-async fn clear(hands: &Hands, record: Arc<Record>) {
+async fn clear(hands: &Hands, record: Arc<Record>) -> Result<(), VolumeError> {
     let (mounts, records) = (hands.mounts.clone(), hands.records.clone());
     let id = record.id.clone();
     let cleared = blocking(move || {
         mounts.detach(&record.target, &record.id)?;
         records.remove(&record.id)
-    })
-    .await
-    .and_then(|done| done);
-    match cleared {
-        Ok(()) => tracing::info!(volume = %id, "cleared an interrupted volume"),
-        Err(error) => tracing::warn!(volume = %id, %error, "can't clear an interrupted volume"),
-    }
+    });
+    cleared.await.and_then(|done| done)?;
+    tracing::info!(volume = %id, "cleared an interrupted volume");
+    Ok(())
 }
