@@ -162,7 +162,11 @@ impl Bench<'_> {
     /// The same with many volumes present.
     async fn beside_many(&mut self, plan: &Plan, closure: &Closure) {
         eprintln!("publishing {} volumes", plan.many);
-        let many: Vec<_> = (0..plan.many).map(|_| self.volume(&closure.variants[0])).collect();
+        let elsewhere = |n| {
+            let volume = self.volume(&closure.variants[0]);
+            Volume { target: volume.target.with_file_name(format!("many-{n}")), ..volume }
+        };
+        let many: Vec<_> = (0..plan.many).map(elsewhere).collect();
         for volume in &many {
             self.node.publish(volume).await.unwrap();
         }
