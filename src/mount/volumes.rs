@@ -33,6 +33,26 @@ impl RealMounts {
         volume: &VolumeId,
         access: Access,
     ) -> Result<(), MountError> {
+        let attached = self.attach_once(view, target, volume, access);
+        if attached.is_ok() || sys::is_mount_root(&self.mnt(view))? {
+            return attached;
+        }
+        // Somebody unmounted the view itself; its layer is still there.
+        let alone = self.view_lock(view).write().unwrap_or_else(PoisonError::into_inner);
+        if self.reopen(view)?.is_none() {
+            return attached;
+        }
+        drop(alone);
+        self.attach_once(view, target, volume, access)
+    }
+
+    fn attach_once(
+        &self,
+        view: &ViewId,
+        target: &TargetPath,
+        volume: &VolumeId,
+        access: Access,
+    ) -> Result<(), MountError> {
         let _target = self.lock_target(target);
         let removal = self.view_lock(view).read();
         let _removal = removal.unwrap_or_else(PoisonError::into_inner);

@@ -176,3 +176,25 @@ async fn a_foreign_mount_is_refused_and_untouched() {
         assert_nothing_left(&lab);
     }
 }
+
+/// Volumes are mounts of their own; the next one needs the view's again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_somebody_unmounted_is_mounted_again() {
+    let lab = lab!();
+    let root = lab.closure(&[]);
+    let node = lab.node(&[]).await;
+    let before = lab.volume("before", &[("storePath", &root)]);
+    node.publish(&before).await.unwrap();
+    let view = node.status().await.views[0].view_id.clone();
+    lab.ok("umount", &[&format!("/nix/var/nix-csi/views/{view}/mnt")]);
+    for volume in [
+        lab.volume("ro", &[("storePath", &root)]),
+        lab.volume("rw", &[("storePath", &root)]).writable(),
+    ] {
+        node.publish(&volume).await.unwrap();
+        assert_shows(&lab, &volume, &root);
+        node.unpublish(&volume).await.unwrap();
+        lab.run("umount", &[&format!("/nix/var/nix-csi/views/{view}/mnt")]);
+    }
+    assert_shows(&lab, &before, &root);
+}

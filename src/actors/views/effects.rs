@@ -131,8 +131,17 @@ impl Hands {
                 self.remove_now(id)?;
                 return Ok(None);
             };
-            if self.nix.root_if_valid(&view.root, &self.root_link(id))? {
-                return Ok(Some((view, self.mounts.replaced_paths(id)?)));
+            // A complete view was rooted before it was made. So nothing is to be asked of the store,
+            // which may be busy: a view that is not taken over is no longer its volumes'.
+            let link = self.root_link(id);
+            let rooted =
+                fs::read_link(&link).is_ok_and(|to| to == Path::new(&view.root.to_string()));
+            if rooted || self.nix.root_if_valid(&view.root, &link)? {
+                let replaced = self.mounts.replaced_paths(id).unwrap_or_else(|error| {
+                    tracing::warn!(view = id.as_str(), %error, "can't verify a view");
+                    Vec::new()
+                });
+                return Ok(Some((view, replaced)));
             }
             // Its paths are gone, so nobody can use it; a mount that shows it says so loudly.
             self.remove_now(id)?;
