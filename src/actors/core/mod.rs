@@ -6,6 +6,7 @@
 //!   address with its queued mail, after a backoff, until it gives up.
 //! - [`ask`], [`tell`]: sending. Both say when the other side is gone.
 //! - [`deferred`]: a reply that is given later, by whatever event ends the work.
+//! - [`blocking`]: work that blocks, for an effect to wait for.
 //! - [`Admission`]: a limit at the edge on how many callers may wait.
 //!
 //! To add an actor: a struct that implements [`Supervised`] (its kind, what it forgets on a
@@ -15,6 +16,7 @@
 mod admission;
 mod ask;
 mod backoff;
+mod blocking;
 mod context;
 mod envelope;
 mod metrics;
@@ -26,6 +28,7 @@ mod tests;
 pub use admission::{Admission, Overloaded};
 pub use ask::{ActorGone, Reply, answer_all, ask, deferred, tell};
 pub use backoff::Backoff;
+pub use blocking::blocking;
 pub use context::Ctx;
 pub(crate) use supervise::impl_supervised;
 pub use supervise::{End, Supervised, supervise};

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use tokio::sync::{RwLock, Semaphore};
 
+use crate::actors::core;
 use crate::actors::volume::ViewError;
 use crate::model::StorePath;
-use crate::mount::{MountError, Mounts, View, ViewId};
+use crate::mount::{Mounts, View, ViewId};
 use crate::nix::{Nix, NixError, sweep_staging};
 
 /// Views being made at once: each is bound by one disk.
@@ -180,14 +181,5 @@ fn remove_link(link: &Path) -> Result<(), NixError> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
 ) -> Result<T, ViewError> {
-    let span = tracing::Span::current();
-    tokio::task::spawn_blocking(move || span.in_scope(work)).await.unwrap_or_else(|panic| {
-        Err(MountError::Io {
-            verb: "finish work on",
-            path: PathBuf::from("a view"),
-            source: io::Error::other(panic.to_string()),
-            detail: None,
-        }
-        .into())
-    })
+    core::blocking(work).await.unwrap_or_else(|panic| Err(ViewError::panicked("a view", &panic)))
 }

@@ -10,7 +10,7 @@ use super::machine::{PresentFailed, Request};
 use super::record::{Record, RecordStore};
 use super::{ViewError, VolumeError};
 use crate::actors::builds::{Abandon, Builds, Realise};
-use crate::actors::core::{ask, tell};
+use crate::actors::core::{self, ask, tell};
 use crate::actors::views::{Acquire, Lease, Views};
 use crate::crash::crash_point;
 use crate::model::{Source, StorePath, TargetPath, VolumeId};
@@ -160,14 +160,6 @@ fn failed(cause: VolumeError, clean: bool) -> PresentFailed {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, VolumeError> {
-    let span = tracing::Span::current();
-    tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(|panic| {
-        let error = MountError::Io {
-            verb: "finish work on",
-            path: "a volume".into(),
-            source: std::io::Error::other(panic.to_string()),
-            detail: None,
-        };
-        VolumeError::View(Arc::new(ViewError::Mount(error)))
-    })
+    let done = core::blocking(work).await;
+    done.map_err(|panic| VolumeError::View(Arc::new(ViewError::panicked("a volume", &panic))))
 }

@@ -59,6 +59,18 @@ pub enum ViewError {
     Gone(#[from] ActorGone),
 }
 
+impl ViewError {
+    /// Blocking work on `what` that panicked: an error of this one call.
+    pub fn panicked(what: &str, panic: &tokio::task::JoinError) -> Self {
+        Self::Mount(MountError::Io {
+            verb: "finish work on",
+            path: what.into(),
+            source: io::Error::other(panic.to_string()),
+            detail: None,
+        })
+    }
+}
+
 impl VolumeError {
     /// A closed set of names for metrics.
     pub fn kind(&self) -> &'static str {
