@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::actors::builds::MemoryConfig;
 use crate::actors::core::Admission;
 use crate::actors::node::{DAEMON, NodeActors, NodeActorsConfig, VOLUMES};
 use crate::config::{DEFAULT_STATE_DIR, NodeConfig};
@@ -22,7 +23,7 @@ use crate::health::{Condition, Health};
 use crate::http::{self, HttpState};
 use crate::model::System;
 use crate::mount::{Mounts, RealMounts};
-use crate::nix::{self, Capabilities, DaemonSpec, RealNix};
+use crate::nix::{self, Capabilities, DaemonSpec, Evaluator, Limit, ProbeLimits, RealNix};
 use crate::telemetry::{self, LogFilter};
 
 const STORE_STATE: &str = "/nix/var/nix";
@@ -161,19 +162,48 @@ async fn open_nix(config: &NodeConfig) -> Result<(RealNix, Capabilities), NodeEr
     } else {
         nix.roots_visible(&roots_dir(config)).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
     }
+    nix.read_settings().await.map_err(|e| fail("can't read Nix's settings")(&e))?;
+    nix.check_sandbox().await.map_err(|e| fail("builds have no sandbox")(&e))?;
     Ok((nix, capabilities))
 }
 
 fn nix_config(config: &NodeConfig) -> nix::Config {
+    let settings = &config.builds;
     let own_socket = config.run_dir.join("nix-daemon/socket");
     nix::Config {
         program: config.nix.clone(),
         daemon_socket: Some(config.nix_daemon_socket.clone().unwrap_or(own_socket)),
-        nix_options: config.nix_option.clone(),
-        limits: nix::Limits { timeout: Some(config.realise_timeout) },
-        timeout_setting: "--realise-timeout",
+        nix_options: nix_options(config),
+        limits: nix::Limits {
+            evaluate: Limit::new("--eval-timeout", settings.eval_timeout),
+            realise: Limit::new("--realise-timeout", settings.realise_timeout),
+            build: Limit::new("--build-timeout", settings.build_timeout),
+            silence: Limit::new("--max-silent-time", settings.max_silent_time),
+        },
+        guard: Some("/proc/self/exe".into()),
+        daemon_lent: config.nix_daemon_socket.is_some(),
+        probe: ProbeLimits { limit: settings.probe_timeout, remember: settings.probe_memory },
+        evaluator: Evaluator {
+            mode: settings.eval_mode.into(),
+            import_from_derivation: settings.allow_import_from_derivation,
+            nix_path: settings.nix_path.clone(),
+            allowed_uris: settings.allowed_uri.clone(),
+            access_tokens: settings.access_tokens_file.clone(),
+            memory: settings.eval_memory.as_u64(),
+            uid: settings.eval_uid,
+            visible: settings.eval_path.clone(),
+            homes: config.state_dir.join("tenants"),
+        },
         ..nix::Config::new(config.state_dir.join("home"))
     }
+}
+
+/// Ours first, so that a person's `--nix-option` wins.
+fn nix_options(config: &NodeConfig) -> Vec<(String, String)> {
+    let substituters = &config.builds.substituter;
+    let named =
+        (!substituters.is_empty()).then(|| ("substituters".to_owned(), substituters.join(" ")));
+    named.into_iter().chain(config.nix_option.clone()).collect()
 }
 
 /// Roots of nodes with other state directories are not ours to sweep.
@@ -215,12 +245,22 @@ fn start_actors(
     };
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(|e| fail("can't read the boot id")(&e))?;
+    let settings = &config.builds;
     let actors = NodeActorsConfig {
         daemon,
         records: config.run_dir.join("volumes"),
         roots: roots_dir(config),
         boot_id: boot_id.trim().into(),
-        build_slots: config.build_slots.into(),
+        evaluation_slots: settings.eval_slots.into(),
+        build_slots: settings.build_slots.into(),
+        evaluation_builds: settings.allow_import_from_derivation,
+        memory: MemoryConfig {
+            refresh: settings.refresh_after,
+            retry_min: settings.failure_backoff,
+            retry_max: settings.failure_backoff_max,
+        },
+        cancel_grace: settings.cancel_grace,
+        abandon_after: settings.abandon_after,
         keep_idle: config.keep_idle,
         verify_interval: config.verify_interval,
     };
@@ -260,6 +300,7 @@ async fn serve(
         publishes: Admission::new("publishes", config.max_publishes as usize),
         hold: config.hold,
         system: System::current(),
+        allow_local_flakes: config.builds.allow_local_flakes,
     };
     let admin_service = AdminService {
         facts,
@@ -267,6 +308,7 @@ async fn serve(
         directory: actors.directory.clone(),
         builds: actors.builds.clone(),
         views: actors.views.clone(),
+        stop: stop.clone(),
     };
     let http_state = HttpState {
         csi_socket: config.endpoint.path().to_owned(),

@@ -1,10 +1,14 @@
 //! The command line and the environment, read here and nowhere else.
 
+mod builds;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use builds::{BuildSettings, EvalModeArg};
 
 use crate::grpc::Endpoint;
 use crate::mount::PresentationChoice;
@@ -31,6 +35,8 @@ pub enum Command {
     Unmount(UnmountArgs),
     /// Show volumes, realisations under way and views.
     Status(StatusArgs),
+    /// Show builds under way and failures that wait, or let failures be tried again.
+    Builds(BuildsArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -72,12 +78,8 @@ pub struct NodeConfig {
     /// A Nix setting for all commands and for the node's own daemon; repeat it for several.
     #[arg(long, env = "NIX_CSI_NIX_OPTIONS", value_delimiter = '\n', value_parser = key_value, value_name = "KEY=VALUE")]
     pub nix_option: Vec<(String, String)>,
-    /// Longest time of one evaluation, fetch and build together.
-    #[arg(long, env = "NIX_CSI_REALISE_TIMEOUT", value_parser = humantime::parse_duration, default_value = "2h")]
-    pub realise_timeout: Duration,
-    /// Realisations at once; the rest queues.
-    #[arg(long, env = "NIX_CSI_BUILD_SLOTS", default_value = "4", value_parser = clap::value_parser!(u16).range(1..))]
-    pub build_slots: u16,
+    #[command(flatten)]
+    pub builds: BuildSettings,
     /// How long a publish is held before it is answered ABORTED; the kubelet's limit is 2 minutes.
     #[arg(long, env = "NIX_CSI_HOLD", value_parser = humantime::parse_duration, default_value = "100s")]
     pub hold: Duration,
@@ -183,6 +185,35 @@ pub struct StatusArgs {
     pub sockets: Sockets,
 }
 
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BuildsArgs {
+    #[command(subcommand)]
+    pub command: Option<BuildsCommand>,
+    /// Stay, and show progress until interrupted.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// `table` for people, `json` for programs: with --watch, an object a line for each change.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    #[command(flatten)]
+    pub sockets: Sockets,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BuildsCommand {
+    /// Try what failed again at the next call, without waiting.
+    Retry(RetryArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RetryArgs {
+    /// Numbers that `nix-csi builds` shows; all failures without any.
+    pub number: Vec<u64>,
+    #[command(flatten)]
+    pub sockets: Sockets,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     Table,
@@ -208,7 +239,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     let key_ok = !key.is_empty()
         && key.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
-    if key_ok {
+    // Arguments of processes are for everybody to read.
+    let is_secret = matches!(key.trim_start_matches("extra-"), "access-tokens");
+    if is_secret {
+        Err("put access tokens into a file and name it with --access-tokens-file".to_owned())
+    } else if key_ok {
         Ok((key.to_owned(), value.to_owned()))
     } else {
         Err(format!("{key:?} is not the name of a Nix setting"))

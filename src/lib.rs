@@ -9,6 +9,7 @@ pub mod crash;
 pub mod grpc;
 pub mod health;
 pub mod http;
+pub mod jail;
 pub mod k8s;
 pub mod metrics;
 pub mod model;

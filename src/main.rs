@@ -10,6 +10,10 @@ use nix_csi::config::{Cli, Command};
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    // Before anything else: a guard is small, fast and has one thread.
+    if let Some(code) = nix_csi::jail::run_if_asked(std::env::args_os()) {
+        return code;
+    }
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => {
@@ -39,6 +43,7 @@ fn client(command: Command) -> Result<(), Failure> {
             Command::Mount(args) => cli::mount(args).await,
             Command::Unmount(args) => cli::unmount(args).await,
             Command::Status(args) => cli::status(args).await,
+            Command::Builds(args) => cli::builds(args).await,
             Command::Node(_) => unreachable!("runs in main"),
         }
     })

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nix_csi::model::{Source, StorePath};
+use nix_csi::model::{Source, StorePath, Tenant};
 use nix_csi::nix::fake::FakeNix;
 use nix_csi::nix::{
-    Config, Flavour, Limits, Nix, Origin, ProgressSink, RealNix, RealiseError, daemon,
+    Buildable, Config, Flavour, Nix, Origin, ProgressSink, RealNix, RealiseError, Realised, daemon,
     sweep_staging,
 };
 use tokio::time::Instant;
@@ -117,13 +117,37 @@ fn leads_to(root: &Path, path: &StorePath) -> bool {
     fs::read_link(root).is_ok_and(|t| t == Path::new(&path.to_string()))
 }
 
+/// Evaluates, then realises, as a build actor does.
+async fn realise(
+    nix: &dyn Nix,
+    source: Source,
+    root: PathBuf,
+    sink: ProgressSink,
+) -> Result<Realised, RealiseError> {
+    struct Derivation(PathBuf);
+    impl Drop for Derivation {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+    let derivation = Derivation(root.with_extension("drv"));
+    let what = match source {
+        Source::StorePath(path) => Buildable::Path(path),
+        source => {
+            let (tenant, link) = (Tenant::local(), derivation.0.clone());
+            nix.evaluate(source, tenant, link, sink.clone()).await?.buildable
+        }
+    };
+    nix.realise(what, root, sink).await
+}
+
 /// What the trait promises. `good` can be realised, `bad` can't; collecting keeps `roots`.
 async fn suite(nix: &dyn Nix, roots: &Path, good: Source, bad: Source, collect: &dyn Fn()) {
     let root = roots.join("volume");
     let sink = ProgressSink::default();
-    let first = nix.realise(good.clone(), root.clone(), sink).await.unwrap();
+    let first = realise(nix, good.clone(), root.clone(), sink).await.unwrap();
     assert!(leads_to(&root, &first.root));
-    let again = nix.realise(good, root.clone(), ProgressSink::default()).await.unwrap();
+    let again = realise(nix, good, root.clone(), ProgressSink::default()).await.unwrap();
     assert_eq!(again.root, first.root);
     assert_eq!(names(roots), ["volume"]);
 
@@ -140,18 +164,19 @@ async fn suite(nix: &dyn Nix, roots: &Path, good: Source, bad: Source, collect: 
     assert!(nix.root_if_valid(&first.root, &second).unwrap());
 
     let by_path = Source::StorePath(first.root.clone());
-    let third = nix.realise(by_path, root.clone(), ProgressSink::default()).await.unwrap();
+    let third = realise(nix, by_path, root.clone(), ProgressSink::default()).await.unwrap();
     assert_eq!((third.root, third.origin), (first.root.clone(), Origin::Present));
 
     let failed = roots.join("failed");
-    let error = nix.realise(bad, failed.clone(), ProgressSink::default()).await.unwrap_err();
+    let error = realise(nix, bad, failed.clone(), ProgressSink::default()).await.unwrap_err();
     assert!(!matches!(error, RealiseError::Store(_)), "{error}");
     let unknown = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody";
     let unknown = StorePath::parse(unknown).unwrap();
     assert!(!nix.root_if_valid(&unknown, &failed).unwrap());
     assert!(nix.closure(&unknown).is_err());
-    let error =
-        nix.realise(Source::StorePath(unknown), failed, ProgressSink::default()).await.unwrap_err();
+    let error = realise(nix, Source::StorePath(unknown), failed, ProgressSink::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), "not_found", "{error}");
     assert_eq!(names(roots), ["second", "volume"]);
 
@@ -205,14 +230,14 @@ async fn every_kind_of_source_is_realised() {
     let home = tempfile::tempdir().unwrap();
     let (nix, roots) = real(home.path());
     let root = roots.join("r");
-    let realise = |source| nix.realise(source, root.clone(), ProgressSink::default());
+    let realise_again = |source| realise(&nix, source, root.clone(), ProgressSink::default());
 
     let sink = ProgressSink::default();
     let source = derivation("ok", "echo one; echo a > $out");
-    let built = nix.realise(source.clone(), root.clone(), sink.clone()).await.unwrap();
+    let built = realise(&nix, source.clone(), root.clone(), sink.clone()).await.unwrap();
     assert_eq!(built.origin, Origin::Built);
     assert_eq!(sink.snapshot().log_tail, ["one"]);
-    assert_eq!(realise(source).await.unwrap().origin, Origin::Present);
+    assert_eq!(realise_again(source).await.unwrap().origin, Origin::Present);
 
     let Source::NixExpr(text) = derivation("fl", "echo a > $out") else { unreachable!() };
     let text = text.replace("builtins.currentSystem", "\"x86_64-linux\"");
@@ -221,13 +246,13 @@ async fn every_kind_of_source_is_realised() {
     let flake_text = format!("{{ outputs = _: {{ packages.x86_64-linux.default = {text}; }}; }}");
     fs::write(flake.join("flake.nix"), flake_text).unwrap();
     let source = Source::FlakeRef(format!("path:{}", flake.display()));
-    assert_eq!(realise(source).await.unwrap().root.name(), "fl");
+    assert_eq!(realise_again(source).await.unwrap().root.name(), "fl");
     assert_eq!(names(&flake), ["flake.nix"]);
 
     let multi = "derivation { name = \"m\"; outputs = [ \"dev\" \"bin\" ]; \
                  system = builtins.currentSystem; builder = \"/bin/sh\"; PATH = \"/bin\"; \
                  args = [ \"-c\" \"mkdir $dev $bin\" ]; }";
-    let realised = realise(Source::NixExpr(multi.into())).await.unwrap();
+    let realised = realise_again(Source::NixExpr(multi.into())).await.unwrap();
     // Nix 2.8 builds the default output only.
     assert!(["m-bin", "m-dev"].contains(&realised.root.name()));
     assert!(leads_to(&root, &realised.root));
@@ -241,7 +266,7 @@ async fn every_kind_of_source_is_realised() {
         (Source::FlakeRef("--help".into()), "refused"),
         (Source::FlakeRef("path:/nonexistent".into()), "refused"),
     ] {
-        let error = realise(source.clone()).await.unwrap_err();
+        let error = realise_again(source.clone()).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{source:?}: {error}");
         // An error never takes the root that was there before.
         assert!(leads_to(&root, &realised.root));
@@ -283,10 +308,13 @@ async fn cancelling_and_time_limits_end_every_process() {
         let mark = format!("98{}.{}", u8::from(limit.is_some()), std::process::id());
         let source = derivation("slow", &format!("echo started; sleep {mark}; echo > $out"));
         let mut config = config(home.path());
-        config.limits = Limits { timeout: limit };
+        config.limits.realise.most = limit.unwrap_or_default();
         let nix = RealNix::open(config);
         let sink = ProgressSink::default();
-        let task = tokio::spawn(nix.realise(source, roots.join("r"), sink.clone()));
+        let task = tokio::spawn({
+            let (nix, roots, sink) = (nix.clone(), roots.clone(), sink.clone());
+            async move { realise(&nix, source, roots.join("r"), sink).await }
+        });
         let is_built = || sink.snapshot().log_tail.iter().any(|l| l == "started");
         eventually("the build starts", is_built).await;
         assert!(running(&mark) >= 1);
@@ -294,7 +322,7 @@ async fn cancelling_and_time_limits_end_every_process() {
             task.abort();
         } else {
             let error = task.await.unwrap().unwrap_err();
-            assert_eq!(error.to_string(), "build took longer than 3s: raise --build-timeout");
+            assert_eq!(error.to_string(), "build took longer than 3s: raise --realise-timeout");
         }
         eventually("all processes end", || running(&mark) == 0).await;
         eventually("the staging directory goes", || names(&roots).is_empty()).await;
@@ -326,7 +354,7 @@ async fn a_root_made_below_a_running_collector_holds() {
     for round in 0..12 {
         let root = roots.join("r");
         let source = closure_source(6, 20, &format!("gc{round}"));
-        let realised = nix.realise(source, root.clone(), ProgressSink::default()).await.unwrap();
+        let realised = realise(&nix, source, root.clone(), ProgressSink::default()).await.unwrap();
         // Now only the race is between it and the collector.
         fs::remove_file(&root).unwrap();
         let (nix, path, link) = (nix.clone(), realised.root.clone(), root.clone());
@@ -374,7 +402,7 @@ async fn a_root_made_while_a_collector_has_read_the_roots_holds() {
     let mut paths = Vec::new();
     for name in ["kept", "lost"] {
         let source = closure_source(4, 20, name);
-        let realised = nix.realise(source, roots.join(name), ProgressSink::default()).await;
+        let realised = realise(&nix, source, roots.join(name), ProgressSink::default()).await;
         fs::remove_file(roots.join(name)).unwrap();
         paths.push(realised.unwrap().root);
     }
@@ -430,10 +458,10 @@ async fn a_daemon_of_our_own_serves_and_cancels() {
     nix.roots_visible(&roots).await.unwrap();
     let root = roots.join("r");
     let source = derivation("ok", "echo one; echo a > $out");
-    let built = nix.realise(source, root.clone(), ProgressSink::default()).await.unwrap();
+    let built = realise(&nix, source, root.clone(), ProgressSink::default()).await.unwrap();
     assert!(built.origin == Origin::Built && leads_to(&root, &built.root));
     let failing = derivation("bad", "echo why; exit 3");
-    let error = nix.realise(failing, root.clone(), ProgressSink::default()).await.unwrap_err();
+    let error = realise(&nix, failing, root.clone(), ProgressSink::default()).await.unwrap_err();
     assert!(
         matches!(error, RealiseError::BuildFailed { ref log_tail, .. } if log_tail == &["why"])
     );
@@ -441,7 +469,10 @@ async fn a_daemon_of_our_own_serves_and_cancels() {
     let mark = format!("97.{}", std::process::id());
     let sink = ProgressSink::default();
     let slow = derivation("slow", &format!("echo started; sleep {mark}"));
-    let task = tokio::spawn(nix.realise(slow, roots.join("s"), sink.clone()));
+    let task = tokio::spawn({
+        let (nix, roots, sink) = (nix.clone(), roots.clone(), sink.clone());
+        async move { realise(&nix, slow, roots.join("s"), sink).await }
+    });
     let is_built = || sink.snapshot().log_tail.iter().any(|l| l == "started");
     eventually("the build starts", is_built).await;
     task.abort();
@@ -451,7 +482,7 @@ async fn a_daemon_of_our_own_serves_and_cancels() {
     assert!(pid_file.end_leftover().await.unwrap());
     child.wait().await.unwrap();
     let source = derivation("late", "echo a > $out");
-    let error = nix.realise(source, root, ProgressSink::default()).await.unwrap_err();
+    let error = realise(&nix, source, root, ProgressSink::default()).await.unwrap_err();
     assert_eq!(error.kind(), "temporary", "{error}");
 }
 
@@ -463,7 +494,7 @@ async fn a_closures_database_satisfies_nix() {
     let home = tempfile::tempdir().unwrap();
     let (nix, roots) = real(home.path());
     let source = closure_source(300, 300, "wide");
-    let root = nix.realise(source, roots.join("r"), ProgressSink::default()).await.unwrap().root;
+    let root = realise(&nix, source, roots.join("r"), ProgressSink::default()).await.unwrap().root;
     let began = Instant::now();
     let closure = nix.closure(&root).unwrap();
     let read = began.elapsed();

@@ -2,9 +2,12 @@
 
 use std::sync::LazyLock;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
 
 use crate::metrics::register;
+use crate::nix::Stage;
 
 /// Seconds; a warm publish takes fractions of a millisecond, a build may take an hour.
 const BUCKETS: &[f64] = &[
@@ -26,9 +29,26 @@ pub static REALISE_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
     register(HistogramVec::new(opts, &["source", "outcome"]))
 });
 
+/// Seconds that realisations spent in one stage.
+pub static STAGE_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    let help = "Seconds of one stage of a realisation.";
+    let opts = HistogramOpts::new("nixcsi_build_stage_seconds", help).buckets(BUCKETS.to_vec());
+    register(HistogramVec::new(opts, &["stage"]))
+});
+
 pub static BUILDS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let opts = Opts::new("nixcsi_builds", "Realisations that run or wait for a slot.");
-    register(IntGaugeVec::new(opts, &["state"]))
+    let opts = Opts::new("nixcsi_builds", "Realisations by stage.");
+    register(IntGaugeVec::new(opts, &["stage"]))
+});
+
+pub static FAILURES_REMEMBERED: LazyLock<IntGauge> = LazyLock::new(|| {
+    let help = "Requests that failed and are not tried again yet.";
+    register(IntGauge::new("nixcsi_build_failures_remembered", help))
+});
+
+pub static SUBSTITUTERS_DOWN: LazyLock<IntGauge> = LazyLock::new(|| {
+    let help = "Substituters that did not answer when they were asked last.";
+    register(IntGauge::new("nixcsi_substituters_down", help))
 });
 
 pub static VOLUMES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
@@ -52,9 +72,11 @@ pub static CHILD_EXITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 
 /// Shows what has not happened yet as zero: an alert sees the first time only so.
 pub fn show_all() {
-    for state in ["queued", "running"] {
-        BUILDS.with_label_values(&[state]);
+    for stage in Stage::ALL {
+        BUILDS.with_label_values(&[stage.as_str()]);
     }
+    LazyLock::force(&FAILURES_REMEMBERED);
+    LazyLock::force(&SUBSTITUTERS_DOWN);
     LazyLock::force(&VIEW_PATHS_REPLACED);
     LazyLock::force(&UNREADABLE_RECORDS);
 }

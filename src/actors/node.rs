@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::Addr;
 use tokio::sync::mpsc;
 
-use super::builds::{Builds, BuildsConfig, BuildsHandle};
+use super::builds::{Builds, BuildsConfig, BuildsHandle, Memory, MemoryConfig};
 use super::child::{ChildProcess, Stop};
 use super::core::{ActorGone, Backoff, End, ask, supervise};
 use super::views::{Views, ViewsConfig, ViewsHandle};
@@ -32,7 +32,15 @@ pub struct NodeActorsConfig {
     /// Directory of our GC roots, below the store's `gcroots`.
     pub roots: PathBuf,
     pub boot_id: Arc<str>,
+    pub evaluation_slots: usize,
     pub build_slots: usize,
+    /// An evaluation may build, and then needs a build slot as well.
+    pub evaluation_builds: bool,
+    pub memory: MemoryConfig,
+    /// How long a realisation goes on that no volume waits for.
+    pub cancel_grace: Duration,
+    /// How long a volume is resolved that nobody asks for any more.
+    pub abandon_after: Duration,
     pub keep_idle: Duration,
     pub verify_interval: Duration,
 }
@@ -68,19 +76,30 @@ impl NodeActors {
         let daemon = config.daemon.map(|spec| {
             supervise(ChildProcess::new(spec, DAEMON, health.clone()), CORE, watch(DAEMON))
         });
-        let slots = config.build_slots;
-        let builds = BuildsConfig { roots: config.roots.join("builds"), slots };
-        let builds = supervise(Builds::new(nix.clone(), builds), CORE, watch("builds"));
+        let builds = BuildsConfig {
+            roots: config.roots.join("builds"),
+            evaluation_slots: config.evaluation_slots,
+            build_slots: config.build_slots,
+            evaluation_builds: config.evaluation_builds,
+            cancel_grace: config.cancel_grace,
+        };
+        let memory = Arc::new(Memory::new(config.memory));
+        let builds = Builds::new(nix.clone(), memory.clone(), builds);
+        let builds = BuildsHandle { builds: supervise(builds, CORE, watch("builds")), memory };
         let views = ViewsConfig {
             roots: config.roots.join("views"),
             keep_idle: config.keep_idle,
             verify_interval: config.verify_interval,
         };
         let views = supervise(Views::new(nix, mounts.clone(), views), CORE, watch("views"));
-        let volumes = VolumesConfig { records: config.records, boot_id: config.boot_id };
+        let volumes = VolumesConfig {
+            records: config.records,
+            boot_id: config.boot_id,
+            abandon_after: config.abandon_after,
+        };
         let directory =
             Volumes::start(volumes, mounts, builds.clone(), views.clone(), CORE, watch(VOLUMES))?;
-        Ok(Self { directory, builds: BuildsHandle(builds), views: ViewsHandle(views), daemon })
+        Ok(Self { directory, builds, views: ViewsHandle(views), daemon })
     }
 
     /// A message through each core actor: whether they live and are not stuck.

@@ -1,5 +1,6 @@
 //! What a person does at a terminal: a client of the node's sockets, one file per command.
 
+mod builds;
 mod mount;
 mod status;
 mod target;
@@ -7,6 +8,7 @@ mod unmount;
 
 use std::fmt::Display;
 
+pub use builds::builds;
 pub use mount::mount;
 pub use status::status;
 pub use unmount::unmount;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Failure, message, size, target};
 use crate::config::{MountArgs, Sockets, SourceArgs};
 use crate::grpc::client;
-use crate::grpc::proto::admin::{Build, ProgressRequest, StatusRequest};
+use crate::grpc::proto::admin::{Build, ProgressRequest, RetryBuildsRequest, StatusRequest};
 use crate::grpc::proto::csi::volume_capability::access_mode::Mode;
 use crate::grpc::proto::csi::volume_capability::{AccessMode, AccessType, MountVolume};
 use crate::grpc::proto::csi::{NodePublishVolumeRequest, VolumeCapability};
@@ -34,6 +34,11 @@ pub async fn mount(args: MountArgs) -> Result<(), Failure> {
         volume_context: HashMap::from([(key.to_owned(), value)]),
         ..NodePublishVolumeRequest::default()
     };
+    // A person who asks again wants it tried again.
+    if let Ok(mut admin) = client::admin(args.sockets.admin_endpoint.path()).await {
+        let source = call.volume_context[key].clone();
+        drop(admin.retry_builds(RetryBuildsRequest { numbers: Vec::new(), source }).await);
+    }
     let began = Instant::now();
     publish(&args.sockets, &id, call).await?;
     let seconds = began.elapsed().as_secs_f64();

@@ -69,7 +69,7 @@ fn in_brackets(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(" ({reason})") }
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().copied());
@@ -90,7 +90,7 @@ fn row(volume: &Volume) -> [String; 7] {
     ]
 }
 
-fn short(source: &str) -> String {
+pub(super) fn short(source: &str) -> String {
     const MOST: usize = 60;
     let line = source.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= MOST {
@@ -134,13 +134,14 @@ fn volume_json(v: &Volume) -> Value {
         "closureBytes": v.closure_bytes,
         "publishedAt": v.published_at,
         "origin": v.origin,
+        "revision": v.revision,
         "presentation": v.presentation,
         "pod": v.pod,
         "namespace": v.namespace,
     })
 }
 
-fn build_json(b: &Build) -> Value {
+pub(super) fn build_json(b: &Build) -> Value {
     json!({
         "sourceKind": b.source_kind,
         "source": b.source,
@@ -154,6 +155,9 @@ fn build_json(b: &Build) -> Value {
         "bytesExpected": b.bytes_expected,
         "current": b.current,
         "logTail": b.log_tail,
+        "number": b.number,
+        "stage": b.stage,
+        "tenant": b.tenant,
     })
 }
 

@@ -1,13 +1,18 @@
 //! The Admin service: what a person asks a node.
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::proto::admin::admin_server::Admin;
 use super::proto::admin::{
-    Build, Node, ProgressRequest, ProgressResponse, StatusRequest, StatusResponse,
-    UnreadableRecord, View, Volume,
+    Build, BuildChange, BuildsRequest, BuildsResponse, FailedBuild, Node, ProgressRequest,
+    ProgressResponse, RetryBuildsRequest, RetryBuildsResponse, StatusRequest, StatusResponse,
+    UnreadableRecord, View, Volume, WatchBuildsRequest,
 };
-use crate::actors::builds::{BuildSummary, BuildsHandle};
+use crate::actors::builds::{BuildEvent, BuildSummary, BuildsHandle, Remembered};
 use crate::actors::views::{ViewSummary, ViewsHandle};
 use crate::actors::volume::{Directory, VolumeStatus};
 use crate::health::{Condition, Health};
@@ -32,6 +37,8 @@ pub struct AdminService {
     pub directory: Directory,
     pub builds: BuildsHandle,
     pub views: ViewsHandle,
+    /// Ends the streams, which would hold up a shutdown.
+    pub stop: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -61,6 +68,46 @@ impl Admin for AdminService {
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let build = self.builds.of_volume(&id).await.map(build);
         Ok(Response::new(ProgressResponse { build }))
+    }
+
+    async fn builds(&self, _: Request<BuildsRequest>) -> Result<Response<BuildsResponse>, Status> {
+        Ok(Response::new(BuildsResponse {
+            builds: self.builds.list().await.into_iter().map(build).collect(),
+            failures: self.builds.failures().into_iter().map(failed).collect(),
+        }))
+    }
+
+    type WatchBuildsStream = BoxStream<'static, Result<BuildChange, Status>>;
+
+    async fn watch_builds(
+        &self,
+        _: Request<WatchBuildsRequest>,
+    ) -> Result<Response<Self::WatchBuildsStream>, Status> {
+        let events = self.builds.subscribe().await;
+        let events = events.map_err(|gone| Status::unavailable(gone.to_string()))?;
+        let changes = futures::stream::unfold(events, |mut events| async {
+            loop {
+                match events.recv().await {
+                    Ok(event) => return Some((Ok(change(event)), events)),
+                    Err(RecvError::Lagged(_)) => {} // progress: the next tells the same
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
+        let stop = self.stop.clone().cancelled_owned();
+        Ok(Response::new(changes.take_until(stop).boxed()))
+    }
+
+    async fn retry_builds(
+        &self,
+        request: Request<RetryBuildsRequest>,
+    ) -> Result<Response<RetryBuildsResponse>, Status> {
+        let RetryBuildsRequest { numbers, source } = request.into_inner();
+        let all = numbers.is_empty() && source.is_empty();
+        let forgiven = self.builds.forgive(|of, number| {
+            all || numbers.contains(&number) || !source.is_empty() && of.text() == source
+        });
+        Ok(Response::new(RetryBuildsResponse { forgiven: forgiven as u64 }))
     }
 }
 
@@ -104,7 +151,7 @@ fn volume(status: VolumeStatus) -> Volume {
         let pod = request.spec.pod.unwrap_or_default();
         volume.target_path = request.target.to_string();
         request.spec.source.key().clone_into(&mut volume.source_kind);
-        volume.source = request.spec.source.text();
+        volume.source = request.spec.source.public_text();
         volume.read_only = request.spec.access == Access::ReadOnly;
         volume.pod = pod.name;
         volume.namespace = pod.namespace;
@@ -116,6 +163,7 @@ fn volume(status: VolumeStatus) -> Volume {
         volume.closure_bytes = view.nar_size;
         name_of(view.presentation).clone_into(&mut volume.presentation);
     }
+    volume.revision = status.revision.unwrap_or_default();
     let origin = status.origin.map(|origin| match origin {
         Origin::Present => "present",
         Origin::Substituted => "substituted",
@@ -129,7 +177,7 @@ fn build(summary: BuildSummary) -> Build {
     let progress = summary.progress;
     Build {
         source_kind: summary.source.key().to_owned(),
-        source: summary.source.text(),
+        source: summary.source.public_text(),
         volumes: summary.volumes.iter().map(ToString::to_string).collect(),
         seconds: summary.seconds,
         builds_done: progress.builds_done,
@@ -140,6 +188,33 @@ fn build(summary: BuildSummary) -> Build {
         bytes_expected: progress.bytes_expected,
         current: progress.current,
         log_tail: progress.log_tail.into(),
+        number: summary.number,
+        stage: progress.stage.as_str().to_owned(),
+        tenant: summary.tenant.to_string(),
+    }
+}
+
+fn failed(remembered: Remembered) -> FailedBuild {
+    FailedBuild {
+        number: remembered.number,
+        source_kind: remembered.source.key().to_owned(),
+        source: remembered.source.public_text(),
+        error: remembered.failure.to_string(),
+        times: remembered.times,
+        again_in: remembered.again_in.as_secs_f64(),
+    }
+}
+
+fn change(event: BuildEvent) -> BuildChange {
+    match event {
+        BuildEvent::Changed(summary) => {
+            BuildChange { build: Some(build(summary)), ended: false, error: String::new() }
+        }
+        BuildEvent::Ended { build: summary, error } => BuildChange {
+            build: Some(build(summary)),
+            ended: true,
+            error: error.unwrap_or_default(),
+        },
     }
 }
 

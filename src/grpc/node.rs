@@ -33,6 +33,8 @@ pub struct NodeService {
     /// 2 minutes and calls again.
     pub hold: Duration,
     pub system: System,
+    /// Pods may name flakes of the node and of registries.
+    pub allow_local_flakes: bool,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -44,7 +46,8 @@ impl Node for NodeService {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Answer<NodePublishVolumeResponse> {
-        let (id, wanted) = publish_request::parse(request.into_inner(), &self.system)?;
+        let (id, wanted) =
+            publish_request::parse(request.into_inner(), &self.system, self.allow_local_flakes)?;
         let _permit = self.publishes.enter().map_err(|e| status_of(&VolumeError::from(e)))?;
         let pod = wanted.spec.pod.clone().unwrap_or_default();
         let span = tracing::info_span!(

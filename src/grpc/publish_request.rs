@@ -7,7 +7,7 @@ use super::proto::csi::volume_capability::access_mode::Mode;
 use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use crate::actors::volume::Request;
 use crate::k8s::split_attributes;
-use crate::model::{Access, System, TargetPath, VolumeId, VolumeSpec, choose_source};
+use crate::model::{Access, Source, System, TargetPath, VolumeId, VolumeSpec, choose_source};
 
 /// Bytes of all attributes together; one expression may take most of it.
 const MAX_ATTRIBUTES: usize = 128 * 1024;
@@ -15,6 +15,7 @@ const MAX_ATTRIBUTES: usize = 128 * 1024;
 pub(super) fn parse(
     call: NodePublishVolumeRequest,
     system: &System,
+    allow_local_flakes: bool,
 ) -> Result<(VolumeId, Request), Status> {
     let bad = |e: &dyn ToString| Status::invalid_argument(e.to_string());
     let id = VolumeId::parse(&call.volume_id).map_err(|e| bad(&e))?;
@@ -46,8 +47,33 @@ pub(super) fn parse(
     }
     let (attributes, pod) = split_attributes(call.volume_context);
     let source = choose_source(&attributes, system).map_err(|e| bad(&e))?;
+    if pod.is_some() && !allow_local_flakes {
+        refuse_local(&source)?;
+    }
     let spec = VolumeSpec { access, access_mode, attributes, source, pod };
     Ok((id, Request { spec, target }))
+}
+
+/// A pod's author has no files on the node, and a registry is whoever answers for it.
+fn refuse_local(source: &Source) -> Result<(), Status> {
+    let Source::FlakeRef(reference) = source else {
+        return Ok(());
+    };
+    let flake = reference.split(['#', '?']).next().unwrap_or_default();
+    let what = match flake.split_once(':') {
+        Some(("path" | "file" | "git+file" | "hg+file" | "tarball+file" | "file+file", _)) => {
+            "a file of the node"
+        }
+        Some(("flake", _)) => "a flake of a registry",
+        Some(_) => return Ok(()),
+        None if flake.is_empty() || flake.starts_with(['.', '/', '~']) => "a file of the node",
+        None => "a flake of a registry",
+    };
+    let short: String = source.public_text().chars().take(80).collect();
+    Err(Status::invalid_argument(format!(
+        "volumeAttributes.flakeRef {short:?} names {what}, which pods may not: name it in full, such \
+         as github:owner/repo; the operator allows it with --allow-local-flakes"
+    )))
 }
 
 fn check_mount(mount: &MountVolume) -> Result<(), Status> {

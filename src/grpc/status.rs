@@ -21,7 +21,7 @@ fn code_of(error: &VolumeError) -> Code {
             Code::FailedPrecondition
         }
         VolumeError::Removing | VolumeError::Overtaken => Code::Aborted,
-        VolumeError::Realise(error) => code_of_realise(error),
+        VolumeError::Realise(failure) => code_of_realise(&failure.error),
         // Of a volume that may be mounted: nothing final.
         VolumeError::UnreadableRecord { .. }
         | VolumeError::Vanished { .. }
@@ -44,7 +44,7 @@ fn code_of_realise(error: &RealiseError) -> Code {
         RealiseError::Refused { .. } => Code::InvalidArgument,
         RealiseError::BuildFailed { .. } => Code::FailedPrecondition,
         RealiseError::NotFound { .. } => Code::NotFound,
-        RealiseError::TimedOut { .. } => Code::DeadlineExceeded,
+        RealiseError::TimedOut(_) => Code::DeadlineExceeded,
         RealiseError::NoSpace { .. } => Code::ResourceExhausted,
         RealiseError::Temporary { .. } => Code::Unavailable,
         RealiseError::Cancelled => Code::Aborted,

@@ -62,6 +62,11 @@ impl Source {
         }
     }
 
+    /// The value for people and logs: without credentials.
+    pub fn public_text(&self) -> String {
+        without_credentials(&self.text())
+    }
+
     /// The value as the user wrote it.
     pub fn text(&self) -> String {
         match self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, ChildStderr};
+use tokio::process::{Child, ChildStderr, ChildStdin};
 
 use super::daemon::{PidFile, daemon_command, prepare_socket, ready};
 use super::text::clean;
@@ -59,7 +59,8 @@ impl DaemonSpec {
             drop(child.kill().await);
             return Err(error);
         }
-        Ok(RunningDaemon { child })
+        let lifeline = child.stdin.take();
+        Ok(RunningDaemon { child, _lifeline: lifeline })
     }
 
     /// Waits until the daemon accepts connections.
@@ -74,6 +75,9 @@ impl DaemonSpec {
 #[derive(Debug)]
 pub struct RunningDaemon {
     child: Child,
+    /// The guard ends the daemon, its workers and their builders when this is closed, as it is when we
+    /// are killed. Waiting for a child would close its own.
+    _lifeline: Option<ChildStdin>,
 }
 
 impl RunningDaemon {

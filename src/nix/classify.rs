@@ -1,12 +1,15 @@
-//! From what a failed `nix build` said to a [`RealiseError`]: what the caller can do about it, a
+//! From what a failed command said to a [`RealiseError`]: what the caller can do about it, a
 //! short cause and a hint. Pure; tested with outputs recorded from real versions.
 
-use crate::model::{Source, StorePath};
+use std::time::Duration;
+
+use crate::jail::SETUP_FAILED;
 
 use super::hints::HINTS;
 use super::internal_log::{LogReader, Message};
+use super::substituters::Choice;
 use super::text::base_name;
-use super::{NixError, RealiseError, Step};
+use super::{Buildable, Evaluator, Limit, Limits, NixError, RealiseError, Step, TimedOut};
 
 /// Bytes of a cause: it becomes a pod event, which Kubernetes cuts at 1 KiB.
 const CAUSE_BYTES: usize = 400;
@@ -50,56 +53,101 @@ const NOBODY: [&str; 4] = [
     "does not exist and cannot be created",
 ];
 
+/// What a command was for.
+pub(super) enum Asked<'a> {
+    Evaluate { evaluator: &'a Evaluator, limits: &'a Limits },
+    Realise { what: &'a Buildable, limits: &'a Limits, choice: &'a Choice },
+}
+
+impl Asked<'_> {
+    /// Where it fails if nothing says otherwise.
+    fn step(&self) -> Step {
+        match self {
+            Self::Evaluate { .. } => Step::Evaluate,
+            Self::Realise { what: Buildable::Path(_), .. } => Step::Fetch,
+            Self::Realise { what: Buildable::Output { .. }, .. } => Step::Build,
+        }
+    }
+
+    fn limits(&self) -> &Limits {
+        match self {
+            Self::Evaluate { limits, .. } | Self::Realise { limits, .. } => limits,
+        }
+    }
+}
+
 /// `code` is the exit code, or `None` after a signal.
-pub(super) fn classify(source: &Source, code: Option<i32>, log: &LogReader) -> RealiseError {
+pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> RealiseError {
     let Some(first) = log.errors().next() else {
-        return silent(code, log);
+        return silent(asked, code, log);
     };
     let said = |words: &[&str]| log.errors().find(|m| contains_any(&m.text, words));
     // Not the first line but the one that says so.
     let full =
         |words: &&str| log.errors().flat_map(|m| m.text.lines()).find(|l| l.contains(*words));
     if let Some(line) = NO_SPACE.iter().find_map(full) {
-        let step = if log.built() { Step::Build } else { step_of(source) };
+        let step = if log.built() { Step::Build } else { asked.step() };
         return RealiseError::NoSpace { step, cause: cut(line) };
     }
     if let Some(message) = said(&DAEMON_GONE) {
         let cause = format!("the Nix daemon is not there: {}", cause(message));
-        return RealiseError::Temporary { step: step_of(source), cause };
+        return RealiseError::Temporary { step: asked.step(), cause };
     }
-    if let Some(error) = log.errors().find_map(|m| build_failure(m, log)) {
+    if let Some(error) = log.errors().find_map(|m| build_failure(asked, m, log)) {
         return error;
     }
     if let Some(message) = said(&NOBODY) {
-        return nobody(source, message, log);
+        return nobody(asked, message, log);
+    }
+    if let Asked::Evaluate { evaluator, .. } = asked
+        && said(&["out of memory"]).is_some()
+    {
+        return out_of_memory(evaluator);
     }
     network(first, log).unwrap_or_else(|| refused(first))
 }
 
+fn out_of_memory(evaluator: &Evaluator) -> RealiseError {
+    RealiseError::Refused {
+        step: Step::Evaluate,
+        cause: format!("it needs more than {} MiB of memory", evaluator.memory >> 20),
+        hint: Some("the operator raises --eval-memory".to_owned()),
+    }
+}
+
 /// A path that is wanted and that nobody offered. While a substituter is down, "nobody has it" is
 /// not known.
-fn nobody(source: &Source, message: &Message, log: &LogReader) -> RealiseError {
+fn nobody(asked: &Asked, message: &Message, log: &LogReader) -> RealiseError {
+    let step = Step::Fetch;
+    if let Asked::Realise { choice, what, .. } = asked
+        && let Some(down) = choice.down.first()
+    {
+        let (Buildable::Path(path) | Buildable::Output { derivation: path, .. }) = what;
+        let again = down.again_in.as_secs().max(1);
+        let cause = format!(
+            "no substituter that answers has {path}, and {} does not answer: {} (it is asked again \
+             in {again} s)",
+            down.url, down.reason
+        );
+        return RealiseError::Temporary { step, cause };
+    }
     let down = log
         .warnings()
         .find(|m| contains_any(&m.text, &["unable to download", "unable to open", "disabling"]));
     if let Some(down) = down {
-        return RealiseError::Temporary {
-            step: Step::Fetch,
-            cause: format!("a substituter did not answer: {}", cause(down)),
-        };
+        let cause = format!("a substituter did not answer: {}", cause(down));
+        return RealiseError::Temporary { step, cause };
     }
-    match source {
-        Source::StorePath(path) => not_found(path),
-        _ => RealiseError::Refused { step: Step::Fetch, cause: cause(message), hint: None },
+    match asked {
+        Asked::Realise { what: Buildable::Path(path), .. } => {
+            let hint = "copy it to a substituter that this node uses, or check the path";
+            RealiseError::NotFound { path: path.clone(), hint: Some(hint.to_owned()) }
+        }
+        _ => RealiseError::Refused { step, cause: cause(message), hint: None },
     }
 }
 
-fn not_found(path: &StorePath) -> RealiseError {
-    let hint = "copy it to a substituter that this node uses, or check the path";
-    RealiseError::NotFound { path: path.clone(), hint: Some(hint.to_owned()) }
-}
-
-fn build_failure(message: &Message, log: &LogReader) -> Option<RealiseError> {
+fn build_failure(asked: &Asked, message: &Message, log: &LogReader) -> Option<RealiseError> {
     let text = &message.text;
     // A failed dependency is reported first, by itself; the ones above it only repeat that.
     if contains_any(text, &["dependencies of derivation", "dependency failed"]) {
@@ -114,19 +162,34 @@ fn build_failure(message: &Message, log: &LogReader) -> Option<RealiseError> {
             hint: Some("no builder of this cluster has that system and these features".into()),
         });
     }
+    let log_tail = log.tail(&derivation);
+    if let Some((_, limit)) = text.split_once("timed out after ") {
+        return Some(too_slow(asked.limits(), derivation, limit, log_tail).into());
+    }
     let marks = [
         "builder for '",
         "Cannot build '",
         "hash mismatch in fixed-output",
-        "timed out after",
         "build of '",
         "failed to produce output",
     ];
     contains_any(text, &marks).then(|| RealiseError::BuildFailed {
         cause: build_cause(text),
-        log_tail: log.tail(&derivation),
+        hint: contains_any(text, &["signal 9"])
+            .then(|| "something killed it; the node may be short of memory".to_owned()),
+        log_tail,
         derivation,
     })
+}
+
+/// `2 seconds`, or `2 seconds of silence`.
+fn too_slow(limits: &Limits, derivation: String, limit: &str, log_tail: Vec<String>) -> TimedOut {
+    let silent = limit.contains("silence");
+    let ours = if silent { limits.silence } else { limits.build };
+    let seconds = limit.split(' ').next().and_then(|n| n.parse().ok());
+    let most = seconds.map_or(ours.most, Duration::from_secs);
+    let limit = Limit::new(ours.setting, most);
+    TimedOut { step: Step::Build, derivation: Some(derivation), silent, limit, log_tail }
 }
 
 /// The name of the derivation that a message is about; the timeout of 2.34 names none.
@@ -149,17 +212,15 @@ fn build_cause(text: &str) -> String {
     let reason = text.lines().find_map(|l| l.trim().strip_prefix("Reason: "));
     let line = reason.unwrap_or_else(|| text.lines().next().unwrap_or_default());
     let line = match line.split_once(".drv' ") {
-        Some((_, rest)) if rest.starts_with("failed with") => &format!("builder {rest}"),
+        Some((_, rest)) if contains_any(rest, &["failed with", "failed due to"]) => {
+            &format!("builder {rest}")
+        }
         Some((_, rest)) => rest,
         None => line,
     };
     let line = line.trim_end_matches(['.', ';']);
     // `failed to produce output path for output 'out' at '/nix/store/…'`
     let line = line.split(" at ").next().unwrap_or(line);
-    let line = match line.split_once("timed out after") {
-        Some((_, limit)) => return format!("timed out after {}", cut(limit)),
-        None => line,
-    };
     cut(line)
 }
 
@@ -235,8 +296,12 @@ fn refused(message: &Message) -> RealiseError {
 }
 
 /// Nix ended without a word: killed, or it could not start.
-fn silent(code: Option<i32>, log: &LogReader) -> RealiseError {
+fn silent(asked: &Asked, code: Option<i32>, log: &LogReader) -> RealiseError {
     let detail = log.plain().last().map(cut).unwrap_or_default();
+    if code == Some(SETUP_FAILED.into()) {
+        let what = format!("starting to {}", asked.step());
+        return RealiseError::Store(NixError::Command { what, detail });
+    }
     // Nix 2.8 dies of it without a message.
     if detail.contains("stack overflow") {
         let cause = detail.trim_start_matches("error: ").to_owned();
@@ -244,20 +309,13 @@ fn silent(code: Option<i32>, log: &LogReader) -> RealiseError {
     }
     match code {
         None => RealiseError::Temporary {
-            step: Step::Build,
-            cause: "the nix process was killed; its memory limit may be too low".to_owned(),
+            step: asked.step(),
+            cause: "the nix process was killed; the node may be short of memory".to_owned(),
         },
         Some(code) => RealiseError::Store(NixError::Command {
-            what: "nix build".to_owned(),
+            what: format!("nix ({})", asked.step()),
             detail: format!("exit code {code} {detail}").trim_end().to_owned(),
         }),
-    }
-}
-
-fn step_of(source: &Source) -> Step {
-    match source {
-        Source::StorePath(_) => Step::Fetch,
-        Source::FlakeRef(_) | Source::NixExpr(_) => Step::Evaluate,
     }
 }
 
@@ -291,15 +349,30 @@ fn contains_any(text: &str, words: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::StorePath;
     use crate::nix::{Progress, recorded};
 
-    fn source_of(case: &str) -> Source {
+    const LIMITS: Limits = Limits {
+        evaluate: Limit::new("--eval-timeout", Duration::from_secs(9)),
+        realise: Limit::new("--realise-timeout", Duration::ZERO),
+        build: Limit::new("--build-timeout", Duration::from_secs(1)),
+        silence: Limit::new("--max-silent-time", Duration::from_secs(2)),
+    };
+
+    /// The recorded commands evaluated and built in one.
+    fn classify_as(case: &str, code: Option<i32>, log: &LogReader) -> RealiseError {
         let nobody = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody";
         match case {
             "nobody" | "D_nobody" | "substituter_down" | "D_refused" | "daemon_gone"
-            | "daemon_gone_unix" => Source::StorePath(StorePath::parse(nobody).unwrap()),
-            _ if case.starts_with("flake") => Source::FlakeRef("x".into()),
-            _ => Source::NixExpr("x".into()),
+            | "daemon_gone_unix" => {
+                let what = &Buildable::Path(StorePath::parse(nobody).unwrap());
+                let choice = &Choice::default();
+                classify(&Asked::Realise { what, limits: &LIMITS, choice }, code, log)
+            }
+            _ => {
+                let evaluator = &Evaluator::new("/h".into());
+                classify(&Asked::Evaluate { evaluator, limits: &LIMITS }, code, log)
+            }
         }
     }
 
@@ -308,7 +381,7 @@ mod tests {
         for line in &case.stderr {
             log.line(line.as_bytes(), &mut progress);
         }
-        classify(&source_of(&case.name), Some(case.code), &log)
+        classify_as(&case.name, Some(case.code), &log)
     }
 
     /// What each recorded failure must become, for every version: kind and start of the message.
@@ -326,7 +399,7 @@ mod tests {
             "build_failed",
             "build of fo failed: hash mismatch: specified sha256-AAA",
         ),
-        ("build_timeout", "build_failed", "build of slow failed: timed out after 1 seconds"),
+        ("build_timeout", "timed_out", "build of slow took longer than 1s: raise --build-timeout"),
         ("undefined", "refused", "evaluate failed: undefined variable 'foo', at line 1 column 1"),
         ("throw", "refused", "evaluate failed: boo"),
         ("D_throw", "refused", "evaluate failed: boo"),
@@ -344,8 +417,16 @@ mod tests {
         ("restricted_url", "refused", "evaluate failed: access to URI 'https"),
         ("wrong_system", "refused", "build failed: ws: "),
         ("feature", "refused", "build failed: ft: "),
-        ("nobody", "not_found", "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody is not in"),
-        ("D_nobody", "not_found", "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody is not in"),
+        (
+            "nobody",
+            "not_found",
+            "fetch failed: /nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody is not in",
+        ),
+        (
+            "D_nobody",
+            "not_found",
+            "fetch failed: /nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody is not in",
+        ),
         ("substituter_down", "temporary", "fetch failed for now: a substituter did not answer"),
         ("flake_attr", "refused", "evaluate failed: flake 'path:"),
         ("flake_throw", "refused", "evaluate failed: flake says no"),
@@ -403,8 +484,7 @@ mod tests {
     #[test]
     fn a_silent_death_is_told_apart() {
         let log = LogReader::default();
-        let source = source_of("x");
-        assert_eq!(classify(&source, None, &log).kind(), "temporary");
-        assert_eq!(classify(&source, Some(1), &log).kind(), "store");
+        assert_eq!(classify_as("x", None, &log).kind(), "temporary");
+        assert_eq!(classify_as("x", Some(1), &log).kind(), "store");
     }
 }

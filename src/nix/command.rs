@@ -3,10 +3,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
-use crate::model::Source;
+use crate::jail::Guard;
 
-use super::Limits;
+use super::{Buildable, Evaluator, Limit, Limits, ProbeLimits};
 
 /// How to reach Nix and its store.
 #[derive(Debug, Clone)]
@@ -28,24 +30,39 @@ pub struct Config {
     /// Settings, given last so that they win over the defaults here.
     pub nix_options: Vec<(String, String)>,
     pub limits: Limits,
-    /// The name of the setting behind `limits.timeout`, for the error that tells to raise it.
-    pub timeout_setting: &'static str,
+    /// Our own binary, which guards Nix's processes: they end with us. `None` runs them unguarded, and
+    /// evaluations as this process's user: for tests on a store of their own.
+    pub guard: Option<PathBuf>,
+    pub evaluator: Evaluator,
+    pub probe: ProbeLimits,
+    /// The daemon at the socket is not ours.
+    pub daemon_lent: bool,
 }
 
 impl Config {
     /// The usual places, and `home` for caches.
     pub fn new(home: impl Into<PathBuf>) -> Self {
+        let home = home.into();
+        let hour = Duration::from_secs(3600);
         Self {
             program: "nix".into(),
             store_dir: "/nix/store".into(),
             state_dir: "/nix/var/nix".into(),
             daemon_socket: None,
-            home: home.into(),
+            evaluator: Evaluator::new(home.join("tenants")),
+            home,
             search_path: "/usr/local/bin:/usr/bin:/bin".into(),
             environment: Vec::new(),
             nix_options: Vec::new(),
-            limits: Limits { timeout: None },
-            timeout_setting: "--build-timeout",
+            limits: Limits {
+                evaluate: Limit::new("--eval-timeout", hour),
+                realise: Limit::new("--realise-timeout", 2 * hour),
+                build: Limit::new("--build-timeout", Duration::ZERO),
+                silence: Limit::new("--max-silent-time", hour),
+            },
+            guard: None,
+            probe: ProbeLimits::default(),
+            daemon_lent: false,
         }
     }
 }
@@ -57,59 +74,75 @@ pub struct CommandSpec {
     pub args: Vec<OsString>,
     pub env: Vec<(OsString, OsString)>,
     pub directory: PathBuf,
+    /// Our binary, and what it does for the program.
+    pub guard: Option<(PathBuf, Guard)>,
 }
 
 impl CommandSpec {
-    /// A process in a group of its own, without input and without our environment.
+    /// A process in a group of its own, without our environment. A guarded one lives as long as its
+    /// standard input is held open; another has no input.
     pub fn command(&self) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(&self.program);
+        let (program, args) = match &self.guard {
+            Some((binary, guard)) => (binary, guard.arguments(&self.program, &self.args)),
+            None => (&self.program, self.args.clone()),
+        };
+        let mut command = tokio::process::Command::new(program);
+        let input = if self.guard.is_some() { Stdio::piped() } else { Stdio::null() };
         command
-            .args(&self.args)
+            .args(args)
             .env_clear()
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .current_dir(&self.directory)
-            .stdin(std::process::Stdio::null())
+            .stdin(input)
             .process_group(0);
         command
     }
 }
 
-/// Defaults of every command that may evaluate or build.
-const SETTINGS: [(&str, &str); 6] = [
-    ("allow-import-from-derivation", "false"),
+/// Defaults of every command that may fetch or build.
+const SETTINGS: [(&str, &str); 8] = [
     // Without this a build runs unsandboxed where the kernel refuses a sandbox, without a word.
     ("sandbox-fallback", "false"),
-    ("warn-dirty", "false"),
-    // A flake's own `nixConfig` is the tenant's.
-    ("accept-flake-config", "false"),
     ("builders", ""),
+    // A cache that fails half-way is no reason to fail what can be built.
+    ("fallback", "true"),
+    // Seconds. Nix waits for minutes for a host that does not answer.
+    ("connect-timeout", "5"),
+    ("stalled-download-timeout", "60"),
+    // A path that was not in a cache may be pushed by the time of the kubelet's next call.
+    ("narinfo-cache-negative-ttl", "30"),
     // The log's lines come one by one; a failure need not repeat them, however long they are.
     ("log-lines", "0"),
+    ("warn-dirty", "false"),
 ];
 
-/// `nix build` of `source` with a root at `out_link`.
-pub(super) fn build(config: &Config, source: &Source, out_link: &Path) -> CommandSpec {
-    let mut args = vec![
-        "--extra-experimental-features".into(),
-        "nix-command flakes".into(),
-        "--log-format".into(),
-        "internal-json".into(),
-    ];
-    let restrict = matches!(source, Source::NixExpr(_)).then_some(("restrict-eval", "true"));
-    let own = SETTINGS.into_iter().chain(restrict);
-    push_options(&mut args, own);
+/// Realises `what` with a root at `out_link`, asking only `substituters` if they are given.
+pub(super) fn realise(
+    config: &Config,
+    what: &Buildable,
+    out_link: &Path,
+    substituters: Option<&str>,
+) -> CommandSpec {
+    let mut args: Vec<OsString> = vec!["--log-format".into(), "internal-json".into()];
+    push_options(&mut args, SETTINGS.into_iter());
+    let seconds = |limit: Limit| limit.most.as_secs().to_string();
+    let (build, silence) = (seconds(config.limits.build), seconds(config.limits.silence));
+    push_options(&mut args, [("timeout", &*build), ("max-silent-time", &*silence)].into_iter());
     push_options(&mut args, pairs(&config.nix_options));
-    args.extend(["build", "--json", "--out-link"].map(OsString::from));
-    args.push(out_link.into());
-    match source {
-        Source::StorePath(path) => args.extend(["--".into(), path.to_string().into()]),
-        Source::FlakeRef(text) => {
-            args.extend(["--no-write-lock-file".into(), "--".into(), text.into()]);
-        }
-        // The argument of `--expr` is taken as it is, even when it starts with a dash.
-        Source::NixExpr(text) => args.extend(["--impure".into(), "--expr".into(), text.into()]),
-    }
-    spec(config, config.program.clone(), args)
+    push_options(&mut args, substituters.map(|list| ("substituters", list)).into_iter());
+    args.extend(["--realise".into(), "--add-root".into(), out_link.into()]);
+    args.push(match what {
+        Buildable::Path(path) => path.to_string().into(),
+        Buildable::Output { derivation, output } => format!("{derivation}!{output}").into(),
+    });
+    let program = config.program.with_file_name("nix-store");
+    guarded(config, spec(config, program, args))
+}
+
+/// With our guard, if there is one: the program and all that it starts end with us.
+pub(super) fn guarded(config: &Config, mut spec: CommandSpec) -> CommandSpec {
+    spec.guard = config.guard.clone().map(|binary| (binary, Guard::default()));
+    spec
 }
 
 /// One of Nix's other programs, such as `nix-store`, on the same store.
@@ -130,7 +163,7 @@ pub(super) fn spec(config: &Config, program: PathBuf, args: Vec<OsString>) -> Co
         None => env.push(("NIX_REMOTE".into(), "local".into())),
     }
     env.extend(config.environment.iter().cloned());
-    CommandSpec { program, args, env, directory: config.home.clone() }
+    CommandSpec { program, args, env, directory: config.home.clone(), guard: None }
 }
 
 /// What every Nix process gets; nothing else of ours, so no token and no user's settings.
@@ -163,34 +196,32 @@ mod tests {
     use super::*;
     use crate::model::StorePath;
 
-    fn args(source: &Source) -> Vec<String> {
+    const PATH: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
+
+    fn args(what: &Buildable) -> Vec<String> {
         let mut config = Config::new("/home");
         config.nix_options = vec![("builders".into(), "@/m".into())];
-        build(&config, source, Path::new("/r/out"))
-            .args
-            .into_iter()
-            .map(|a| a.into_string().unwrap())
-            .collect()
+        let spec = realise(&config, what, Path::new("/r/out"), Some("https://a https://b"));
+        assert_eq!(spec.program, Path::new("nix-store"));
+        spec.args.into_iter().map(|a| a.into_string().unwrap()).collect()
     }
 
     #[test]
-    fn a_requests_text_never_becomes_an_option() {
-        let flake = args(&Source::FlakeRef("--help".into()));
-        assert_eq!(flake[flake.len() - 2..], ["--", "--help"]);
-        let expr = args(&Source::NixExpr("--help".into()));
-        assert_eq!(expr[expr.len() - 2..], ["--expr", "--help"]);
-        assert!(expr.windows(2).any(|w| w == ["restrict-eval", "true"]));
-        assert!(!flake.contains(&"restrict-eval".to_owned()));
-        let text = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
-        let path = args(&Source::StorePath(StorePath::parse(text).unwrap()));
-        assert_eq!(path[path.len() - 2..], ["--", text]);
+    fn an_output_is_named_in_the_way_of_all_versions() {
+        let path = StorePath::parse(PATH).unwrap();
+        let all = args(&Buildable::Path(path));
+        assert_eq!(all[all.len() - 4..], ["--realise", "--add-root", "/r/out", PATH]);
+        let derivation = StorePath::parse(&format!("{PATH}.drv")).unwrap();
+        let all = args(&Buildable::Output { derivation, output: "dev".into() });
+        assert_eq!(all.last().unwrap(), &format!("{PATH}.drv!dev"));
     }
 
     #[test]
     fn configured_settings_come_after_the_defaults() {
-        let args = args(&Source::FlakeRef("x".into()));
-        let last = args.iter().rposition(|a| a == "builders").unwrap();
-        assert_eq!(args[last + 1], "@/m");
+        let args = args(&Buildable::Path(StorePath::parse(PATH).unwrap()));
+        let value = |name| args[args.iter().rposition(|a| a == name).unwrap() + 1].as_str();
+        assert_eq!((value("builders"), value("max-silent-time")), ("@/m", "3600"));
+        assert_eq!(value("substituters"), "https://a https://b");
     }
 
     #[test]

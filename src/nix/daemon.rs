@@ -15,6 +15,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::jail::Guard;
+
 use super::command::{CommandSpec, base_env, pairs, push_options};
 use super::error::io_error;
 use super::{Config, NixError};
@@ -39,6 +41,10 @@ pub fn daemon_command(config: &Config) -> Option<CommandSpec> {
         args,
         env,
         directory: config.home.clone(),
+        guard: config
+            .guard
+            .clone()
+            .map(|binary| (binary, Guard { grace: GRACE, ..Guard::default() })),
     })
 }
 

@@ -3,21 +3,26 @@
 use super::Step;
 
 /// Words of a message, the step they belong to, and what helps.
-pub(super) const HINTS: [(&[&str], Step, &str); 9] = [
+pub(super) const HINTS: [(&[&str], Step, &str); 11] = [
     (
         &["allow-import-from-derivation"],
         Step::Evaluate,
-        "import-from-derivation is off on this node: build that part in advance",
+        "import-from-derivation is off on this node: build that part in advance, or the operator sets --allow-import-from-derivation",
     ),
     (
         &["access to URI"],
         Step::Evaluate,
-        "the operator lists what an expression may fetch in allowed-uris; a flake may fetch",
+        "the operator lists what an expression may fetch with --allowed-uri; a flake may fetch",
     ),
     (
-        &["restricted mode", "pure evaluation mode"],
+        &["restricted mode"],
         Step::Evaluate,
-        "an evaluation on a node may not read the node's files",
+        "an expression may read the store alone: --eval-mode is restricted on this node",
+    ),
+    (
+        &["pure evaluation mode", "pure eval"],
+        Step::Evaluate,
+        "flakes are pure, and expressions where --eval-mode is pure",
     ),
     (
         &[
@@ -40,5 +45,10 @@ pub(super) const HINTS: [(&[&str], Step, &str); 9] = [
         Step::Fetch,
         "name the flake in full, such as github:owner/repo",
     ),
-    (&["getting status of", "does not exist", "could not find a flake.nix"], Step::Fetch, ""),
+    (
+        &["getting status of", "does not exist", "No such file or directory"],
+        Step::Fetch,
+        "an evaluation sees the store alone; the operator shows it a directory with --eval-path",
+    ),
+    (&["could not find a flake.nix"], Step::Fetch, ""),
 ];

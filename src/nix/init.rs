@@ -22,7 +22,7 @@ impl RealNix {
             }
         };
         let spec = spec(config, config.program.clone(), args);
-        process::run(&spec, on_line, ()).await?;
+        process::run(&spec, &[], on_line, ()).await?;
         let refused = |detail| NixError::Command { what: "--nix-option".to_owned(), detail };
         wrong.map_or(Ok(()), |line| Err(refused(line)))
     }

@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::Progress;
 use super::log_line::Line;
+use super::redact::Redactor;
 use super::text::{MAX_LINE_BYTES, base_name, clean, without_trace};
 
 const BUILD: u64 = 105;
@@ -67,9 +68,15 @@ pub(super) struct LogReader {
     /// The derivation whose build started last.
     last_build: Option<String>,
     substituted: bool,
+    redactor: Redactor,
 }
 
 impl LogReader {
+    /// A reader that shows none of the redactor's secrets.
+    pub(super) fn new(redactor: Redactor) -> Self {
+        Self { redactor, ..Self::default() }
+    }
+
     /// Takes one line of stderr and brings `progress` up to date.
     pub(super) fn line(&mut self, line: &[u8], progress: &mut Progress) {
         let text = String::from_utf8_lossy(line);
@@ -126,18 +133,16 @@ impl LogReader {
     }
 
     fn plain_line(&mut self, text: &str) {
-        let text = clean(text, MAX_LINE_BYTES);
+        let text = clean(&self.redactor.clean(text), MAX_LINE_BYTES);
         if !text.trim().is_empty() {
             push_bounded(&mut self.plain, text, MAX_MESSAGES);
         }
     }
 
     fn message(&mut self, line: &Line) {
-        let list = match line.level {
-            Some(0) => &mut self.errors,
-            Some(1) => &mut self.warnings,
-            _ => return,
-        };
+        if !matches!(line.level, Some(0 | 1)) {
+            return;
+        }
         let text = match (&line.raw_msg, &line.msg) {
             (Some(raw), _) => clean(raw, MAX_MESSAGE_BYTES),
             (None, Some(msg)) => {
@@ -146,13 +151,23 @@ impl LogReader {
             (None, None) => String::new(),
         };
         let text = text.trim().trim_start_matches("error:").trim().to_owned();
-        // What a daemon says of a connection that it closes, and advice.
-        let noise = ["error (ignored)", "(use '--show-trace'", "Try 'nix"];
+        // What a daemon says of a connection that it closes, advice, and what a dry run would do.
+        let noise = [
+            "error (ignored)",
+            "(use '--show-trace'",
+            "Try 'nix",
+            "this derivation will be",
+            "this path will be",
+            "these ",
+            "/nix/store/",
+        ];
+        let text = self.redactor.clean(&text).into_owned();
         if text.is_empty() || noise.iter().any(|start| text.starts_with(start)) {
             return;
         }
         let at = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
         let position = at(line.row).zip(at(line.column));
+        let list = if line.level == Some(0) { &mut self.errors } else { &mut self.warnings };
         push_bounded(list, Message { text, position }, MAX_MESSAGES);
     }
 
@@ -201,9 +216,11 @@ impl LogReader {
         let activity = line.id.and_then(|id| self.activities.get_mut(&id));
         match (line.kind, activity) {
             (Some(RESULT_LOG_LINE), activity) => {
-                progress.push_log(line.string(0));
-                if let Some(name) = activity.map(|a| a.name.clone()) {
-                    self.log_line(name, line.string(0));
+                let name = activity.map(|a| a.name.clone());
+                let text = self.redactor.clean(line.string(0)).into_owned();
+                progress.push_log(&text);
+                if let Some(name) = name {
+                    self.log_line(name, &text);
                 }
             }
             (Some(RESULT_PHASE), Some(activity)) => {

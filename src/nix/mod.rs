@@ -5,11 +5,10 @@
 //! stand-in with faults on demand. One test suite runs over both.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::model::{Closure, Source, StorePath};
+use crate::model::{Closure, Source, StorePath, Tenant};
 
 mod child;
 mod classify;
@@ -18,7 +17,10 @@ pub mod daemon;
 mod db;
 mod db_write;
 mod error;
+mod evaluate;
+mod evaluator;
 pub mod fake;
+mod flake;
 mod flake_lock;
 mod gc_lock;
 mod hints;
@@ -28,22 +30,31 @@ mod leftovers;
 mod log_line;
 mod output;
 mod process;
+
 mod progress;
 mod real;
+mod realise;
 #[cfg(test)]
 mod recorded;
+mod redact;
 mod roots;
+mod sandbox;
 mod schema;
+mod stage;
+mod substituters;
 mod text;
 mod version;
 
 pub use child::{DaemonSpec, RunningDaemon};
 pub use command::{CommandSpec, Config};
-pub use error::{NixError, RealiseError, Step};
+pub use error::{Limit, NixError, RealiseError, Step, TimedOut};
+pub use evaluator::{EvalMode, Evaluator};
+pub use flake::{Lock, locked_revision};
 pub use flake_lock::lock_local_flake;
 pub use gc_lock::sweep_staging;
-pub use progress::{Progress, ProgressSink};
+pub use progress::{Progress, ProgressSink, Stage};
 pub use real::RealNix;
+pub use substituters::ProbeLimits;
 pub use version::{Capabilities, Flavour};
 
 /// How a realised path came to be in the store.
@@ -64,26 +75,70 @@ pub struct Realised {
     pub origin: Origin,
 }
 
-/// Limits of one realisation.
+/// What can be realised without any evaluation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Buildable {
+    Path(StorePath),
+    /// One output of a derivation that is valid in the store.
+    Output {
+        derivation: StorePath,
+        output: String,
+    },
+}
+
+/// What a flake or an expression evaluates to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluated {
+    pub buildable: Buildable,
+    /// The output's path; that of a content-addressed derivation is only known once it is built.
+    pub path: Option<StorePath>,
+}
+
+/// Limits of one realisation; zero is unlimited.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Whole time of one realisation; `None` is unlimited.
-    pub timeout: Option<Duration>,
+    /// One evaluation, with the sources that it fetches.
+    pub evaluate: Limit,
+    /// All fetches and builds of one realisation together.
+    pub realise: Limit,
+    /// The build of one derivation (Nix's `timeout`).
+    pub build: Limit,
+    /// A build that prints nothing (Nix's `max-silent-time`).
+    pub silence: Limit,
 }
 
 /// A Nix store and the means to add to it. Blocking functions are marked; call them on a blocking
 /// thread.
+///
+/// The futures cancel their work and everything it started when they are dropped. A `root` is the
+/// path of a symlink that the call makes a GC root of its result; its parent directory exists, and on
+/// error no root is left.
 pub trait Nix: Send + Sync + 'static {
     /// The directory that holds the store paths, as this process sees it.
     fn store_dir(&self) -> &Path;
 
-    /// Evaluates, fetches and builds `source`. `root` is the path of a symlink that this call
-    /// makes a GC root of the result *with the same command* that realises it, so that no collector
-    /// gets between; its parent directory exists. On error no root is left. Dropping the future
-    /// cancels the work and everything it started on this side.
-    fn realise(
+    /// Finds what a mutable flake reference names at this moment.
+    fn lock(
+        &self,
+        reference: String,
+        tenant: Tenant,
+        progress: ProgressSink,
+    ) -> BoxFuture<'static, Result<Lock, RealiseError>>;
+
+    /// Evaluates a flake or an expression as an unprivileged user who sees the store and a cache of
+    /// the tenant's own. `root` then holds the derivation, or the path that it evaluated to.
+    fn evaluate(
         &self,
         source: Source,
+        tenant: Tenant,
+        root: PathBuf,
+        progress: ProgressSink,
+    ) -> BoxFuture<'static, Result<Evaluated, RealiseError>>;
+
+    /// Fetches or builds. The root is made with the same command, so that no collector gets between.
+    fn realise(
+        &self,
+        what: Buildable,
         root: PathBuf,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Realised, RealiseError>>;

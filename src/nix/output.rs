@@ -1,12 +1,13 @@
-//! What `nix build --json` prints, in all shapes of all versions, and which output is taken. Pure.
+//! What `nix build --dry-run --json` prints, in all shapes of all versions, and which output is taken.
+//! Pure.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::model::{Source, StorePath};
+use crate::model::StorePath;
 
-use super::{NixError, RealiseError, Step};
+use super::{Buildable, Evaluated, NixError, RealiseError, Step};
 
 /// One installable's result. Newer versions add keys, which are ignored.
 #[derive(Debug, Deserialize)]
@@ -16,15 +17,20 @@ enum Built {
     Plain(String),
     /// 2.8 for a store path.
     Path { path: String },
-    /// A derivation. An output is `null` when it is not known, such as after a dry run.
-    Outputs { outputs: BTreeMap<String, Option<String>> },
+    /// A derivation. An output is `null` when its path is only known once it is built.
+    Outputs {
+        #[serde(rename = "drvPath")]
+        derivation: String,
+        outputs: BTreeMap<String, Option<String>>,
+    },
 }
 
-/// The one path that the volume's `var/result` is going to point to.
-pub(super) fn chosen(source: &Source, stdout: &[u8]) -> Result<StorePath, RealiseError> {
+/// The one derivation and output, or the one path, that the volume's `var/result` is going to
+/// point to.
+pub(super) fn evaluated(stdout: &[u8]) -> Result<Evaluated, RealiseError> {
     let results: Vec<Built> = serde_json::from_slice(stdout).map_err(|err| {
         RealiseError::Store(NixError::Command {
-            what: "nix build --json".to_owned(),
+            what: "nix build --dry-run --json".to_owned(),
             detail: format!("it printed what is not understood: {err}"),
         })
     })?;
@@ -38,27 +44,32 @@ pub(super) fn chosen(source: &Source, stdout: &[u8]) -> Result<StorePath, Realis
             return Err(refused(cause));
         }
     };
-    let text = match result {
-        Built::Plain(path) | Built::Path { path } => path,
-        Built::Outputs { outputs } => {
-            output(outputs).ok_or_else(|| refused("it has no output".to_owned()))?
+    match result {
+        Built::Plain(path) | Built::Path { path } => {
+            let path = parse(path)?;
+            if path.name().strip_suffix(".drv").is_some() {
+                return Err(refused(format!("it evaluates to the file {path}")));
+            }
+            Ok(Evaluated { buildable: Buildable::Path(path.clone()), path: Some(path) })
         }
-    };
-    let path = StorePath::parse(text).map_err(|reason| refused(reason.to_string()))?;
-    match source {
-        Source::StorePath(wanted) if *wanted != path => {
-            Err(refused(format!("{wanted} is a derivation")))
+        Built::Outputs { derivation, outputs } => {
+            let (output, path) =
+                chosen(outputs).ok_or_else(|| refused("it has no output".to_owned()))?;
+            let path = path.as_deref().map(parse).transpose()?;
+            let (derivation, output) = (parse(derivation)?, output.clone());
+            Ok(Evaluated { buildable: Buildable::Output { derivation, output }, path })
         }
-        _ => Ok(path),
     }
 }
 
+fn parse(path: &str) -> Result<StorePath, RealiseError> {
+    StorePath::parse(path).map_err(|reason| refused(reason.to_string()))
+}
+
 /// `out`, else `bin`, else the first by name.
-fn output(outputs: &BTreeMap<String, Option<String>>) -> Option<&String> {
-    ["out", "bin"]
-        .iter()
-        .find_map(|name| outputs.get(*name)?.as_ref())
-        .or_else(|| outputs.values().find_map(Option::as_ref))
+fn chosen(outputs: &BTreeMap<String, Option<String>>) -> Option<(&String, &Option<String>)> {
+    let named = ["out", "bin"].into_iter().find_map(|name| outputs.get_key_value(name));
+    named.or_else(|| outputs.iter().next())
 }
 
 fn refused(cause: String) -> RealiseError {
@@ -84,44 +95,48 @@ mod tests {
             ("list2", None),
         ] {
             for case in recorded::cases().into_iter().filter(|c| c.name == name) {
-                let source = Source::NixExpr("x".into());
-                let stdout = case.stdout.unwrap();
-                let chosen = chosen(&source, stdout.as_bytes());
+                let evaluated = evaluated(case.stdout.unwrap().as_bytes());
                 assert_eq!(
-                    chosen.as_ref().ok().map(StorePath::name),
+                    evaluated.as_ref().ok().map(|e| e.path.as_ref().unwrap().name()),
                     result,
-                    "{name} of {}: {chosen:?}",
+                    "{name} of {}: {evaluated:?}",
                     case.version
                 );
             }
         }
     }
 
+    const HASH: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz";
+
     #[test]
     fn out_comes_before_bin_before_the_first() {
-        let path = |name: &str| format!("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-{name}");
         for (names, expected) in [
             (vec!["bin", "dev", "out"], "out"),
             (vec!["bin", "dev"], "bin"),
             (vec!["lib", "dev"], "dev"),
         ] {
+            let path = |name: &str| format!("{HASH}-{name}");
             let outputs: BTreeMap<_, _> = names.iter().map(|n| (*n, path(n))).collect();
-            let json = serde_json::json!([{ "drvPath": "x", "outputs": outputs, "startTime": 1 }]);
-            let source = Source::FlakeRef("x".into());
-            let chosen = chosen(&source, json.to_string().as_bytes()).unwrap();
-            assert_eq!(chosen.name(), expected);
+            let json = serde_json::json!([{ "drvPath": path("x.drv"), "outputs": outputs }]);
+            let Evaluated { buildable, path } = evaluated(json.to_string().as_bytes()).unwrap();
+            let derivation = StorePath::parse(&format!("{HASH}-x.drv")).unwrap();
+            assert_eq!(buildable, Buildable::Output { derivation, output: expected.to_owned() });
+            assert_eq!(path.unwrap().name(), expected);
         }
     }
 
     #[test]
+    fn an_output_may_be_unknown_until_it_is_built() {
+        let json = format!(r#"[{{"drvPath":"{HASH}-x.drv","outputs":{{"out":null}}}}]"#);
+        assert_eq!(evaluated(json.as_bytes()).unwrap().path, None);
+    }
+
+    #[test]
     fn a_path_below_a_store_path_and_a_derivation_are_refused() {
-        let hash = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz";
-        let below = serde_json::json!([format!("{hash}-x/sub")]).to_string();
-        let error = chosen(&Source::NixExpr("x".into()), below.as_bytes()).unwrap_err();
-        assert_eq!(error.kind(), "refused");
-        let source = Source::StorePath(StorePath::parse(&format!("{hash}-x.drv")).unwrap());
-        let other = serde_json::json!([format!("{hash}-x")]).to_string();
-        assert_eq!(chosen(&source, other.as_bytes()).unwrap_err().kind(), "refused");
-        assert_eq!(chosen(&source, b"{}").unwrap_err().kind(), "store");
+        for path in ["x/sub", "x.drv"] {
+            let json = serde_json::json!([format!("{HASH}-{path}")]).to_string();
+            assert_eq!(evaluated(json.as_bytes()).unwrap_err().kind(), "refused");
+        }
+        assert_eq!(evaluated(b"{}").unwrap_err().kind(), "store");
     }
 }

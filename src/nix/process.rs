@@ -2,13 +2,16 @@
 //!
 //! The child leads a process group. Nix ends its workers and builders by itself when it gets
 //! SIGTERM, and a daemon those of a client that hangs up; builders have sessions of their own, so
-//! killing the group alone would not reach them. Hence first SIGTERM to the group, then SIGKILL.
+//! killing the group alone would not reach them. Hence first SIGTERM to the group, then SIGKILL. A
+//! guard (see `jail`) does the same when we are killed, and reaches whatever is left.
 
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
-use tokio::process::Child;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin};
 
 use super::NixError;
 use super::command::CommandSpec;
@@ -17,8 +20,8 @@ use super::command::CommandSpec;
 const MAX_STDOUT: usize = 1 << 20;
 /// A builder may print a gigabyte without a newline; the rest of such a line is dropped.
 const MAX_LINE: usize = 64 << 10;
-/// For Nix to end its builders and remove what they left.
-const GRACE: Duration = Duration::from_secs(5);
+/// For Nix to end its builders and remove what they left; longer than the guard's own.
+const GRACE: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_millis(25);
 /// Something that outlives Nix, such as an ssh master, may hold the pipes open.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -30,10 +33,12 @@ pub(super) struct Ended {
     pub(super) stdout: Vec<u8>,
 }
 
-/// Runs `spec` to its end and gives each line of stderr to `on_line`. When the future is dropped
-/// the processes are ended, and only then `kept` is dropped.
+/// Runs `spec` to its end and gives each line of stderr to `on_line`. `settings` are for a guarded
+/// program's standard input. When the future is dropped the processes are ended, and only then `kept`
+/// is dropped.
 pub(super) async fn run<K: Send + 'static>(
     spec: &CommandSpec,
+    settings: &[u8],
     on_line: impl FnMut(&[u8]),
     kept: K,
 ) -> Result<(Ended, K), NixError> {
@@ -46,7 +51,9 @@ pub(super) async fn run<K: Send + 'static>(
         .spawn()
         .map_err(spawn_error)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let mut running = Running(Some((child, kept)));
+    let lifeline = child.stdin.take();
+    let mut running = Running { lifeline, process: Some((child, kept)) };
+    running.give(settings).await;
     let mut captured = Vec::new();
     let status = {
         let read = async {
@@ -76,7 +83,7 @@ pub(super) async fn run<K: Send + 'static>(
         }
     }
     .map_err(spawn_error)?;
-    let Some((_, kept)) = running.0.take() else {
+    let Some((_, kept)) = running.process.take() else {
         unreachable!("only this function and the drop take it")
     };
     let ended = Ended { code: status.code(), stdout: captured };
@@ -91,19 +98,45 @@ pub(super) async fn output(spec: &CommandSpec, what: &str) -> Result<Vec<u8>, Ni
             last = super::text::clean(&String::from_utf8_lossy(line), 400);
         }
     };
-    let (ended, ()) = run(spec, keep, ()).await?;
+    let (ended, ()) = run(spec, &[], keep, ()).await?;
     match ended.code {
         Some(0) => Ok(ended.stdout),
         _ => Err(NixError::Command { what: what.to_owned(), detail: last }),
     }
 }
 
+/// Where `program` is, as `execvp` would find it, without links: the jail has no links of ours.
+pub(super) fn find(program: &Path, search_path: &OsStr) -> PathBuf {
+    let found = if program.components().count() > 1 {
+        Some(program.to_owned())
+    } else {
+        let candidates = std::env::split_paths(search_path).map(|dir| dir.join(program));
+        candidates.into_iter().find(|path| path.is_file())
+    };
+    // `nix` may be a link by whose name it acts, such as `nix-store`: only directories are resolved.
+    let resolved = found
+        .as_deref()
+        .and_then(|path| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)));
+    resolved.unwrap_or_else(|| program.to_owned())
+}
+
 /// A process that is ended when nobody waits for it.
-struct Running<K: Send + 'static>(Option<(Child, K)>);
+struct Running<K: Send + 'static> {
+    /// A guard ends everything when it is closed. Waiting for a child would close its own.
+    lifeline: Option<ChildStdin>,
+    process: Option<(Child, K)>,
+}
 
 impl<K: Send + 'static> Running<K> {
+    /// A guard that does not read has ended, and says why by its exit code.
+    async fn give(&mut self, settings: &[u8]) {
+        if let Some(lifeline) = &mut self.lifeline {
+            let _ = lifeline.write_all(settings).await;
+        }
+    }
+
     async fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
-        match &mut self.0 {
+        match &mut self.process {
             Some((child, _)) => child.wait().await,
             None => Err(std::io::ErrorKind::NotFound.into()),
         }
@@ -112,7 +145,7 @@ impl<K: Send + 'static> Running<K> {
 
 impl<K: Send + 'static> Drop for Running<K> {
     fn drop(&mut self) {
-        let Some((mut child, kept)) = self.0.take() else {
+        let Some((mut child, kept)) = self.process.take() else {
             return;
         };
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
@@ -125,11 +158,13 @@ impl<K: Send + 'static> Drop for Running<K> {
             let _ = kill_process_group(pid, Signal::KILL);
             return;
         };
+        let lifeline = self.lifeline.take();
         runtime.spawn(async move {
             let _ = tokio::time::timeout(GRACE, exited(pid)).await;
             // The leader is not waited for yet, so that the group's number can't be another's.
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = child.wait().await;
+            drop(lifeline);
             // May remove files: not on the thread of the actors.
             let _ = tokio::task::spawn_blocking(move || drop(kept)).await;
         });
@@ -187,6 +222,7 @@ mod tests {
             args: args.iter().map(Into::into).collect(),
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             directory: "/".into(),
+            guard: None,
         }
     }
 
@@ -196,7 +232,7 @@ mod tests {
         let script = "head -c 3000000 /dev/zero; echo a >&2; head -c 200000 /dev/zero >&2; \
                       echo >&2; echo -n end >&2; exit 3";
         let on_line = |line: &[u8]| lines.push(line.len());
-        let (ended, kept) = run(&spec("sh", &["-c", script]), on_line, 7).await.unwrap();
+        let (ended, kept) = run(&spec("sh", &["-c", script]), &[], on_line, 7).await.unwrap();
         assert_eq!((ended.code, kept), (Some(3), 7));
         assert_eq!(ended.stdout.len(), MAX_STDOUT);
         assert_eq!(lines, [1, MAX_LINE, 3]);
@@ -213,7 +249,7 @@ mod tests {
             let (told, mut ready) = tokio::sync::mpsc::unbounded_channel();
             let on_line = |line: &[u8]| told.send(String::from_utf8(line.to_vec())).unwrap();
             let spec = spec("sh", &["-c", script]);
-            let running = run(&spec, on_line, sender);
+            let running = run(&spec, &[], on_line, sender);
             tokio::pin!(running);
             while pids.len() < 2 {
                 tokio::select! {

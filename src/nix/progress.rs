@@ -9,9 +9,36 @@ const LOG_LINES: usize = 20;
 /// Bytes of one kept line; the rest is cut.
 const LOG_LINE_BYTES: usize = 400;
 
+/// What a realisation is at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stage {
+    #[default]
+    QueuedEvaluation,
+    Evaluating,
+    QueuedBuild,
+    /// Fetching counts as building: Nix does both at once.
+    Building,
+}
+
+impl Stage {
+    pub const ALL: [Self; 4] =
+        [Self::QueuedEvaluation, Self::Evaluating, Self::QueuedBuild, Self::Building];
+
+    /// Its name in metrics and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::QueuedEvaluation => "queued-evaluation",
+            Self::Evaluating => "evaluating",
+            Self::QueuedBuild => "queued-build",
+            Self::Building => "building",
+        }
+    }
+}
+
 /// A snapshot. Counts are Nix's own expectations, which grow while it plans.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
+    pub stage: Stage,
     pub builds_done: u64,
     pub builds_expected: u64,
     /// Paths fetched from a substituter.

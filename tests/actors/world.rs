@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix_csi::actors::builds::MemoryConfig;
 use nix_csi::actors::node::{NodeActors, NodeActorsConfig};
 use nix_csi::actors::volume::{Request, VolumeError};
 use nix_csi::health::Health;
@@ -16,6 +17,10 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 pub const KEEP_IDLE: Duration = Duration::from_secs(600);
+pub const REFRESH: Duration = Duration::from_secs(60);
+pub const RETRY: Duration = Duration::from_secs(10);
+pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
+pub const ABANDON_AFTER: Duration = Duration::from_secs(600);
 
 pub struct World {
     pub dir: tempfile::TempDir,
@@ -81,7 +86,16 @@ fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts) -> NodeActors {
         records: dir.join("records"),
         roots: dir.join("roots"),
         boot_id: "boot".into(),
+        evaluation_slots: 2,
         build_slots: 2,
+        evaluation_builds: false,
+        memory: MemoryConfig {
+            refresh: REFRESH,
+            retry_min: RETRY,
+            retry_max: Duration::from_secs(300),
+        },
+        cancel_grace: CANCEL_GRACE,
+        abandon_after: ABANDON_AFTER,
         keep_idle: KEEP_IDLE,
         verify_interval: Duration::from_secs(300),
     };

@@ -6,23 +6,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Handler, Message, ResponseFuture};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::sync::broadcast;
+use tokio::time::{Instant, sleep};
 
-use super::build::{BuildActor, Cancel};
+use super::build::{BuildActor, Cancel, Shared, Work, roots};
 use super::root::sweep;
-use super::{Built, RootGuard};
+use super::slots::Slots;
+use super::{Built, Failure, Memory};
 use crate::actors::core::{
     ActorGone, Backoff, Ctx, End, Reply, deferred, impl_supervised, supervise, tell,
 };
-use crate::model::{Source, VolumeId};
-use crate::nix::{Nix, NixError, Progress, ProgressSink, RealiseError};
+use crate::model::{Source, Tenant, VolumeId};
+use crate::nix::{Nix, Progress, ProgressSink};
 
 /// A panicking realisation is tried once more; its store paths are not lost.
 const RESTART: Backoff =
     Backoff::new(Duration::from_millis(500), Duration::from_secs(5), Duration::from_secs(600), 1);
+/// How often subscribers hear of progress.
+const TICK: Duration = Duration::from_millis(500);
+/// Changes that a slow subscriber may be behind; it then misses the oldest.
+const BEHIND: usize = 256;
 
-pub type RealiseResult = Result<Built, Arc<RealiseError>>;
+pub type RealiseResult = Result<Built, Failure>;
 
 /// Realises a source, or joins the realisation of the same source that is under way.
 #[derive(Message)]
@@ -30,9 +35,10 @@ pub type RealiseResult = Result<Built, Arc<RealiseError>>;
 pub struct Realise {
     pub source: Source,
     pub volume: VolumeId,
+    pub tenant: Tenant,
 }
 
-/// The volume no longer waits. What nobody waits for is cancelled.
+/// The volume no longer waits. What nobody waits for is cancelled after the grace.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Abandon(pub VolumeId);
@@ -42,10 +48,26 @@ pub struct Abandon(pub VolumeId);
 #[rtype(result = "Vec<BuildSummary>")]
 pub struct ListBuilds;
 
+/// Every change from now on; what is under way already shows at the next tick.
+#[derive(Message)]
+#[rtype(result = "broadcast::Receiver<BuildEvent>")]
+pub struct Subscribe;
+
+/// What subscribers hear.
 #[derive(Debug, Clone)]
+pub enum BuildEvent {
+    /// A realisation that has begun, or whose progress has changed.
+    Changed(BuildSummary),
+    /// `error` is what the volumes' users read.
+    Ended { build: BuildSummary, error: Option<String> },
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub struct BuildSummary {
+    pub number: u64,
     pub source: Source,
     pub volumes: Vec<VolumeId>,
+    pub tenant: Tenant,
     pub seconds: f64,
     pub progress: Progress,
 }
@@ -62,26 +84,48 @@ pub(super) struct Ended {
 pub struct BuildsConfig {
     /// Where roots of realisations are; below the store's `gcroots`.
     pub roots: PathBuf,
-    /// Realisations at once; the rest queues.
-    pub slots: usize,
+    /// Evaluations at once; the rest queues.
+    pub evaluation_slots: usize,
+    /// Fetches and builds at once; the rest queues.
+    pub build_slots: usize,
+    /// An evaluation may build what it imports, and then needs a build slot as well.
+    pub evaluation_builds: bool,
+    /// How long a realisation goes on that no volume waits for.
+    pub cancel_grace: Duration,
 }
 
 struct InFlight {
-    source: Source,
+    work: Work,
     waiters: Vec<(VolumeId, Reply<RealiseResult>)>,
     build: Addr<BuildActor>,
-    progress: ProgressSink,
-    began: Instant,
+    /// How often it was joined: a cancellation that began before the last join is none.
+    joins: u64,
+    /// What subscribers know.
+    told: Option<Progress>,
+}
+
+impl InFlight {
+    fn summary(&self, number: u64) -> BuildSummary {
+        BuildSummary {
+            number,
+            source: self.work.source.clone(),
+            volumes: self.waiters.iter().map(|(id, _)| id.clone()).collect(),
+            tenant: self.work.tenant.clone(),
+            seconds: self.work.began.elapsed().as_secs_f64(),
+            progress: self.work.progress.snapshot(),
+        }
+    }
 }
 
 pub struct Builds {
-    nix: Arc<dyn Nix>,
+    shared: Arc<Shared>,
     config: BuildsConfig,
-    slots: Arc<Semaphore>,
     in_flight: HashMap<u64, InFlight>,
     /// Numbers realisations; never reused, also not by a restart of this actor.
     next: u64,
     swept: bool,
+    events: broadcast::Sender<BuildEvent>,
+    ticking: bool,
 }
 
 impl_supervised!(Builds, "builds", |this| {
@@ -89,44 +133,90 @@ impl_supervised!(Builds, "builds", |this| {
     for (_, lost) in this.in_flight.drain() {
         tell(&lost.build, Cancel);
     }
+    this.ticking = false;
 });
 
 impl Builds {
-    pub fn new(nix: Arc<dyn Nix>, config: BuildsConfig) -> Self {
-        let slots = Arc::new(Semaphore::new(config.slots));
-        Self { nix, config, slots, in_flight: HashMap::new(), next: 0, swept: false }
+    pub fn new(nix: Arc<dyn Nix>, memory: Arc<Memory>, config: BuildsConfig) -> Self {
+        let shared = Shared {
+            nix,
+            memory,
+            evaluations: Slots::new(config.evaluation_slots),
+            builds: Slots::new(config.build_slots),
+            evaluation_builds: config.evaluation_builds,
+        };
+        Self {
+            shared: Arc::new(shared),
+            config,
+            in_flight: HashMap::new(),
+            next: 0,
+            swept: false,
+            events: broadcast::Sender::new(BEHIND),
+            ticking: false,
+        }
     }
 
-    fn start(&mut self, source: Source, ctx: &mut Ctx<Self>) -> InFlight {
-        let progress = ProgressSink::default();
+    fn start(&mut self, source: Source, tenant: Tenant, ctx: &mut Ctx<Self>) -> InFlight {
         let number = self.next;
-        let root = self.config.roots.join(number.to_string());
-        let build = BuildActor {
-            number,
-            source: source.clone(),
-            nix: self.nix.clone(),
-            slots: self.slots.clone(),
-            root: Arc::new(RootGuard::new(root)),
-            progress: progress.clone(),
-            builds: ctx.address(),
-        };
+        let [root, derivation] = roots(&self.config.roots, number);
+        let (shared, progress, began) =
+            (self.shared.clone(), ProgressSink::default(), Instant::now());
+        let work = Work { shared, source, tenant, root, derivation, progress, began };
         let builds = ctx.address();
-        let build = supervise(build, RESTART, move |end| {
+        let actor = BuildActor { number, work: work.clone(), builds: builds.clone() };
+        let build = supervise(actor, RESTART, move |end| {
             if let End::GaveUp { reason } = end {
                 tracing::error!(%reason, "a realisation's actor gave up");
                 let gone = ActorGone { actor: "build" };
                 tell(&builds, Ended { number, result: Err(gone.into()) });
             }
         });
-        InFlight { source, waiters: Vec::new(), build, progress, began: Instant::now() }
+        InFlight { work, waiters: Vec::new(), build, joins: 0, told: None }
     }
-}
 
-impl From<ActorGone> for Arc<RealiseError> {
-    fn from(gone: ActorGone) -> Self {
-        let error =
-            NixError::Command { what: "the realisation".to_owned(), detail: gone.to_string() };
-        Arc::new(error.into())
+    /// Cancels after the grace, unless somebody joins until then.
+    fn desert(&mut self, number: u64, joins: u64, ctx: &mut Ctx<Self>) {
+        ctx.effect(sleep(self.config.cancel_grace), move |this, (), _| {
+            let still = this.in_flight.get(&number).filter(|one| one.joins == joins);
+            if still.is_some_and(|one| one.waiters.is_empty())
+                && let Some(one) = this.in_flight.remove(&number)
+            {
+                tell(&one.build, Cancel);
+                let error = Some("cancelled: nobody waits for it any more".to_owned());
+                this.tell_subscribers(BuildEvent::Ended { build: one.summary(number), error });
+            }
+        });
+    }
+
+    /// Subscribers that went away are no error.
+    fn tell_subscribers(&self, event: BuildEvent) {
+        drop(self.events.send(event));
+    }
+
+    /// Tells of progress as long as somebody listens and something is under way.
+    fn tick(&mut self, ctx: &mut Ctx<Self>) {
+        self.ticking = self.events.receiver_count() > 0 && !self.in_flight.is_empty();
+        if !self.ticking {
+            return;
+        }
+        let mut news = Vec::new();
+        for (number, one) in &mut self.in_flight {
+            let summary = one.summary(*number);
+            if one.told.as_ref() != Some(&summary.progress) {
+                one.told = Some(summary.progress.clone());
+                news.push(summary);
+            }
+        }
+        for summary in news {
+            self.tell_subscribers(BuildEvent::Changed(summary));
+        }
+        ctx.effect(sleep(TICK), |this, (), ctx| this.tick(ctx));
+    }
+
+    fn wake(&mut self, ctx: &mut Ctx<Self>) {
+        if !self.ticking {
+            self.tick(ctx);
+        }
     }
 }
 
@@ -149,14 +239,18 @@ impl Handler<Realise> for Builds {
 
     fn handle(&mut self, ask: Realise, ctx: &mut Ctx<Self>) -> Self::Result {
         let (reply, answer) = deferred::<Self, _, _>();
-        let same = self.in_flight.values_mut().find(|other| other.source == ask.source);
-        if let Some(same) = same {
+        let mut in_flight = self.in_flight.values_mut();
+        if let Some(same) = in_flight.find(|other| other.work.source == ask.source) {
             same.waiters.push((ask.volume, reply));
+            same.joins += 1;
+        } else if let Some(early) = self.shared.memory.too_early(&ask.source) {
+            reply.send(Err(early));
         } else {
-            let mut started = self.start(ask.source, ctx);
+            let mut started = self.start(ask.source, ask.tenant, ctx);
             started.waiters.push((ask.volume, reply));
             self.in_flight.insert(self.next, started);
             self.next += 1;
+            self.wake(ctx);
         }
         answer
     }
@@ -165,15 +259,18 @@ impl Handler<Realise> for Builds {
 impl Handler<Abandon> for Builds {
     type Result = ();
 
-    fn handle(&mut self, Abandon(volume): Abandon, _: &mut Ctx<Self>) {
-        self.in_flight.retain(|_, one| {
+    fn handle(&mut self, Abandon(volume): Abandon, ctx: &mut Ctx<Self>) {
+        let mut deserted = Vec::new();
+        for (number, one) in &mut self.in_flight {
+            let before = one.waiters.len();
             one.waiters.retain(|(waiting, _)| *waiting != volume);
-            let wanted = !one.waiters.is_empty();
-            if !wanted {
-                tell(&one.build, Cancel);
+            if one.waiters.is_empty() && before > 0 {
+                deserted.push((*number, one.joins));
             }
-            wanted
-        });
+        }
+        for (number, joins) in deserted {
+            self.desert(number, joins, ctx);
+        }
     }
 }
 
@@ -184,9 +281,12 @@ impl Handler<Ended> for Builds {
         let Some(one) = self.in_flight.remove(&ended.number) else {
             return;
         };
+        let error = ended.result.as_ref().err().map(ToString::to_string);
+        let build = one.summary(ended.number);
         for (_, waiter) in one.waiters {
             waiter.send(ended.result.clone());
         }
+        self.tell_subscribers(BuildEvent::Ended { build, error });
     }
 }
 
@@ -194,12 +294,23 @@ impl Handler<ListBuilds> for Builds {
     type Result = Vec<BuildSummary>;
 
     fn handle(&mut self, _: ListBuilds, _: &mut Ctx<Self>) -> Self::Result {
-        let summary = |one: &InFlight| BuildSummary {
-            source: one.source.clone(),
-            volumes: one.waiters.iter().map(|(id, _)| id.clone()).collect(),
-            seconds: one.began.elapsed().as_secs_f64(),
-            progress: one.progress.snapshot(),
-        };
-        self.in_flight.values().map(summary).collect()
+        let mut all: Vec<_> =
+            self.in_flight.iter().map(|(number, one)| one.summary(*number)).collect();
+        all.sort_by_key(|build| build.number);
+        all
+    }
+}
+
+impl Handler<Subscribe> for Builds {
+    type Result = actix::MessageResult<Subscribe>;
+
+    fn handle(&mut self, _: Subscribe, ctx: &mut Ctx<Self>) -> Self::Result {
+        let receiver = self.events.subscribe();
+        // The newcomer knows of nothing yet.
+        for one in self.in_flight.values_mut() {
+            one.told = None;
+        }
+        self.wake(ctx);
+        actix::MessageResult(receiver)
     }
 }

@@ -1,28 +1,52 @@
 //! One realisation.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Addr, Handler, Message};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::actor::Ended;
-use super::{Builds, Built, RootGuard};
+use super::memory::Key;
+use super::slots::{Permit, Slots};
+use super::{Builds, Built, Failure, Memory, RootGuard};
 use crate::actors::core::{Ctx, impl_supervised, tell};
-use crate::actors::metrics;
-use crate::model::Source;
-use crate::nix::{Nix, NixError, ProgressSink, RealiseError};
+use crate::actors::{core, metrics};
+use crate::model::{Source, StorePath, Tenant};
+use crate::nix::{
+    Buildable, Evaluated, Nix, NixError, Origin, ProgressSink, RealiseError, Realised, Stage,
+    locked_revision,
+};
 
-/// Everything one realisation needs.
+/// What all realisations share.
+pub(super) struct Shared {
+    pub(super) nix: Arc<dyn Nix>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) evaluations: Slots,
+    pub(super) builds: Slots,
+    /// An evaluation may build, so it needs a build slot as well.
+    pub(super) evaluation_builds: bool,
+}
+
+/// One realisation's work; cheap to clone for each life of its actor.
+#[derive(Clone)]
+pub(super) struct Work {
+    pub(super) shared: Arc<Shared>,
+    pub(super) source: Source,
+    pub(super) tenant: Tenant,
+    /// Holds the result.
+    pub(super) root: Arc<RootGuard>,
+    /// Holds the derivation while it is built.
+    pub(super) derivation: Arc<RootGuard>,
+    pub(super) progress: ProgressSink,
+    pub(super) began: Instant,
+}
+
 pub(super) struct BuildActor {
     pub(super) number: u64,
-    pub(super) source: Source,
-    pub(super) nix: Arc<dyn Nix>,
-    pub(super) slots: Arc<Semaphore>,
-    pub(super) root: Arc<RootGuard>,
-    pub(super) progress: ProgressSink,
+    pub(super) work: Work,
     pub(super) builds: Addr<Builds>,
 }
 
@@ -37,68 +61,186 @@ impl Actor for BuildActor {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let effect = realise(
-            self.nix.clone(),
-            self.slots.clone(),
-            self.source.clone(),
-            self.root.clone(),
-            self.progress.clone(),
-        );
-        ctx.effect(effect, |this, result, ctx| {
-            tell(&this.builds, Ended { number: this.number, result: result.map_err(Arc::new) });
+        ctx.effect(realise(self.work.clone()), |this, result, ctx| {
+            tell(&this.builds, Ended { number: this.number, result });
             ctx.stop();
         });
     }
 }
 
-async fn realise(
-    nix: Arc<dyn Nix>,
-    slots: Arc<Semaphore>,
-    source: Source,
-    root: Arc<RootGuard>,
-    progress: ProgressSink,
-) -> Result<Built, RealiseError> {
-    let queued = gauge("queued");
-    progress.update(|p| "waiting for a build slot".clone_into(&mut p.current));
-    // The semaphore is never closed; without a permit the work would merely be unbounded.
-    let _slot = slots.acquire().await.ok();
-    drop(queued);
-    let _running = gauge("running");
-    progress.update(|p| "evaluating".clone_into(&mut p.current));
-    let began = Instant::now();
-    let key = source.key();
+async fn realise(work: Work) -> Result<Built, Failure> {
+    let (key, began) = (work.source.key(), work.began);
     // Not on the actors' thread, which would read every line that a builder prints.
-    let work = nix.realise(source, root.path().to_owned(), progress);
-    let task = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
+    let task = AbortOnDropHandle::new(tokio::spawn(work.run().in_current_span()));
     let result = task.await.unwrap_or_else(|panic| {
-        let detail = panic.to_string();
-        Err(NixError::Command { what: "the realisation".to_owned(), detail }.into())
+        let what = "the realisation".to_owned();
+        Err(RealiseError::from(NixError::Command { what, detail: panic.to_string() }).into())
     });
-    let outcome = result.as_ref().map_or_else(RealiseError::kind, |_| "ok");
+    let outcome = result.as_ref().map_or_else(|f| f.error.kind(), |_| "ok");
     metrics::REALISE_SECONDS
         .with_label_values(&[key, outcome])
         .observe(began.elapsed().as_secs_f64());
-    result.map(|realised| Built { realised, root })
+    result
 }
 
-/// Counts in `nixcsi_builds` while it lives.
-fn gauge(state: &str) -> impl Drop + use<> {
-    struct Counted(prometheus::IntGauge);
+/// A source that is as good as realised, or what is to be built.
+enum Next {
+    Done(Realised),
+    Build(Buildable),
+}
+
+impl Work {
+    /// Evaluates and builds; what failed for good is remembered.
+    async fn run(self) -> Result<Built, Failure> {
+        let mut key = Key::of(&self.source);
+        let result = self.steps(&mut key).await;
+        let memory = &self.shared.memory;
+        match result {
+            Ok(realised) => {
+                memory.learn(key, realised.root.clone());
+                let revision = memory.revision(&self.source);
+                Ok(Built { realised, revision, root: self.root })
+            }
+            Err(early @ Failure { again_in: Some(_), .. }) => Err(early),
+            Err(failure) => {
+                let failure = Failure { after: self.began.elapsed(), ..failure };
+                memory.learn_failure(key, &self.source, failure.clone());
+                Err(failure)
+            }
+        }
+    }
+
+    /// `key` becomes that of what a mutable reference is locked to.
+    async fn steps(&self, key: &mut Key) -> Result<Realised, Failure> {
+        let buildable = match &self.source {
+            Source::StorePath(path) => Buildable::Path(path.clone()),
+            Source::FlakeRef(_) | Source::NixExpr(_) => match self.instantiate(key).await? {
+                Next::Done(realised) => return Ok(realised),
+                Next::Build(buildable) => buildable,
+            },
+        };
+        let _slot = self.slot(&self.shared.builds, Stage::QueuedBuild).await;
+        let _building = stage(&self.progress, Stage::Building);
+        let root = self.root.path().to_owned();
+        Ok(self.shared.nix.realise(buildable, root, self.progress.clone()).await?)
+    }
+
+    async fn instantiate(&self, key: &mut Key) -> Result<Next, Failure> {
+        if let Some(path) = self.shared.memory.resolved(key)
+            && self.is_valid(&path).await?
+        {
+            return Ok(present(path));
+        }
+        let _build = match self.shared.evaluation_builds {
+            true => Some(self.slot(&self.shared.builds, Stage::QueuedBuild).await),
+            false => None,
+        };
+        let _slot = self.slot(&self.shared.evaluations, Stage::QueuedEvaluation).await;
+        let _evaluating = stage(&self.progress, Stage::Evaluating);
+        if self.lock(key).await? {
+            if let Some(early) = self.shared.memory.too_early_for(key) {
+                return Err(early);
+            }
+            if let Some(path) = self.shared.memory.resolved(key)
+                && self.is_valid(&path).await?
+            {
+                return Ok(present(path));
+            }
+        }
+        let (root, progress) = (self.derivation.path().to_owned(), self.progress.clone());
+        let source = key.source.clone();
+        let Evaluated { buildable, path } =
+            self.shared.nix.evaluate(source, self.tenant.clone(), root, progress).await?;
+        match path {
+            Some(path) if self.is_valid(&path).await? => Ok(present(path)),
+            _ => Ok(Next::Build(buildable)),
+        }
+    }
+
+    /// Finds out what a mutable reference names; whether it was one.
+    async fn lock(&self, key: &mut Key) -> Result<bool, Failure> {
+        let Source::FlakeRef(reference) = &self.source else {
+            return Ok(false);
+        };
+        if locked_revision(reference).is_some() {
+            return Ok(false);
+        }
+        let memory = &self.shared.memory;
+        let lock = match memory.lock_of(reference) {
+            Some(lock) => lock,
+            None => {
+                let (tenant, progress) = (self.tenant.clone(), self.progress.clone());
+                let lock = self.shared.nix.lock(reference.clone(), tenant, progress).await?;
+                memory.learn_lock(reference, lock.clone());
+                lock
+            }
+        };
+        *key = Key::locked(&lock);
+        Ok(true)
+    }
+
+    /// Whether the result is in the store; it then has its root.
+    async fn is_valid(&self, path: &StorePath) -> Result<bool, Failure> {
+        let (nix, path, root) = (self.shared.nix.clone(), path.clone(), self.root.clone());
+        let placed = core::blocking(move || nix.root_if_valid(&path, root.path())).await;
+        let placed = placed.unwrap_or_else(|panic| {
+            let what = "placing a root".to_owned();
+            Err(NixError::Command { what, detail: panic.to_string() })
+        });
+        Ok(placed.map_err(RealiseError::from)?)
+    }
+
+    /// Waits for a slot, with the place in the queue in the progress.
+    async fn slot(&self, slots: &Slots, queued: Stage) -> Permit {
+        let _queued = stage(&self.progress, queued);
+        let mut waiting = slots.enter(self.tenant.clone());
+        loop {
+            if let Some(position) = waiting.position() {
+                let what = if queued == Stage::QueuedBuild { "a build" } else { "an evaluation" };
+                let text = format!("waiting for {what} slot, number {position} in the queue");
+                self.progress.update(|p| p.current = text);
+            }
+            let permit = tokio::select! {
+                biased;
+                permit = &mut waiting => permit,
+                () = slots.changed() => continue,
+            };
+            return permit;
+        }
+    }
+}
+
+fn present(root: StorePath) -> Next {
+    Next::Done(Realised { root, origin: Origin::Present })
+}
+
+/// Names the stage in the progress, and counts in `nixcsi_builds` and its seconds while it lives.
+fn stage(progress: &ProgressSink, stage: Stage) -> impl Drop + use<> {
+    struct Counted(prometheus::IntGauge, Stage, Instant);
     impl Drop for Counted {
         fn drop(&mut self) {
             self.0.dec();
+            let seconds = self.2.elapsed().as_secs_f64();
+            metrics::STAGE_SECONDS.with_label_values(&[self.1.as_str()]).observe(seconds);
         }
     }
-    let gauge = metrics::BUILDS.with_label_values(&[state]);
+    progress.update(|p| p.stage = stage);
+    let gauge = metrics::BUILDS.with_label_values(&[stage.as_str()]);
     gauge.inc();
-    Counted(gauge)
+    Counted(gauge, stage, Instant::now())
 }
 
 impl Handler<Cancel> for BuildActor {
     type Result = ();
 
     fn handle(&mut self, _: Cancel, ctx: &mut Ctx<Self>) {
-        tracing::info!(source = ?self.source, "realisation cancelled: nobody waits for it");
+        tracing::info!(source = ?self.work.source, "realisation cancelled: nobody waits for it");
         ctx.stop();
     }
+}
+
+/// The directory of roots, and the two names of one realisation.
+pub(super) fn roots(dir: &Path, number: u64) -> [Arc<RootGuard>; 2] {
+    [format!("{number}"), format!("{number}.drv")]
+        .map(|name| Arc::new(RootGuard::new(dir.join(name))))
 }

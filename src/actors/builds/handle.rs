@@ -1,27 +1,47 @@
 //! The builds actor as other rooms see it.
 
-use actix::Addr;
+use std::sync::Arc;
 
-use super::{BuildSummary, Builds, ListBuilds};
+use actix::Addr;
+use tokio::sync::broadcast;
+
+use super::{BuildEvent, BuildSummary, Builds, ListBuilds, Memory, Remembered, Subscribe};
 use crate::actors::core::{ActorGone, ask};
-use crate::model::VolumeId;
+use crate::model::{Source, VolumeId};
 
 /// Answers questions about realisations; an actor that is gone knows of none.
 #[derive(Clone)]
-pub struct BuildsHandle(pub(crate) Addr<Builds>);
+pub struct BuildsHandle {
+    pub(crate) builds: Addr<Builds>,
+    pub(crate) memory: Arc<Memory>,
+}
 
 impl BuildsHandle {
     /// Whether the actor answers.
     pub async fn answer(&self) -> Result<(), ActorGone> {
-        ask(&self.0, ListBuilds).await.map(drop)
+        ask(&self.builds, ListBuilds).await.map(drop)
     }
 
     pub async fn list(&self) -> Vec<BuildSummary> {
-        ask(&self.0, ListBuilds).await.unwrap_or_default()
+        ask(&self.builds, ListBuilds).await.unwrap_or_default()
     }
 
     /// The realisation that this volume waits for.
     pub async fn of_volume(&self, id: &VolumeId) -> Option<BuildSummary> {
         self.list().await.into_iter().find(|build| build.volumes.contains(id))
+    }
+
+    pub async fn subscribe(&self) -> Result<broadcast::Receiver<BuildEvent>, ActorGone> {
+        ask(&self.builds, Subscribe).await
+    }
+
+    /// What failed and is not tried again yet.
+    pub fn failures(&self) -> Vec<Remembered> {
+        self.memory.failures()
+    }
+
+    /// Lets what failed be tried again at once; how many there were.
+    pub fn forgive(&self, which: impl Fn(&Source, u64) -> bool) -> usize {
+        self.memory.forgive(which)
     }
 }

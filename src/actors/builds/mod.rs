@@ -1,20 +1,30 @@
 //! The builds actor and one build actor per distinct request in flight.
 //!
 //! - [`Builds`] owns the table of requests in flight, so that identical ones share one realisation,
-//!   and the build slots. It hears [`Realise`] and [`Abandon`] from volumes, [`ListBuilds`] from
-//!   the admin socket, and `Built` from its build actors.
-//! - `BuildActor` owns one realisation: a child process, its progress and its GC root. It ends
-//!   with it. On restart it realises again; what was built or fetched is in the store.
+//!   and the slots. It hears [`Realise`] and [`Abandon`] from volumes, [`ListBuilds`] and
+//!   [`Subscribe`] from the admin socket, and the ends of its build actors.
+//! - `BuildActor` owns one realisation: evaluation, then fetch and build; its progress and its GC
+//!   roots. It ends with it. On restart it realises again; what was built or fetched is in the
+//!   store.
+//! - [`Memory`]: what is known of sources, and what failed a moment ago. `slots`: who is next.
 //!
-//! A realisation's GC root (`<roots>/builds/<n>`) lives as long as anybody holds its [`Built`].
+//! A realisation's GC roots (`<roots>/builds/<n>` and `<n>.drv`) live as long as anybody holds its
+//! [`Built`], or works on it.
 
 mod actor;
 mod build;
+mod failure;
 mod handle;
+mod memory;
 mod root;
+mod slots;
 
-pub use actor::{Abandon, BuildSummary, Builds, BuildsConfig, ListBuilds, Realise};
+pub use actor::{
+    Abandon, BuildEvent, BuildSummary, Builds, BuildsConfig, ListBuilds, Realise, Subscribe,
+};
+pub use failure::Failure;
 pub use handle::BuildsHandle;
+pub use memory::{Known, Memory, MemoryConfig, Remembered};
 pub use root::RootGuard;
 
 use std::sync::Arc;
@@ -25,5 +35,7 @@ use crate::nix::Realised;
 #[derive(Debug, Clone)]
 pub struct Built {
     pub realised: Realised,
+    /// Of a flake: the commit, or else the hash of its source.
+    pub revision: Option<String>,
     pub root: Arc<RootGuard>,
 }

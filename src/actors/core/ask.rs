@@ -47,6 +47,11 @@ where
 pub struct Reply<T>(oneshot::Sender<T>);
 
 impl<T> Reply<T> {
+    /// Whether the asker still listens.
+    pub fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
+    }
+
     /// Answers; an asker that no longer listens is fine.
     pub fn send(self, value: T) {
         drop(self.0.send(value));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Handler, Message, ResponseFuture};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::VolumeError;
 use super::effects::{Effects, Hands, Resolved};
@@ -42,6 +42,8 @@ pub struct VolumeActor {
     pub(super) source: &'static str,
     /// Since when a publish is at work; a repeated one, which only looks, is none.
     pub(super) began: Option<Instant>,
+    /// When a publish came in last, or was seen to wait.
+    last_call: Instant,
     pub(super) published_at: i64,
 }
 
@@ -71,12 +73,14 @@ impl VolumeActor {
             claimed: None,
             source: "none",
             began: None,
+            last_call: Instant::now(),
             published_at: jiff::Timestamp::now().as_second(),
         }
     }
 
     pub(super) fn from_record(record: &Record, lease: Arc<Lease>, hands: Hands) -> Self {
-        let resolved = Resolved { lease, origin: Origin::Present };
+        let revision = record.revision.clone();
+        let resolved = Resolved { lease, origin: Origin::Present, revision };
         // Two records of one target can't be: the first was written by a volume that claimed it.
         let _ = hands.claims.claim(&record.target, &record.id);
         Self {
@@ -104,7 +108,8 @@ impl VolumeActor {
             Effect::Resolve { op, request } => {
                 self.began = Some(Instant::now());
                 self.source = request.spec.source.key();
-                let work = effects.resolve(request.spec.source);
+                self.watch(ctx);
+                let work = effects.resolve(request.spec);
                 ctx.effect(work, move |this, result, ctx| {
                     this.on(Event::Resolved { op, result }, ctx);
                 });
@@ -143,6 +148,28 @@ impl VolumeActor {
         }
     }
 
+    /// While it is resolved: a publish that nobody waits for any more, and that nobody has repeated
+    /// for long, is taken back.
+    fn watch(&mut self, ctx: &mut Ctx<Self>) {
+        let patience = self.effects.hands.abandon_after;
+        let end = self.last_call + patience;
+        ctx.effect(sleep_until(end), move |this, (), ctx| {
+            let State::Resolving { request, waiters, .. } = this.machine.state() else {
+                return;
+            };
+            if waiters.iter().any(Reply::is_awaited) {
+                this.last_call = Instant::now();
+            }
+            if this.last_call.elapsed() < patience {
+                return this.watch(ctx);
+            }
+            tracing::info!(volume = %this.id, "nobody waits for the volume any more");
+            let target = request.target.clone();
+            let (waiter, _) = deferred::<Self, _, _>();
+            this.on(Event::Unpublish { target, waiter }, ctx);
+        });
+    }
+
     /// Nothing of the volume is left: its target is free, and no realisation is its.
     fn release(&mut self) {
         // Once more: one may have been asked for after the last time.
@@ -171,6 +198,7 @@ impl Handler<Publish> for VolumeActor {
 
     fn handle(&mut self, Publish(request): Publish, ctx: &mut Ctx<Self>) -> Self::Result {
         let (waiter, answer) = deferred::<Self, _, _>();
+        self.last_call = Instant::now();
         match self.claim(&request.target, ctx) {
             Ok(()) => self.on(Event::Publish { request, waiter }, ctx),
             Err(error) => waiter.send(Err(error)),

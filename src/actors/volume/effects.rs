@@ -1,6 +1,7 @@
 //! What a volume does to the world.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Addr;
 use tokio::sync::Mutex;
@@ -9,23 +10,25 @@ use super::claims::Claims;
 use super::machine::{PresentFailed, Request};
 use super::record::{Record, RecordStore};
 use super::{ViewError, VolumeError};
-use crate::actors::builds::{Abandon, Builds, Realise};
+use crate::actors::builds::{Abandon, BuildsHandle, Known, Realise};
 use crate::actors::core::{self, ask, tell};
 use crate::actors::views::{Acquire, Lease, Views};
 use crate::crash::crash_point;
-use crate::model::{Source, StorePath, TargetPath, VolumeId};
+use crate::model::{Source, StorePath, TargetPath, Tenant, VolumeId, VolumeSpec};
 use crate::mount::{Attached, MountError, Mounts};
 use crate::nix::Origin;
 
 /// Everything that volumes share; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Hands {
-    pub(super) builds: Addr<Builds>,
+    pub(super) builds: BuildsHandle,
     pub(super) views: Addr<Views>,
     pub(super) mounts: Arc<dyn Mounts>,
     pub(super) records: RecordStore,
     pub(super) boot_id: Arc<str>,
     pub(super) claims: Claims,
+    /// How long a volume is resolved that nobody asks for any more.
+    pub(super) abandon_after: Duration,
 }
 
 /// A resolved volume: its view, and how the closure came to be there.
@@ -33,6 +36,8 @@ pub(super) struct Hands {
 pub(super) struct Resolved {
     pub(super) lease: Arc<Lease>,
     pub(super) origin: Origin,
+    /// Of a flake: the commit, or else the hash of its source.
+    pub(super) revision: Option<String>,
 }
 
 /// The hands of one volume. `turn` keeps its effects on the world apart, also from those that an
@@ -45,20 +50,32 @@ pub(super) struct Effects {
 }
 
 impl Effects {
-    /// A store path that is in the store needs no build; everything else is realised first.
-    pub(super) async fn resolve(self, source: Source) -> Result<Resolved, Arc<VolumeError>> {
-        if let Source::StorePath(path) = &source
-            && let Some(lease) = self.acquire(path).await?
+    /// A path that is known and in the store needs no Nix; everything else is realised first.
+    pub(super) async fn resolve(self, spec: VolumeSpec) -> Result<Resolved, Arc<VolumeError>> {
+        if let Some(Known { path, revision }) = self.known(&spec.source)
+            && let Some(lease) = self.acquire(&path).await?
         {
-            return Ok(Resolved { lease, origin: Origin::Present });
+            return Ok(Resolved { lease, origin: Origin::Present, revision });
         }
-        let realise = Realise { source, volume: self.id.clone() };
-        let built = ask(&self.hands.builds, realise).await?.map_err(VolumeError::Realise)?;
+        let pod = spec.pod.as_ref();
+        let tenant = pod.map_or_else(Tenant::local, |pod| Tenant::namespace(&pod.namespace));
+        let realise = Realise { source: spec.source, volume: self.id.clone(), tenant };
+        let built = ask(&self.hands.builds.builds, realise).await?.map_err(VolumeError::Realise)?;
         let root = &built.realised.root;
         // `built` holds the closure's GC root until the view has its own.
         match self.acquire(root).await? {
-            Some(lease) => Ok(Resolved { lease, origin: built.realised.origin }),
+            Some(lease) => {
+                let (origin, revision) = (built.realised.origin, built.revision.clone());
+                Ok(Resolved { lease, origin, revision })
+            }
             None => Err(VolumeError::Vanished { path: root.clone() }.into()),
+        }
+    }
+
+    fn known(&self, source: &Source) -> Option<Known> {
+        match source {
+            Source::StorePath(path) => Some(Known { path: path.clone(), revision: None }),
+            _ => self.hands.builds.memory.known(source),
         }
     }
 
@@ -67,7 +84,7 @@ impl Effects {
     }
 
     pub(super) fn abandon(&self) {
-        tell(&self.hands.builds, Abandon(self.id.clone()));
+        tell(&self.hands.builds.builds, Abandon(self.id.clone()));
     }
 
     /// Record, then mount; on failure neither stays.
@@ -79,17 +96,18 @@ impl Effects {
         let turn = self.turn.clone().lock_owned().await;
         let work = move || {
             let _held = (turn, view.lease.clone());
-            self.present_now(&request, &view.lease)
+            self.present_now(&request, &view)
         };
         blocking(work).await.unwrap_or_else(|e| Err(failed(e, false)))
     }
 
-    fn present_now(&self, request: &Request, lease: &Lease) -> Result<(), PresentFailed> {
-        let view = lease.view();
+    fn present_now(&self, request: &Request, resolved: &Resolved) -> Result<(), PresentFailed> {
+        let view = resolved.lease.view();
         let published_at = jiff::Timestamp::now().as_second();
         let resolution = (view.id.clone(), view.root.clone());
         let record =
-            Record::new(self.id.clone(), request, resolution, &self.hands.boot_id, published_at);
+            Record::new(self.id.clone(), request, resolution, &self.hands.boot_id, published_at)
+                .with_revision(resolved.revision.clone());
         let Hands { records, mounts, .. } = &self.hands;
         // A record that is there already is of a mount that went away: it stays for the next try.
         let again = records.has(&self.id);

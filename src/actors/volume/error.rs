@@ -4,10 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::actors::builds::Failure;
 use crate::actors::core::{ActorGone, Overloaded};
 use crate::model::{StorePath, TargetPath, VolumeId};
 use crate::mount::MountError;
-use crate::nix::{NixError, RealiseError};
+use crate::nix::NixError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
@@ -24,7 +25,7 @@ pub enum VolumeError {
     #[error("unpublished while it was being published")]
     Overtaken,
     #[error("{0}")]
-    Realise(Arc<RealiseError>),
+    Realise(Failure),
     /// It was valid a moment ago: a collector outside of Nix's own protocol took it.
     #[error("{path} vanished from the store while it was being mounted: publish again")]
     Vanished { path: StorePath },
@@ -77,7 +78,7 @@ impl VolumeError {
         match self {
             Self::OtherSpec | Self::OtherTarget { .. } | Self::TargetTaken { .. } => "conflict",
             Self::Removing | Self::Overtaken => "overtaken",
-            Self::Realise(e) => e.kind(),
+            Self::Realise(failure) => failure.error.kind(),
             Self::Vanished { .. } => "vanished",
             Self::View(_) => "view",
             Self::Mount(_) => "mount",

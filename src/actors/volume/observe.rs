@@ -32,6 +32,7 @@ pub struct VolumeStatus {
     pub request: Option<Request>,
     pub lease: Option<Arc<Lease>>,
     pub origin: Option<Origin>,
+    pub revision: Option<String>,
     /// Seconds since the epoch.
     pub published_at: i64,
     pub presentation: Option<Presentation>,
@@ -98,6 +99,7 @@ impl VolumeActor {
             request: request.cloned(),
             lease: resolved.map(|r| r.lease.clone()),
             origin: resolved.map(|r| r.origin),
+            revision: resolved.and_then(|r| r.revision.clone()),
             published_at: self.published_at,
             presentation: resolved.map(|r| r.lease.view().presentation),
         }

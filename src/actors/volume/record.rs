@@ -34,6 +34,9 @@ pub struct Record {
     /// What the source resolved to; it stays so until the volume is unpublished.
     pub root: StorePath,
     pub view: ViewId,
+    /// Of a flake: the commit, or else the hash of its source.
+    #[serde(default)]
+    pub revision: Option<String>,
     pub boot_id: String,
     /// Seconds since the epoch.
     pub published_at: i64,
@@ -58,9 +61,14 @@ impl Record {
             pod: spec.pod.clone(),
             root,
             view,
+            revision: None,
             boot_id: boot_id.to_owned(),
             published_at,
         }
+    }
+
+    pub fn with_revision(self, revision: Option<String>) -> Self {
+        Self { revision, ..self }
     }
 
     /// The request this record came from. The source is read from the attributes again; where a

@@ -19,7 +19,7 @@ use super::directory::{Directory, UnreadableVolume};
 use super::effects::Hands;
 use super::record::{RecordStore, Unreadable};
 use super::recovery::{Found, recover};
-use crate::actors::builds::Builds;
+use crate::actors::builds::BuildsHandle;
 use crate::actors::core::{ActorGone, Backoff, Ctx, End, ask, impl_supervised, supervise, tell};
 use crate::actors::metrics;
 use crate::actors::views::Views;
@@ -38,6 +38,8 @@ const RESTART: Backoff = Backoff::new(
 pub struct VolumesConfig {
     pub records: PathBuf,
     pub boot_id: Arc<str>,
+    /// How long a volume is resolved that nobody asks for any more.
+    pub abandon_after: Duration,
 }
 
 pub struct Volumes {
@@ -73,7 +75,7 @@ impl Volumes {
     pub fn start(
         config: VolumesConfig,
         mounts: Arc<dyn Mounts>,
-        builds: Addr<Builds>,
+        builds: BuildsHandle,
         views: Addr<Views>,
         backoff: Backoff,
         on_end: impl FnOnce(End) + 'static,
@@ -86,6 +88,7 @@ impl Volumes {
             records: records.clone(),
             boot_id: config.boot_id,
             claims: Claims::default(),
+            abandon_after: config.abandon_after,
         };
         let (open, unreadable) = (Arc::<DashMap<_, _>>::default(), Arc::<DashMap<_, _>>::default());
         let recovered = Arc::<AtomicBool>::default();

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::model::{Source, StorePath};
 
 use super::error::io_error;
-use super::{Nix, NixError, Origin, RealiseError, Realised, Step};
+use super::{Lock, Nix, NixError, Origin, RealiseError, Realised, Step};
 
 mod realise;
 
@@ -26,9 +26,12 @@ enum Answer {
     Fault(Fault<RealiseError>),
 }
 
-/// How often one source's realisation was begun and how it ended.
+/// How often one source was evaluated, and how often its realisation was begun and how it ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Calls {
+    pub evaluated: usize,
+    /// How often a reference was looked up.
+    pub locked: usize,
     pub started: usize,
     pub finished: usize,
     /// Dropped before the end.
@@ -51,6 +54,9 @@ struct State {
     gates: HashMap<Source, watch::Receiver<bool>>,
     calls: HashMap<Source, Calls>,
     faults: HashMap<Call, Fault<NixError>>,
+    /// What derivations were made from.
+    derivations: HashMap<StorePath, Source>,
+    locks: HashMap<String, Lock>,
 }
 
 /// See the module. Cheap to clone; clones share everything.
@@ -123,6 +129,11 @@ impl FakeNix {
     pub fn fail(&self, source: Source, fault: impl Fn() -> RealiseError + Send + Sync + 'static) {
         let answer = Answer::Fault(Arc::new(fault));
         self.state().answers.insert(source, answer);
+    }
+
+    /// From now on a mutable reference names this.
+    pub fn lock_to(&self, reference: &str, lock: Lock) {
+        self.state().locks.insert(reference.to_owned(), lock);
     }
 
     /// Realisations of `source` wait until the gate is released.
@@ -235,6 +246,7 @@ fn reach(valid: &BTreeMap<StorePath, Vec<StorePath>>, root: &StorePath) -> BTree
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Tenant;
     use crate::nix::ProgressSink;
 
     #[tokio::test]
@@ -245,14 +257,17 @@ mod tests {
         let source = Source::FlakeRef("x".into());
         nix.answer(source.clone(), root.clone(), Origin::Built);
         let link = dir.path().join("r");
-        let realise = || nix.realise(source.clone(), link.clone(), ProgressSink::default());
+        let (tenant, sink) = (Tenant::local(), ProgressSink::default());
+        let evaluated = nix.evaluate(source.clone(), tenant, link.clone(), sink).await.unwrap();
+        let realise =
+            || nix.realise(evaluated.buildable.clone(), link.clone(), ProgressSink::default());
 
         let gate = nix.hold(source.clone());
         let mut held = realise();
         assert!(futures::poll!(&mut held).is_pending());
         let cancelled = realise();
         futures::pin_mut!(cancelled);
-        drop(nix.realise(source.clone(), link.clone(), ProgressSink::default()));
+        drop(realise());
         assert_eq!(nix.calls(&source).started, 1);
         {
             let mut other = realise();
@@ -260,7 +275,8 @@ mod tests {
         }
         gate.release();
         assert_eq!(held.await.unwrap().root, root);
-        let expected = Calls { started: 2, finished: 1, cancelled: 1 };
+        let expected =
+            Calls { evaluated: 1, started: 2, finished: 1, cancelled: 1, ..Calls::default() };
         assert_eq!(nix.calls(&source), expected);
 
         nix.fail(source.clone(), || RealiseError::Cancelled);

@@ -1,0 +1,320 @@
+//! What realisations have taught: what mutable references name, what sources resolve to, and what
+//! failed a moment ago. In memory only; everybody may read it. What is forgotten is found out again.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Failure;
+use crate::model::{Source, StorePath};
+use crate::nix::{Lock, locked_revision};
+
+/// Entries of each kind; the oldest goes.
+const MOST: usize = 4096;
+/// A failure older than this is a new one's first.
+const FORGET: Duration = Duration::from_secs(3600);
+
+/// How long what is remembered.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryConfig {
+    /// A mutable reference keeps its meaning, and an expression its result.
+    pub refresh: Duration,
+    /// The first wait after a failure; it doubles.
+    pub retry_min: Duration,
+    pub retry_max: Duration,
+}
+
+/// A request as far as it is known: a mutable reference is replaced by what it is locked to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub source: Source,
+    /// Of a flake that was locked here: everything it depends on.
+    inputs: String,
+}
+
+impl Key {
+    pub fn of(source: &Source) -> Self {
+        Self { source: source.clone(), inputs: String::new() }
+    }
+
+    pub(super) fn locked(lock: &Lock) -> Self {
+        let source = Source::FlakeRef(lock.reference.clone());
+        Self { source, inputs: lock.inputs.clone() }
+    }
+}
+
+/// A source whose result is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    pub path: StorePath,
+    pub revision: Option<String>,
+}
+
+/// A request that failed and is not tried again at once.
+#[derive(Debug, Clone)]
+pub struct Remembered {
+    /// For a person to name it.
+    pub number: u64,
+    pub source: Source,
+    pub failure: Failure,
+    pub times: u32,
+    pub again_in: Duration,
+}
+
+struct Failed {
+    number: u64,
+    source: Source,
+    failure: Failure,
+    times: u32,
+    again: Instant,
+}
+
+#[derive(Default)]
+struct Inner {
+    locks: HashMap<String, (Instant, Lock)>,
+    resolved: HashMap<Key, (Instant, StorePath)>,
+    failed: HashMap<Key, (Instant, Failed)>,
+    numbers: u64,
+}
+
+pub struct Memory {
+    config: MemoryConfig,
+    inner: Mutex<Inner>,
+}
+
+impl Memory {
+    pub fn new(config: MemoryConfig) -> Self {
+        Self { config, inner: Mutex::default() }
+    }
+
+    /// The result of a source, if it still counts: of a locked flake always, of anything that may
+    /// change for a while. Whether the path is still in the store is another question.
+    pub fn known(&self, source: &Source) -> Option<Known> {
+        let key = self.key(source)?;
+        let path = self.resolved(&key)?;
+        Some(Known { path, revision: self.revision(source) })
+    }
+
+    /// `None`: a mutable reference has to be looked up.
+    fn key(&self, source: &Source) -> Option<Key> {
+        match source {
+            Source::FlakeRef(reference) if locked_revision(reference).is_none() => {
+                self.lock_of(reference).map(|lock| Key::locked(&lock))
+            }
+            _ => Some(Key::of(source)),
+        }
+    }
+
+    pub(super) fn revision(&self, source: &Source) -> Option<String> {
+        let Source::FlakeRef(reference) = source else {
+            return None;
+        };
+        let own = locked_revision(reference).map(str::to_owned);
+        own.or_else(|| self.lock_of(reference)?.revision)
+    }
+
+    pub(super) fn lock_of(&self, reference: &str) -> Option<Lock> {
+        let inner = self.inner();
+        let (at, lock) = inner.locks.get(reference)?;
+        (at.elapsed() < self.config.refresh).then(|| lock.clone())
+    }
+
+    pub(super) fn learn_lock(&self, reference: &str, lock: Lock) {
+        insert(&mut self.inner().locks, reference.to_owned(), lock);
+    }
+
+    pub(super) fn resolved(&self, key: &Key) -> Option<StorePath> {
+        let inner = self.inner();
+        let (at, path) = inner.resolved.get(key)?;
+        let lasts = matches!(key.source, Source::FlakeRef(_));
+        (lasts || at.elapsed() < self.config.refresh).then(|| path.clone())
+    }
+
+    pub(super) fn learn(&self, key: Key, path: StorePath) {
+        let mut inner = self.inner();
+        inner.failed.remove(&key);
+        insert(&mut inner.resolved, key, path);
+    }
+
+    /// The failure of a request that is not to be tried again yet.
+    pub(super) fn too_early(&self, source: &Source) -> Option<Failure> {
+        let keys = [Some(Key::of(source)), self.key(source)];
+        keys.iter().flatten().find_map(|key| self.too_early_for(key))
+    }
+
+    pub(super) fn too_early_for(&self, key: &Key) -> Option<Failure> {
+        let inner = self.inner();
+        let (_, failed) = inner.failed.get(key)?;
+        let wait = failed.again.saturating_duration_since(Instant::now());
+        (!wait.is_zero()).then(|| Failure { again_in: Some(wait), ..failed.failure.clone() })
+    }
+
+    /// Remembers a failure that would come again; `source` is what a person calls it.
+    pub(super) fn learn_failure(&self, key: Key, source: &Source, failure: Failure) {
+        if !failure.error.is_lasting() {
+            return;
+        }
+        let mut inner = self.inner();
+        let before = inner.failed.get(&key).filter(|(at, _)| at.elapsed() < FORGET);
+        let (number, times) = match before {
+            Some((_, failed)) => (failed.number, failed.times.saturating_add(1)),
+            None => {
+                inner.numbers += 1;
+                (inner.numbers, 1)
+            }
+        };
+        let factor = 1u32.checked_shl(times - 1).unwrap_or(u32::MAX);
+        let wait = self.config.retry_min.saturating_mul(factor).min(self.config.retry_max);
+        let again = Instant::now() + wait;
+        let failed = Failed { number, source: source.clone(), failure, times, again };
+        insert(&mut inner.failed, key, failed);
+    }
+
+    /// What failed and waits, oldest first.
+    pub fn failures(&self) -> Vec<Remembered> {
+        let inner = self.inner();
+        let remembered = |failed: &Failed| Remembered {
+            number: failed.number,
+            source: failed.source.clone(),
+            failure: failed.failure.clone(),
+            times: failed.times,
+            again_in: failed.again.saturating_duration_since(Instant::now()),
+        };
+        let mut all: Vec<_> = inner.failed.values().map(|(_, f)| remembered(f)).collect();
+        all.retain(|failure| !failure.again_in.is_zero());
+        all.sort_by_key(|failure| failure.number);
+        all
+    }
+
+    /// Forgets the failures that `which` picks; how many there were.
+    pub fn forgive(&self, which: impl Fn(&Source, u64) -> bool) -> usize {
+        let mut inner = self.inner();
+        let before = inner.failed.len();
+        inner.failed.retain(|_, (_, failed)| !which(&failed.source, failed.number));
+        before - inner.failed.len()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn insert<K: Hash + Eq + Clone, V>(map: &mut HashMap<K, (Instant, V)>, key: K, value: V) {
+    if map.len() >= MOST && !map.contains_key(&key) {
+        let oldest = map.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());
+        oldest.and_then(|key| map.remove(&key));
+    }
+    map.insert(key, (Instant::now(), value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nix::{RealiseError, Step};
+
+    const CONFIG: MemoryConfig = MemoryConfig {
+        refresh: Duration::from_secs(60),
+        retry_min: Duration::from_secs(10),
+        retry_max: Duration::from_secs(35),
+    };
+    const PATH: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
+
+    fn lock(revision: &str) -> Lock {
+        let reference = format!("github:o/r?narHash={revision}#x");
+        Lock { reference, inputs: "i".into(), revision: Some(revision.into()) }
+    }
+
+    fn refused() -> Failure {
+        let (step, cause) = (Step::Evaluate, "no".to_owned());
+        RealiseError::Refused { step, cause, hint: None }.into()
+    }
+
+    async fn pass(seconds: u64) {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mutable_reference_is_looked_up_again_and_a_locked_one_never() {
+        let memory = Memory::new(CONFIG);
+        let path = StorePath::parse(PATH).unwrap();
+        let mutable = Source::FlakeRef("github:o/r#x".into());
+        assert_eq!(memory.known(&mutable), None);
+        memory.learn_lock("github:o/r#x", lock("a"));
+        memory.learn(Key::locked(&lock("a")), path.clone());
+        let known = memory.known(&mutable).unwrap();
+        assert_eq!((known.path, known.revision.as_deref()), (path.clone(), Some("a")));
+        pass(61).await;
+        assert_eq!(memory.known(&mutable), None);
+        // The same commit again: nothing is to be evaluated.
+        memory.learn_lock("github:o/r#x", lock("a"));
+        assert!(memory.known(&mutable).is_some());
+        memory.learn_lock("github:o/r#x", lock("b"));
+        assert_eq!(memory.known(&mutable), None);
+
+        let locked = Source::FlakeRef(lock("a").reference);
+        memory.learn(Key::of(&locked), path.clone());
+        let expression = Source::NixExpr("x".into());
+        memory.learn(Key::of(&expression), path);
+        assert!(memory.known(&expression).is_some());
+        pass(100_000).await;
+        assert!(memory.known(&locked).is_some());
+        assert_eq!(memory.known(&expression), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_wait_longer_each_time_and_are_forgiven() {
+        let memory = Memory::new(CONFIG);
+        let source = Source::NixExpr("x".into());
+        let fail = || memory.learn_failure(Key::of(&source), &source, refused());
+        for wait in [10, 20, 35, 35] {
+            fail();
+            let failure = memory.too_early(&source).unwrap();
+            assert_eq!(failure.again_in, Some(Duration::from_secs(wait)));
+            assert_eq!(memory.failures().len(), 1);
+            pass(wait).await;
+            assert!(memory.too_early(&source).is_none() && memory.failures().is_empty());
+        }
+        fail();
+        assert_eq!(memory.forgive(|_, number| number == 99), 0);
+        assert_eq!(memory.forgive(|_, number| number == 1), 1);
+        assert!(memory.too_early(&source).is_none());
+        fail();
+        assert_eq!(memory.too_early(&source).unwrap().again_in, Some(CONFIG.retry_min));
+        memory.learn(Key::of(&source), StorePath::parse(PATH).unwrap());
+        assert!(memory.too_early(&source).is_none());
+        // What may be gone the next moment is no reason to wait.
+        let (step, cause) = (Step::Fetch, "network".to_owned());
+        let error = RealiseError::Temporary { step, cause };
+        memory.learn_failure(Key::of(&source), &source, error.into());
+        assert!(memory.too_early(&source).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_push_ends_the_wait_for_a_flake() {
+        let memory = Memory::new(CONFIG);
+        let source = Source::FlakeRef("github:o/r#x".into());
+        memory.learn_lock("github:o/r#x", lock("a"));
+        memory.learn_failure(Key::locked(&lock("a")), &source, refused());
+        assert!(memory.too_early(&source).is_some());
+        memory.learn_lock("github:o/r#x", lock("b"));
+        assert!(memory.too_early(&source).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_bounded() {
+        let memory = Memory::new(CONFIG);
+        let path = StorePath::parse(PATH).unwrap();
+        let source = |n: usize| Source::NixExpr(n.to_string());
+        for n in 0..=MOST {
+            memory.learn(Key::of(&source(n)), path.clone());
+            if n == 0 {
+                pass(1).await;
+            }
+        }
+        assert_eq!(memory.inner().resolved.len(), MOST);
+        assert!(memory.known(&source(0)).is_none() && memory.known(&source(MOST)).is_some());
+    }
+}

@@ -1,0 +1,201 @@
+//! The jail's root: a small tmpfs with what is bound into it, and nothing else of the node's.
+//!
+//! Mounts are made detached, given their attributes, and then moved into place (open_tree(2),
+//! mount_setattr(2), move_mount(2)), so a read-only one was never writable. Then pivot_root(2).
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    mount_change, move_mount, open_tree, unmount,
+};
+use rustix::process::{Gid, Uid, chdir, pivot_root};
+use rustix::thread::{
+    UnshareFlags, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
+use super::{Access, Bind, Jail, SetupError, setup, sys};
+
+/// Where the new root is put together. Every system has it, and in this namespace nobody misses it.
+const STAGE: &str = "/proc";
+/// Bytes: directories, links and two short files.
+const ROOT_BYTES: u64 = 4 << 20;
+const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
+
+/// Moves this process into the jail and gives up every privilege.
+pub(super) fn enter(jail: &Jail) -> Result<(), SetupError> {
+    sys::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)
+        .map_err(setup("make", "namespaces"))?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(setup("make private", "/"))?;
+    let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    // All are opened before the stage hides anything.
+    let shown = shown(jail, quiet)?;
+    let devices = devices()?;
+    let root = fresh("tmpfs", &[("size", ROOT_BYTES.to_string()), ("mode", "755".into())], quiet)?;
+    place(&root, Path::new(STAGE))?;
+    for (target, what) in &shown {
+        show(target, what)?;
+    }
+    for (name, device) in &devices {
+        let target = inside(&Path::new("/dev").join(name));
+        file(&target, "")?;
+        place(device, &target)?;
+    }
+    link("/proc/self/fd", "/dev/fd")?;
+    let tmp =
+        fresh("tmpfs", &[("size", jail.tmp_bytes.to_string()), ("mode", "1777".into())], quiet)?;
+    let proc = fresh("proc", &[], quiet | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+    for (mount, target) in [(&tmp, "/tmp"), (&proc, "/proc")] {
+        let target = inside(Path::new(target));
+        directory(&target)?;
+        place(mount, &target)?;
+    }
+    accounts(jail)?;
+    sys::set_attributes(&root, quiet | MountAttrFlags::MOUNT_ATTR_RDONLY, false)
+        .map_err(setup("make read-only", "the jail's root"))?;
+    // pivot_root(2): with both at one place, the old root lies on the new one, and is taken off.
+    chdir(STAGE).map_err(setup("enter", STAGE))?;
+    pivot_root(".", ".").map_err(setup("change", "the root"))?;
+    unmount(".", UnmountFlags::DETACH).map_err(setup("detach", "the old root"))?;
+    chdir(&jail.chdir).map_err(setup("enter", &jail.chdir))?;
+    drop_privileges(jail)
+}
+
+fn drop_privileges(jail: &Jail) -> Result<(), SetupError> {
+    let (uid, gid) = (Uid::from_raw(jail.uid), Gid::from_raw(jail.gid));
+    set_thread_groups(&[]).map_err(setup("leave", "all groups"))?;
+    set_thread_res_gid(gid, gid, gid).map_err(setup("change", "the group"))?;
+    set_thread_res_uid(uid, uid, uid).map_err(setup("change", "the user"))?;
+    set_no_new_privs(true).map_err(setup("give up", "new privileges"))
+}
+
+/// What is shown at a place of the jail.
+enum What {
+    Mount { mount: OwnedFd, is_dir: bool },
+    Link(PathBuf),
+}
+
+fn shown(jail: &Jail, quiet: MountAttrFlags) -> Result<Vec<(PathBuf, What)>, SetupError> {
+    let mut all = Vec::new();
+    for bind in &jail.binds {
+        if let Some(what) = opened(bind, quiet)? {
+            all.push((bind.target.clone(), what));
+        }
+    }
+    Ok(all)
+}
+
+fn opened(bind: &Bind, quiet: MountAttrFlags) -> Result<Option<What>, SetupError> {
+    let source = &bind.source;
+    let found = match fs::symlink_metadata(source) {
+        Ok(found) => found,
+        Err(err)
+            if bind.access == Access::ReadOnlyIfThere && err.kind() == io::ErrorKind::NotFound =>
+        {
+            return Ok(None);
+        }
+        Err(err) => return Err(setup("show", source)(err)),
+    };
+    if found.is_symlink() {
+        let leads = fs::read_link(source).map_err(setup("read", source))?;
+        return Ok(Some(What::Link(leads)));
+    }
+    let mount = clone_of(source)?;
+    let attributes = match bind.access {
+        Access::ReadOnly | Access::ReadOnlyIfThere => quiet | MountAttrFlags::MOUNT_ATTR_RDONLY,
+        Access::Writable => quiet,
+    };
+    sys::set_attributes(&mount, attributes, true).map_err(setup("restrict", source))?;
+    Ok(Some(What::Mount { mount, is_dir: found.is_dir() }))
+}
+
+fn devices() -> Result<Vec<(&'static str, OwnedFd)>, SetupError> {
+    let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let device = |name: &'static str| {
+        let source = Path::new("/dev").join(name);
+        let mount = clone_of(&source)?;
+        sys::set_attributes(&mount, quiet, false).map_err(setup("restrict", &source))?;
+        Ok((name, mount))
+    };
+    DEVICES.into_iter().map(device).collect()
+}
+
+fn clone_of(source: &Path) -> Result<OwnedFd, SetupError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    open_tree(CWD, source, flags).map_err(setup("open", source))
+}
+
+fn fresh(
+    kind: &'static str,
+    options: &[(&str, String)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, SetupError> {
+    let make = || {
+        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (key, value) in options {
+            fsconfig_set_string(&context, *key, value.as_str())?;
+        }
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    make().map_err(setup("make", kind))
+}
+
+fn place(mount: &OwnedFd, target: &Path) -> Result<(), SetupError> {
+    move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(setup("mount", target))
+}
+
+fn show(target: &Path, what: &What) -> Result<(), SetupError> {
+    match what {
+        What::Link(leads) => link(leads, target),
+        What::Mount { mount, is_dir } => {
+            let target = inside(target);
+            if *is_dir {
+                directory(&target)?
+            } else {
+                file(&target, "")?
+            }
+            place(mount, &target)
+        }
+    }
+}
+
+/// A place of the jail while it is put together. Targets have no `..` in them.
+fn inside(target: &Path) -> PathBuf {
+    Path::new(STAGE).join(target.strip_prefix("/").unwrap_or(target))
+}
+
+fn directory(path: &Path) -> Result<(), SetupError> {
+    fs::create_dir_all(path).map_err(setup("create", path))
+}
+
+fn file(path: &Path, text: &str) -> Result<(), SetupError> {
+    directory(path.parent().unwrap_or(path))?;
+    fs::write(path, text).map_err(setup("create", path))
+}
+
+fn link(leads: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<(), SetupError> {
+    let target = inside(target.as_ref());
+    directory(target.parent().unwrap_or(&target))?;
+    symlink(leads, &target).map_err(setup("create", &target))
+}
+
+/// ssh and git ask who they are.
+fn accounts(jail: &Jail) -> Result<(), SetupError> {
+    let Jail { uid, gid, home, .. } = jail;
+    let home = home.display();
+    let users = format!("root:x:0:0::/:/bin/false\nnix-eval:x:{uid}:{gid}::{home}:/bin/false\n");
+    file(&inside(Path::new("/etc/passwd")), &users)?;
+    file(&inside(Path::new("/etc/group")), &format!("root:x:0:\nnix-eval:x:{gid}:\n"))
+}

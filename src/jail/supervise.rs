@@ -1,0 +1,194 @@
+//! Runs the program and sees to its end, and to that of everything it has started.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, kill_process,
+    kill_process_group, set_child_subreaper, set_parent_process_death_signal, setpgid, setrlimit,
+    wait,
+};
+use rustix::thread::UnshareFlags;
+
+use super::sys::{self, Forked};
+use super::{Guard, Limits, SETUP_FAILED, SetupError, root, setup};
+
+pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, SetupError> {
+    let input = settings(guard)?;
+    let signals = sys::signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGCHLD])
+        .map_err(setup("wait for", "signals"))?;
+    set_child_subreaper(Some(getpid())).map_err(setup("become", "a subreaper"))?;
+    if guard.jail.is_some() {
+        // The next child is the first of the new namespace, and all in it end with it.
+        sys::unshare(UnshareFlags::NEWPID).map_err(setup("make", "a pid namespace"))?;
+    }
+    match sys::fork().map_err(setup("fork", "for the program"))? {
+        Forked::Child => {
+            let error = become_program(guard, program, input);
+            eprintln!("nix-csi guard: {error}");
+            std::process::exit(SETUP_FAILED.into());
+        }
+        Forked::Parent(child) => {
+            drop(input);
+            // The child does the same: whoever comes first.
+            let _ = setpgid(Some(child), Some(child));
+            Ok(watch(child, &signals, guard.grace))
+        }
+    }
+}
+
+/// The settings that come first on the lifeline, in a pipe for the program; nothing: `/dev/null`.
+fn settings(guard: &Guard) -> Result<Stdio, SetupError> {
+    if guard.config_bytes == 0 {
+        return Ok(Stdio::null());
+    }
+    let mut bytes = vec![0; guard.config_bytes];
+    io::stdin().read_exact(&mut bytes).map_err(setup("read", "the program's settings"))?;
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(setup("make", "a pipe"))?;
+    fs::File::from(writer).write_all(&bytes).map_err(setup("write", "the program's settings"))?;
+    if let Some(jail) = &guard.jail {
+        // It may be opened by its name in /proc.
+        std::os::unix::fs::fchown(&reader, Some(jail.uid), Some(jail.gid))
+            .map_err(setup("own", "the program's settings"))?;
+    }
+    Ok(reader.into())
+}
+
+/// Everything between the fork and the exec; comes back only with an error.
+fn become_program(guard: &Guard, program: &[OsString], input: Stdio) -> SetupError {
+    let prepare = || {
+        sys::unblock_signals();
+        let _ = setpgid(None, None);
+        if let Some(jail) = &guard.jail {
+            root::enter(jail)?;
+        }
+        limit(&guard.limits)?;
+        // After the user changed, which clears it: prctl(2), PR_SET_PDEATHSIG.
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(setup("ask for", "the guard's end"))?;
+        sys::close_others_on_exec().map_err(setup("close", "descriptors"))
+    };
+    if let Err(error) = prepare() {
+        return error;
+    }
+    let error = Command::new(&program[0]).args(&program[1..]).stdin(input).exec();
+    setup("run", &program[0])(error)
+}
+
+fn limit(limits: &Limits) -> Result<(), SetupError> {
+    let all = [
+        (Resource::Data, limits.data, "memory"),
+        (Resource::Nproc, limits.processes, "processes"),
+        (Resource::Core, Some(0), "core dumps"),
+    ];
+    for (resource, most, what) in all {
+        if let Some(most) = most {
+            let limit = Rlimit { current: Some(most), maximum: Some(most) };
+            setrlimit(resource, limit).map_err(setup("limit", what))?;
+        }
+    }
+    Ok(())
+}
+
+/// Until the program or the driver has ended, and nothing is left.
+fn watch(child: Pid, signals: &OwnedFd, grace: Duration) -> ExitCode {
+    let lifeline = io::stdin();
+    let mut kill_at: Option<SystemTime> = None;
+    loop {
+        if let Some(status) = reap(child) {
+            end_all();
+            return as_it_ended(status);
+        }
+        let mut ready = [
+            PollFd::new(signals, PollFlags::IN),
+            PollFd::from_borrowed_fd(lifeline.as_fd(), PollFlags::IN),
+        ];
+        let left = kill_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let _ = poll(&mut ready, timeout.as_ref());
+        let told = ready.map(|fd| !fd.revents().is_empty());
+        let is_over =
+            told[1] && !matches!(rustix::io::read(lifeline.as_fd(), &mut [0; 64]), Ok(1..));
+        if is_over || left.is_some_and(|left| left.is_zero()) {
+            end_all();
+            return ExitCode::from(SETUP_FAILED);
+        }
+        if told[0] && asked_to_end(signals) && kill_at.is_none() {
+            let _ = kill_process_group(child, Signal::TERM);
+            kill_at = Some(SystemTime::now() + grace);
+        }
+    }
+}
+
+/// Takes the signals that have come; whether one of them asks for the end.
+fn asked_to_end(signals: &OwnedFd) -> bool {
+    let mut record = [0; sys::SIGNAL_RECORD];
+    let mut asked = false;
+    while let Ok(n @ 4..) = rustix::io::read(signals, &mut record) {
+        // signalfd(2): `ssi_signo` comes first.
+        let first = record[..n].first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+        asked |= first != Some(libc::SIGCHLD.cast_unsigned());
+    }
+    asked
+}
+
+/// Waits for everybody who has ended; how the program did, if it was among them.
+fn reap(child: Pid) -> Option<WaitStatus> {
+    let mut ended = None;
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        if pid == child {
+            ended = Some(status);
+        }
+    }
+    ended
+}
+
+/// Kills our children until there are none: a killed one's children become ours.
+fn end_all() {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Err(_) => return, // ECHILD
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                for pid in children() {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+                let _ = wait(WaitOptions::empty());
+            }
+        }
+    }
+}
+
+/// Processes whose parent we are: field 4 of `/proc/<pid>/stat`.
+fn children() -> Vec<Pid> {
+    let own = getpid().as_raw_nonzero().to_string();
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let is_ours = |name: &str| {
+        let stat = fs::read_to_string(format!("/proc/{name}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)) == Some(&own)
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let numbers = names.filter(|name| name.bytes().all(|c| c.is_ascii_digit()));
+    numbers.filter(|name| is_ours(name)).filter_map(|n| Pid::from_raw(n.parse().ok()?)).collect()
+}
+
+/// Ends the same way, so that whoever started us sees the program's end.
+fn as_it_ended(status: WaitStatus) -> ExitCode {
+    if let Some(signal) = status.terminating_signal() {
+        sys::unblock_signals();
+        sys::die_of(signal);
+        // A signal that does not end us: as shells show it.
+        return ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX));
+    }
+    let code = status.exit_status().unwrap_or_default();
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}

@@ -1,0 +1,112 @@
+//! The calls that have no safe wrapper. The room's one module with `unsafe` code. All of it is called
+//! by a process of one thread.
+
+#![expect(unsafe_code, reason = "system calls that rustix does not have")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::mount::MountAttrFlags;
+use rustix::thread::UnshareFlags;
+
+/// `MS_PRIVATE` of linux/mount.h.
+const PRIVATE: u64 = 1 << 18;
+
+/// Who came back from a fork.
+pub(super) enum Forked {
+    Child,
+    Parent(rustix::process::Pid),
+}
+
+/// fork(2). Nothing but the caller's thread exists, so the child may do as it likes.
+pub(super) fn fork() -> io::Result<Forked> {
+    // SAFETY: one thread, so no lock is held by one that the child does not have.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => rustix::process::Pid::from_raw(pid)
+            .map(Forked::Parent)
+            .ok_or_else(io::Error::last_os_error),
+    }
+}
+
+/// Namespaces only: no file descriptors are unshared.
+pub(super) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
+    // SAFETY: descriptors stay shared with nobody.
+    unsafe { rustix::thread::unshare_unsafe(namespaces) }.map_err(Into::into)
+}
+
+/// Blocks `signals` and gives a descriptor that tells of them: signalfd(2).
+pub(super) fn signals(signals: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset before it is used.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+/// The signal that a record read from [`signals`] is about; its first field.
+pub(super) const SIGNAL_RECORD: usize = size_of::<libc::signalfd_siginfo>();
+
+/// Lets all signals through again, for the program.
+pub(super) fn unblock_signals() {
+    // SAFETY: the set is initialised by sigemptyset.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Ends this process by a signal whose default is to end it.
+pub(super) fn die_of(signal: i32) {
+    // SAFETY: sets the default disposition and sends the signal to itself.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+/// All descriptors above standard error are closed by the next exec: close_range(2), Linux 5.11.
+pub(super) fn close_others_on_exec() -> io::Result<()> {
+    // SAFETY: the call only sets close-on-exec flags.
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives a mount attributes, with those below it if `recursive`; it tells the host nothing of what
+/// is mounted in it: mount_setattr(2).
+pub(super) fn set_attributes(
+    mount: impl AsFd,
+    attributes: MountAttrFlags,
+    recursive: bool,
+) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: u64::from(attributes.bits()),
+        attr_clr: 0,
+        propagation: PRIVATE,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a C string, and the kernel reads `size_of` bytes of `attr`.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

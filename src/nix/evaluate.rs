@@ -1,0 +1,92 @@
+//! From a flake or an expression to a derivation, in a jail; see `evaluator`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::model::{Source, Tenant};
+
+use super::classify::{Asked, classify};
+use super::evaluator::{Task, command};
+use super::internal_log::LogReader;
+use super::real::Inner;
+use super::realise::or_full_disk;
+use super::stage::place;
+use super::{
+    Buildable, Evaluated, Lock, NixError, ProgressSink, RealiseError, Step, TimedOut, output,
+    process,
+};
+
+/// A derivation has no root between the evaluator's end and ours: a collector may take it then, and
+/// it is made again.
+const TRIES: usize = 3;
+
+pub(super) async fn evaluate(
+    nix: Arc<Inner>,
+    source: Source,
+    tenant: Tenant,
+    root: PathBuf,
+    progress: ProgressSink,
+) -> Result<Evaluated, RealiseError> {
+    for _ in 0..TRIES {
+        let stdout = run(&nix, &Task::Instantiate(&source), &tenant, &progress).await?;
+        let evaluated = output::evaluated(&stdout)?;
+        let (Buildable::Output { derivation: path, .. } | Buildable::Path(path)) =
+            &evaluated.buildable;
+        if place(nix.clone(), path.clone(), root.clone(), ()).await? {
+            return Ok(evaluated);
+        }
+        tracing::warn!(%path, "a collector took a derivation that was just made; once more");
+    }
+    let cause = "a garbage collector took the derivation again and again".to_owned();
+    Err(RealiseError::Temporary { step: Step::Evaluate, cause })
+}
+
+pub(super) async fn lock(
+    nix: Arc<Inner>,
+    reference: String,
+    tenant: Tenant,
+    progress: ProgressSink,
+) -> Result<Lock, RealiseError> {
+    let (flake, attribute) = match reference.split_once('#') {
+        Some((flake, attribute)) => (flake, Some(attribute)),
+        None => (&*reference, None),
+    };
+    let stdout = run(&nix, &Task::Lock(flake), &tenant, &progress).await?;
+    Lock::parse(&stdout, attribute)
+}
+
+/// Runs one evaluator; its standard output.
+async fn run(
+    nix: &Arc<Inner>,
+    task: &Task<'_>,
+    tenant: &Tenant,
+    progress: &ProgressSink,
+) -> Result<Vec<u8>, RealiseError> {
+    let config = &nix.config;
+    let settings = config.evaluator.settings()?;
+    let home = {
+        let (nix, tenant) = (nix.clone(), tenant.clone());
+        let made = tokio::task::spawn_blocking(move || nix.config.evaluator.home(&tenant)).await;
+        made.unwrap_or_else(|err| {
+            let what = "making a home for the evaluation".to_owned();
+            Err(NixError::Command { what, detail: err.to_string() })
+        })?
+    };
+    let spec = command(config, task, settings.len(), &home);
+    let mut log = LogReader::new(nix.redactor());
+    progress.update(|p| "evaluating".clone_into(&mut p.current));
+    let limit = config.limits.evaluate;
+    let ended = {
+        let on_line = |line: &[u8]| progress.update(|p| log.line(line, p));
+        limit.bound(process::run(&spec, &settings, on_line, ())).await
+    };
+    let Some(ended) = ended else {
+        return Err(TimedOut::whole(Step::Evaluate, limit).into());
+    };
+    let (ended, ()) = ended?;
+    if ended.code == Some(0) {
+        return Ok(ended.stdout);
+    }
+    let asked = Asked::Evaluate { evaluator: &config.evaluator, limits: &config.limits };
+    Err(or_full_disk(classify(&asked, ended.code, &log), &config.state_dir))
+}

@@ -1,0 +1,268 @@
+//! How an expression or a flake is evaluated: as whom, with what in sight, by which settings.
+//!
+//! Nix's `restrict-eval` is no boundary: with it a flake's `path:` input still reads a directory. So
+//! an evaluation runs in a jail: an unprivileged user in a mount namespace that has the store
+//! (read-only), the daemon's socket, the programs and certificates that fetchers need, and a home of
+//! the tenant's own. It reaches the store through the daemon, as an untrusted client.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::jail::{Bind, Guard, Jail, Limits};
+use crate::model::{Source, Tenant};
+
+use super::command::{CommandSpec, Config, base_env, pairs, push_options};
+use super::error::io_error;
+use super::redact::secrets_of_access_tokens;
+use super::{NixError, RealiseError};
+
+/// Where things are inside of the jail.
+const HOME: &str = "/home/nix-eval";
+const SOCKET: &str = "/run/nix-daemon.socket";
+const STORE: &str = crate::model::STORE_DIR;
+
+/// What Nix and its fetchers (git, ssh, tar) are made of on a distribution. Not there: skipped.
+const PROGRAMS: [&str; 8] =
+    ["/bin", "/sbin", "/usr", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives"];
+/// What name resolution, certificates and the dynamic linker read.
+const ETC: [&str; 12] = [
+    "/etc/ca-certificates",
+    "/etc/host.conf",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/nsswitch.conf",
+    "/etc/pki",
+    "/etc/protocols",
+    "/etc/resolv.conf",
+    "/etc/services",
+    "/etc/ssl",
+];
+/// Threads and processes of all evaluations together; Nix has a dozen, git a few.
+const PROCESSES: u64 = 1024;
+/// Bytes of unpacked sources.
+const TMP_BYTES: u64 = 4 << 30;
+/// Bytes of an access-tokens file.
+const MAX_TOKENS: usize = 32 << 10;
+
+/// How free an expression (`nixExpr`) is. Flakes are always pure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvalMode {
+    /// May use the time, the system and environment, and fetch what it likes.
+    Impure,
+    /// As impure, but reads only the store and fetches only from the allowed URIs.
+    Restricted,
+    /// Reads and fetches only what is named by its hash; no `builtins.currentSystem`.
+    Pure,
+}
+
+/// Settings of evaluations.
+#[derive(Debug, Clone)]
+pub struct Evaluator {
+    pub mode: EvalMode,
+    /// Lets an evaluation build what it imports. It counts as a build.
+    pub import_from_derivation: bool,
+    /// Entries of `NIX_PATH`.
+    pub nix_path: Vec<String>,
+    /// Prefixes of what a restricted expression may fetch.
+    pub allowed_uris: Vec<String>,
+    /// A file with `access-tokens` of Nix; read for each evaluation.
+    pub access_tokens: Option<PathBuf>,
+    /// Bytes of private memory of one process.
+    pub memory: u64,
+    /// User and group, of which the system need not know.
+    pub uid: u32,
+    /// Further directories that an evaluation may read, at the same path.
+    pub visible: Vec<PathBuf>,
+    /// Where the tenants' homes are.
+    pub homes: PathBuf,
+}
+
+impl Evaluator {
+    pub fn new(homes: PathBuf) -> Self {
+        Self {
+            mode: EvalMode::Restricted,
+            import_from_derivation: false,
+            nix_path: Vec::new(),
+            allowed_uris: Vec::new(),
+            access_tokens: None,
+            memory: 4 << 30,
+            uid: 30999,
+            visible: Vec::new(),
+            homes,
+        }
+    }
+
+    /// Values that must not be shown. A file that can't be read has none to show.
+    pub(super) fn secrets(&self) -> Vec<String> {
+        self.tokens().map(|text| secrets_of_access_tokens(&text)).unwrap_or_default()
+    }
+
+    /// The access tokens as a file of settings, for the evaluator's standard input: Nix reads it once,
+    /// and no expression can read it again.
+    pub(super) fn settings(&self) -> Result<Vec<u8>, RealiseError> {
+        let text = self.tokens()?;
+        let pairs = text
+            .lines()
+            .map(|line| line.split('#').next().unwrap_or_default())
+            .map(|line| {
+                line.trim().trim_start_matches("access-tokens").trim_start_matches([' ', '='])
+            })
+            .flat_map(str::split_whitespace)
+            .collect::<Vec<_>>();
+        if pairs.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(format!("access-tokens = {}\n", pairs.join(" ")).into_bytes())
+    }
+
+    fn tokens(&self) -> Result<String, NixError> {
+        let Some(path) = &self.access_tokens else {
+            return Ok(String::new());
+        };
+        let text = fs::read_to_string(path).map_err(|err| io_error("read", path, err))?;
+        if text.len() > MAX_TOKENS {
+            let err = io::Error::other(format!("more than {MAX_TOKENS} bytes"));
+            return Err(io_error("read", path, err));
+        }
+        Ok(text)
+    }
+
+    /// Blocking. The tenant's home, made if need be: what one fetched is no other's to read.
+    pub(super) fn home(&self, tenant: &Tenant) -> Result<PathBuf, NixError> {
+        let digest = Sha256::digest(tenant.as_str());
+        let home = self.homes.join(hex::encode(&digest[..12]));
+        let make = |dir: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        make(&self.homes).map_err(|err| io_error("create", &self.homes, err))?;
+        make(&home).map_err(|err| io_error("create", &home, err))?;
+        chown(&home, Some(self.uid), Some(self.uid)).map_err(|err| io_error("own", &home, err))?;
+        Ok(home)
+    }
+}
+
+/// Defaults of every evaluation.
+const SETTINGS: [(&str, &str); 7] = [
+    ("warn-dirty", "false"),
+    // A flake's own `nixConfig` is the tenant's.
+    ("accept-flake-config", "false"),
+    ("builders", ""),
+    // What is to be fetched or built is looked for when it is realised.
+    ("substitute", "false"),
+    ("connect-timeout", "5"),
+    ("stalled-download-timeout", "60"),
+    ("log-lines", "0"),
+];
+
+/// What is asked of an evaluator.
+pub(super) enum Task<'a> {
+    /// What does a mutable reference name now?
+    Lock(&'a str),
+    /// Which derivation is it? Writes it to the store.
+    Instantiate(&'a Source),
+}
+
+/// The command of one evaluation, with `config` (settings for its standard input) and `home`.
+pub(super) fn command(config: &Config, task: &Task, settings: usize, home: &Path) -> CommandSpec {
+    let evaluator = &config.evaluator;
+    let mut args: Vec<OsString> = vec![
+        "--extra-experimental-features".into(),
+        "nix-command flakes".into(),
+        "--log-format".into(),
+        "internal-json".into(),
+    ];
+    push_options(&mut args, SETTINGS.into_iter());
+    push_options(&mut args, pairs(&config.nix_options));
+    let import = if evaluator.import_from_derivation { "true" } else { "false" };
+    push_options(&mut args, [("allow-import-from-derivation", import)].into_iter());
+    match task {
+        Task::Lock(reference) => {
+            // How long a reference keeps its meaning is our setting, not Nix's.
+            push_options(&mut args, [("tarball-ttl", "0")].into_iter());
+            args.extend(
+                ["flake", "metadata", "--json", "--no-write-lock-file", "--"].map(Into::into),
+            );
+            args.push(reference.into());
+        }
+        Task::Instantiate(source) => instantiate(&mut args, source, evaluator),
+    }
+    let guard = config.guard.clone().map(|binary| (binary, guard(config, settings, home)));
+    let (home, socket) = match guard {
+        Some(_) => (Path::new(HOME), config.daemon_socket.as_ref().map(|_| Path::new(SOCKET))),
+        None => (home, config.daemon_socket.as_deref()),
+    };
+    let mut env = base_env(home, &config.search_path);
+    env.retain(|(name, _)| name != "NIX_PATH");
+    env.push(("NIX_PATH".into(), evaluator.nix_path.join(":").into()));
+    env.push(("NIX_USER_CONF_FILES".into(), "/proc/self/fd/0".into()));
+    env.push(("NIX_STATE_DIR".into(), config.state_dir.clone().into()));
+    let remote = socket
+        .map_or("local".into(), |socket| [b"unix://", socket.as_os_str().as_bytes()].concat());
+    env.push(("NIX_REMOTE".into(), std::os::unix::ffi::OsStringExt::from_vec(remote)));
+    env.extend(config.environment.iter().cloned());
+    let program = crate::nix::process::find(&config.program, &config.search_path);
+    CommandSpec { program, args, env, directory: config.home.clone(), guard }
+}
+
+fn instantiate(args: &mut Vec<OsString>, source: &Source, evaluator: &Evaluator) {
+    let restricted = evaluator.mode == EvalMode::Restricted && matches!(source, Source::NixExpr(_));
+    if restricted {
+        let uris = evaluator.allowed_uris.join(" ");
+        push_options(args, [("restrict-eval", "true"), ("allowed-uris", &uris)].into_iter());
+    }
+    args.extend(["build", "--dry-run", "--json"].map(Into::into));
+    match source {
+        Source::StorePath(path) => args.extend(["--".into(), path.to_string().into()]),
+        Source::FlakeRef(text) => {
+            args.extend(["--no-write-lock-file".into(), "--".into(), text.into()]);
+        }
+        // The argument of `--expr` is taken as it is, even when it starts with a dash.
+        Source::NixExpr(text) => {
+            if evaluator.mode != EvalMode::Pure {
+                args.push("--impure".into());
+            }
+            args.extend(["--expr".into(), text.into()]);
+        }
+    }
+}
+
+fn guard(config: &Config, settings: usize, home: &Path) -> Guard {
+    let evaluator = &config.evaluator;
+    let mut binds: Vec<Bind> =
+        PROGRAMS.iter().map(|dir| Bind::read_only_if_there(*dir, *dir)).collect();
+    // Links such as resolv.conf lead out of what is bound: the file itself is.
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    let named = config.environment.iter().filter(|(name, _)| name == "NIX_SSL_CERT_FILE");
+    let files = ETC.iter().map(PathBuf::from).chain(named.map(|(_, path)| path.into()));
+    binds.extend(files.filter_map(|file| Some(Bind::read_only_if_there(real(&file)?, file))));
+    binds.extend(evaluator.visible.iter().map(|dir| Bind::read_only_if_there(dir, dir)));
+    binds.push(Bind::read_only(&config.store_dir, STORE));
+    binds.push(Bind::writable(home, HOME));
+    if let Some(socket) = &config.daemon_socket {
+        binds.push(Bind::writable(socket, SOCKET));
+    }
+    Guard {
+        grace: Duration::ZERO,
+        config_bytes: settings,
+        limits: Limits {
+            data: Some(evaluator.memory),
+            processes: Some(PROCESSES),
+            ..Limits::default()
+        },
+        jail: Some(Jail {
+            uid: evaluator.uid,
+            gid: evaluator.uid,
+            home: HOME.into(),
+            chdir: HOME.into(),
+            tmp_bytes: TMP_BYTES,
+            binds,
+        }),
+    }
+}

@@ -1,0 +1,94 @@
+//! The start: what Nix itself is set to, and whether its builds have their sandbox.
+
+use std::ffi::OsString;
+
+use serde::Deserialize;
+
+use super::command::{Config, pairs, push_options, spec};
+use super::substituters::effective;
+use super::text::{MAX_LINE_BYTES, clean};
+use super::{NixError, RealNix, process};
+
+/// What helps where the kernel or the container refuses.
+const MISSING: &str = "Nix needs mount, pid, network and user namespaces and the build users of \
+                       nixbld: a container must be privileged; --nix-option sandbox=false builds \
+                       without a sandbox, where every build may read what the driver can";
+
+/// Builds an empty tree, in whatever Nix builds in, and needs no shell for it. The number makes
+/// it another derivation each time: what is valid already would not be built.
+fn probe(number: u128) -> String {
+    format!(
+        "derivation {{ name = \"nix-csi-sandbox-probe\"; system = \"builtin\"; \
+         builder = \"builtin:buildenv\"; derivations = \"\"; \
+         manifest = builtins.toFile \"manifest\" \"\"; number = \"{number}\"; }}"
+    )
+}
+
+/// A part of `nix show-config --json`.
+#[derive(Deserialize)]
+struct Shown {
+    sandbox: Setting,
+}
+
+#[derive(Deserialize)]
+struct Setting {
+    value: serde_json::Value,
+}
+
+impl RealNix {
+    /// Asks Nix for its effective settings, once: its substituters are the ones to probe.
+    pub async fn read_settings(&self) -> Result<(), NixError> {
+        let json = self.settings().await?;
+        self.use_substituters(effective(&json).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Builds something in the sandbox, so that a node without one says so at its start and not with
+    /// the first pod.
+    pub async fn check_sandbox(&self) -> Result<(), NixError> {
+        let shown: Option<Shown> = serde_json::from_slice(&self.settings().await?).ok();
+        if shown.is_some_and(|shown| {
+            matches!(shown.sandbox.value.as_str(), Some("false")) || shown.sandbox.value == false
+        }) {
+            tracing::warn!("sandbox=false: every build may read what the driver can");
+            return Ok(());
+        }
+        let config = self.config();
+        let number = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |now| now.as_nanos());
+        let mut args: Vec<OsString> = Vec::new();
+        let own = [("sandbox-fallback", "false"), ("builders", ""), ("substitute", "false")];
+        push_options(&mut args, own.into_iter());
+        push_options(&mut args, pairs(&config.nix_options));
+        args.extend(["--no-out-link", "--expr"].map(Into::into));
+        args.push(probe(number).into());
+        let config = Config { daemon_socket: self.served_by_others(), ..config.clone() };
+        let spec = spec(&config, config.program.with_file_name("nix-build"), args);
+        let mut said = String::new();
+        let on_line = |line: &[u8]| {
+            let line = clean(&String::from_utf8_lossy(line), MAX_LINE_BYTES);
+            if let Some(error) = line.trim().strip_prefix("error: ") {
+                error.clone_into(&mut said);
+            }
+        };
+        let (ended, ()) = process::run(&spec, &[], on_line, ()).await?;
+        match ended.code {
+            Some(0) => Ok(()),
+            _ => Err(NixError::Command {
+                what: "a build in the sandbox".to_owned(),
+                detail: format!("{said}: {MISSING}"),
+            }),
+        }
+    }
+
+    async fn settings(&self) -> Result<Vec<u8>, NixError> {
+        let config = self.config();
+        let mut args = vec!["--extra-experimental-features".into(), "nix-command".into()];
+        push_options(&mut args, pairs(&config.nix_options));
+        // An alias that all versions know.
+        args.extend(["show-config", "--json"].map(Into::into));
+        let spec = spec(config, config.program.clone(), args);
+        process::output(&spec, "nix show-config").await
+    }
+}
