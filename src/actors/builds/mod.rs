@@ -12,10 +12,12 @@ mod actor;
 mod build;
 mod handle;
 mod root;
+mod slots;
 
 pub use actor::{Abandon, BuildSummary, Builds, BuildsConfig, ListBuilds, Realise};
 pub use handle::BuildsHandle;
 pub use root::RootGuard;
+pub use slots::{Permit, Place, Slots, Waiting};
 
 use std::sync::Arc;
 
