@@ -32,6 +32,7 @@ mod progress;
 mod real;
 #[cfg(test)]
 mod recorded;
+mod redact;
 mod roots;
 mod schema;
 mod text;
@@ -44,6 +45,7 @@ pub use flake_lock::lock_local_flake;
 pub use gc_lock::sweep_staging;
 pub use progress::{Progress, ProgressSink};
 pub use real::RealNix;
+pub use redact::{Redactor, secrets_of_access_tokens, secrets_of_netrc};
 pub use version::{Capabilities, Flavour};
 
 /// How a realised path came to be in the store.
