@@ -45,11 +45,12 @@ async fn retry(args: RetryArgs) -> Result<(), Failure> {
     let forgiven = admin.retry_builds(ask).await.map_err(|e| message(&e))?.into_inner().forgiven;
     match forgiven {
         0 if asked > 0 => {
-            Err(Failure("no failure has that number: `nix-csi builds` lists them".into()))
+            return Err("no failure has that number: `nix-csi builds` lists them".into());
         }
-        1 => Ok(println!("1 failure is tried again at the next call")),
-        n => Ok(println!("{n} failures are tried again at the next call")),
+        1 => println!("1 failure is tried again at the next call"),
+        n => println!("{n} failures are tried again at the next call"),
     }
+    Ok(())
 }
 
 async fn watch(args: BuildsArgs) -> Result<(), Failure> {

@@ -73,7 +73,7 @@ impl Admin for AdminService {
     async fn builds(&self, _: Request<BuildsRequest>) -> Result<Response<BuildsResponse>, Status> {
         Ok(Response::new(BuildsResponse {
             builds: self.builds.list().await.into_iter().map(build).collect(),
-            failures: self.builds.failures().into_iter().map(failed).collect(),
+            failures: self.builds.failures().iter().map(failed).collect(),
         }))
     }
 
@@ -194,7 +194,7 @@ fn build(summary: BuildSummary) -> Build {
     }
 }
 
-fn failed(remembered: Remembered) -> FailedBuild {
+fn failed(remembered: &Remembered) -> FailedBuild {
     FailedBuild {
         number: remembered.number,
         source_kind: remembered.source.key().to_owned(),

@@ -40,9 +40,6 @@ pub(super) fn enter(jail: &Jail) -> Result<(), SetupError> {
     let devices = devices()?;
     let root = fresh("tmpfs", &[("size", ROOT_BYTES.to_string()), ("mode", "755".into())], quiet)?;
     place(&root, Path::new(STAGE))?;
-    for (target, what) in &shown {
-        show(target, what)?;
-    }
     for (name, device) in &devices {
         let target = inside(&Path::new("/dev").join(name));
         file(&target, "")?;
@@ -56,6 +53,10 @@ pub(super) fn enter(jail: &Jail) -> Result<(), SetupError> {
         let target = inside(Path::new(target));
         directory(&target)?;
         place(mount, &target)?;
+    }
+    // Last, so that something below /tmp is not covered.
+    for (target, what) in &shown {
+        show(target, what)?;
     }
     accounts(jail)?;
     sys::set_attributes(&root, quiet | MountAttrFlags::MOUNT_ATTR_RDONLY, false)
@@ -162,9 +163,9 @@ fn show(target: &Path, what: &What) -> Result<(), SetupError> {
         What::Mount { mount, is_dir } => {
             let target = inside(target);
             if *is_dir {
-                directory(&target)?
+                directory(&target)?;
             } else {
-                file(&target, "")?
+                file(&target, "")?;
             }
             place(mount, &target)
         }

@@ -21,6 +21,8 @@ use super::sys::{self, Forked};
 use super::{Guard, Limits, SETUP_FAILED, SetupError, root, setup};
 
 pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, SetupError> {
+    // Otherwise it is `exe` to ps, after the link that it was started by.
+    let _ = rustix::thread::set_name(c"nix-csi-guard");
     let input = settings(guard)?;
     let signals = sys::signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGCHLD])
         .map_err(setup("wait for", "signals"))?;

@@ -2,15 +2,19 @@
 //! a message that carries it needs no further check. Pure: no I/O, no async.
 
 mod closure;
+mod credentials;
 mod source;
 mod spec;
 mod store_path;
 mod target;
+mod tenant;
 mod volume_id;
 
 pub use closure::{Closure, PathInfo};
+pub use credentials::without_credentials;
 pub use source::{InvalidSource, Source, System, choose_source};
 pub use spec::{Access, PodInfo, VolumeSpec};
 pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};
 pub use target::{InvalidTarget, TargetPath};
+pub use tenant::Tenant;
 pub use volume_id::{InvalidVolumeId, VolumeId};

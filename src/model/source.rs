@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{InvalidStorePath, StorePath};
+use super::{InvalidStorePath, StorePath, without_credentials};
 
 /// Bytes; the kernel refuses a single argument above 128 KiB, and the expression becomes one.
 const MAX_EXPRESSION: usize = 64 * 1024;
@@ -64,7 +64,7 @@ impl Source {
 
     /// The value for people and logs: without credentials.
     pub fn public_text(&self) -> String {
-        without_credentials(&self.text())
+        without_credentials(&self.text()).into_owned()
     }
 
     /// The value as the user wrote it.
@@ -84,19 +84,6 @@ impl fmt::Debug for Source {
         let short: String = text.chars().take(80).collect();
         write!(f, "{} {short}{}", self.key(), if short.len() < text.len() { "…" } else { "" })
     }
-}
-
-/// For logs: `https://user:token@host` without what is before the `@`.
-fn without_credentials(text: &str) -> String {
-    let mut clean = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("://") {
-        clean += before;
-        clean += "://";
-        let authority = after.find(['/', '?', '#', ' ', '"', '\'']).unwrap_or(after.len());
-        rest = after[..authority].rfind('@').map_or(after, |at| &after[at + 1..]);
-    }
-    clean + rest
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

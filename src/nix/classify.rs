@@ -96,7 +96,12 @@ pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> Rea
     if let Some(error) = log.errors().find_map(|m| build_failure(asked, m, log)) {
         return error;
     }
-    if let Some(message) = said(&NOBODY) {
+    let nobody_has = match asked {
+        // All that `nix-store` before 2.34 says of a path.
+        Asked::Realise { what: Buildable::Path(path), .. } => format!("build of '{path}' failed"),
+        _ => NOBODY[0].to_owned(),
+    };
+    if let Some(message) = said(&NOBODY).or_else(|| said(&[&nobody_has])) {
         return nobody(asked, message, log);
     }
     if let Asked::Evaluate { evaluator, .. } = asked
@@ -133,6 +138,7 @@ fn nobody(asked: &Asked, message: &Message, log: &LogReader) -> RealiseError {
     }
     let down = log
         .warnings()
+        .chain(log.errors())
         .find(|m| contains_any(&m.text, &["unable to download", "unable to open", "disabling"]));
     if let Some(down) = down {
         let cause = format!("a substituter did not answer: {}", cause(down));
@@ -184,10 +190,12 @@ fn build_failure(asked: &Asked, message: &Message, log: &LogReader) -> Option<Re
 
 /// `2 seconds`, or `2 seconds of silence`.
 fn too_slow(limits: &Limits, derivation: String, limit: &str, log_tail: Vec<String>) -> TimedOut {
-    let silent = limit.contains("silence");
+    let seconds = limit.split(' ').next().and_then(|n| n.parse().ok()).map(Duration::from_secs);
+    let is = |limit: Limit| seconds == Some(limit.most);
+    // 2.34 does not say which limit it was.
+    let silent = limit.contains("silence") || is(limits.silence) && !is(limits.build);
     let ours = if silent { limits.silence } else { limits.build };
-    let seconds = limit.split(' ').next().and_then(|n| n.parse().ok());
-    let most = seconds.map_or(ours.most, Duration::from_secs);
+    let most = seconds.unwrap_or(ours.most);
     let limit = Limit::new(ours.setting, most);
     TimedOut { step: Step::Build, derivation: Some(derivation), silent, limit, log_tail }
 }

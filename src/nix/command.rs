@@ -87,6 +87,9 @@ impl CommandSpec {
             None => (&self.program, self.args.clone()),
         };
         let mut command = tokio::process::Command::new(program);
+        if self.guard.is_some() {
+            command.arg0("nix-csi");
+        }
         let input = if self.guard.is_some() { Stdio::piped() } else { Stdio::null() };
         command
             .args(args)

@@ -138,7 +138,7 @@ impl Evaluator {
 
     /// Blocking. The tenant's home, made if need be: what one fetched is no other's to read.
     pub(super) fn home(&self, tenant: &Tenant) -> Result<PathBuf, NixError> {
-        let digest = Sha256::digest(tenant.as_str());
+        let digest = Sha256::digest(tenant.to_string());
         let home = self.homes.join(hex::encode(&digest[..12]));
         let make = |dir: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
         make(&self.homes).map_err(|err| io_error("create", &self.homes, err))?;
@@ -251,11 +251,7 @@ fn guard(config: &Config, settings: usize, home: &Path) -> Guard {
     Guard {
         grace: Duration::ZERO,
         config_bytes: settings,
-        limits: Limits {
-            data: Some(evaluator.memory),
-            processes: Some(PROCESSES),
-            ..Limits::default()
-        },
+        limits: Limits { data: Some(evaluator.memory), processes: Some(PROCESSES) },
         jail: Some(Jail {
             uid: evaluator.uid,
             gid: evaluator.uid,

@@ -102,7 +102,7 @@ mod tests {
         let lock = Lock::parse(json.as_bytes(), Some("x")).unwrap();
         assert_eq!(lock.reference, format!("git+https://h/r?rev={COMMIT}#x"));
         assert_eq!(lock.revision.as_deref(), Some(COMMIT));
-        let other = json.replace("7", "8");
+        let other = json.replace('7', "8");
         assert_ne!(Lock::parse(other.as_bytes(), None).unwrap().inputs, lock.inputs);
         assert!(Lock::parse(b"{}", None).is_err());
     }

@@ -180,7 +180,7 @@ async fn exited(pid: Pid) {
 }
 
 async fn read_bounded(mut pipe: impl AsyncRead + Unpin, captured: &mut Vec<u8>) {
-    let mut chunk = [0; 8192];
+    let mut chunk = vec![0; 8192];
     while let Ok(n @ 1..) = pipe.read(&mut chunk).await {
         let room = MAX_STDOUT.saturating_sub(captured.len());
         captured.extend_from_slice(&chunk[..n.min(room)]);

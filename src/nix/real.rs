@@ -1,5 +1,6 @@
 //! An installed Nix.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -11,12 +12,15 @@ use crate::model::{Closure, Source, StorePath, Tenant};
 use super::command::{self, Config};
 use super::db::Database;
 use super::gc_lock::GcLock;
-use super::redact::Redactor;
+use super::redact::{Redactor, secrets_of_netrc};
 use super::substituters::{Choice, Substituters};
 use super::{
     Buildable, Capabilities, Evaluated, Lock, Nix, NixError, ProgressSink, RealiseError, Realised,
     db_write, evaluate, process, realise,
 };
+
+/// Nix's default.
+const NETRC: &str = "/etc/nix/netrc";
 
 /// Drives the `nix` command, and reads the store's database and GC lock beside it.
 #[derive(Clone)]
@@ -144,8 +148,13 @@ impl Inner {
         }
     }
 
-    /// Knows the secrets as they are now: an operator may change the files.
+    /// Knows the secrets as they are now: an operator may change the files. One that can't be read
+    /// has none to show.
     pub(super) fn redactor(&self) -> Redactor {
-        Redactor::new(self.config.evaluator.secrets())
+        let named = self.config.nix_options.iter().rev().find(|(name, _)| name == "netrc-file");
+        let netrc = named.map_or(NETRC, |(_, path)| path);
+        let netrc = fs::read_to_string(netrc).unwrap_or_default();
+        let tokens = self.config.evaluator.secrets();
+        Redactor::new(tokens.into_iter().chain(secrets_of_netrc(&netrc)))
     }
 }

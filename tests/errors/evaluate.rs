@@ -9,7 +9,12 @@ const FLAKE: &str = r#"{ outputs = _: { x = throw "a flake's own words"; n = 1; 
 
 fn expressions() -> Vec<Case> {
     let case = |text: &str, expected: &str| {
-        Case::new("nixExpr", text, Code::InvalidArgument, &format!("evaluate failed: {expected}"))
+        Case::new(
+            "nixExpr",
+            text,
+            Code::InvalidArgument,
+            &format!("evaluate failed after N s: {expected}"),
+        )
     };
     let hint = "it must evaluate to one derivation, or to a function whose arguments have defaults";
     let no_channels = "a node has no channels: name the source in a flake, and give its flakeRef";
@@ -24,16 +29,16 @@ fn expressions() -> Vec<Case> {
         case(&format!("throw (toString (map (_: \"{long}\") (builtins.genList (x: x) 20)))"), &format!("{}…", "ü".repeat(200))),
         case("let x = x; in x", "infinite recursion encountered, at line 1 column 9"),
         case("let f = x: f (x + 1); in f 0", "stack overflow; max-call-depth exceeded, at line 1 column 12")
-            .on("2.8", "evaluate failed: stack overflow (possible infinite recursion)"),
+            .on("2.8", "evaluate failed after N s: stack overflow (possible infinite recursion)"),
         case(r#"abort "enough""#, "evaluation aborted with the following error message: 'enough'"),
         case("1", &format!("expression does not evaluate to a derivation (or a set or list of those) ({hint})")),
         case("{ pkgs }: pkgs", "cannot evaluate a function that has an argument without a value ('pkgs'), at line 1 column 3 (give every argument a default)"),
         case("{ a.b.c = 1; }.a.b.d", "attribute 'd' missing, at line 1 column 1"),
         case("import <nixpkgs> {}", &format!("{no_channel} ({no_channels})"))
-            .on("2.8", &format!("evaluate failed: {no_channel}, at line 1 column 8 ({no_channels})")),
-        case("builtins.readFile /etc/passwd", "access to absolute path '/etc/passwd' is forbidden in restricted mode (an evaluation on a node may not read the node's files)")
-            .on("2.26", "evaluate failed: access to absolute path '/etc' is forbidden in restricted mode (an evaluation on a node may not read the node's files)"),
-        case(r#"builtins.fetchTarball "http://127.0.0.1:1/x.tar.gz""#, "access to URI 'http://127.0.0.1:1/x.tar.gz' is forbidden in restricted mode (the operator lists what an expression may fetch in allowed-uris; a flake may fetch)"),
+            .on("2.8", &format!("evaluate failed after N s: {no_channel}, at line 1 column 8 ({no_channels})")),
+        case("builtins.readFile /etc/passwd", "access to absolute path '/etc/passwd' is forbidden in restricted mode (an expression may read the store alone: --eval-mode is restricted on this node)")
+            .on("2.26", "evaluate failed after N s: access to absolute path '/etc' is forbidden in restricted mode (an expression may read the store alone: --eval-mode is restricted on this node)"),
+        case(r#"builtins.fetchTarball "http://127.0.0.1:1/x.tar.gz""#, "access to URI 'http://127.0.0.1:1/x.tar.gz' is forbidden in restricted mode (the operator lists what an expression may fetch with --allowed-uri; a flake may fetch)"),
         // A request's text is never an option.
         case("--help", "undefined variable 'help', at line 1 column 3"),
     ]
@@ -44,25 +49,25 @@ fn flakes(dir: &str) -> Vec<Case> {
         |text: &str, expected: &str| Case::new("flakeRef", text, Code::InvalidArgument, expected);
     let provides = "(nix flake show lists what it provides)";
     vec![
-        case("path:/nonexistent#x", "fetch failed: path '//nonexistent' does not exist")
-            .on("2.8", "fetch failed: getting status of '/nonexistent': No such file or directory"),
-        case("git+file:///nonexistent#x", "fetch failed: Git repository \"/nonexistent\" does not exist.")
-            .on("2.8", "fetch failed: git: '/nonexistent' does not appear to be a git repository")
-            .on("2.26", "fetch failed: git is not installed on this node"),
-        case(&format!("path:{dir}#nope"), &format!("evaluate failed: flake 'path:{dir}' does not provide attribute 'packages.SYSTEM.nope', 'legacyPackages.SYSTEM.nope' or 'nope' {provides}")),
-        case(&format!("path:{dir}"), &format!("evaluate failed: flake 'path:{dir}' does not provide attribute 'packages.SYSTEM.default' or 'defaultPackage.SYSTEM' {provides}")),
-        case(&format!("path:{dir}#x"), "evaluate failed: a flake's own words"),
-        case(&format!("path:{dir}#n"), "evaluate failed: expected flake output attribute 'n' to be a derivation or path but found an integer: 1")
-            .on("2.8", "evaluate failed: flake output attribute 'n' is not a derivation"),
-        case("--help", "fetch failed: getting status of \"/nix/var/nix-csi/home/--help\": No such file or directory")
-            .on("2.8", "fetch failed: getting status of '/nix/var/nix-csi/home/--help': No such file or directory")
-            .on("2.26", "fetch failed: getting status of '/nix/var/nix-csi/home/--help': No such file or directory"),
+        case("path:/nonexistent#x", "fetch failed after N s: path '//nonexistent' does not exist (an evaluation sees the store alone; the operator shows it a directory with --eval-path)")
+            .on("2.8", "fetch failed after N s: getting status of '/nonexistent': No such file or directory (an evaluation sees the store alone; the operator shows it a directory with --eval-path)"),
+        case("git+file:///nonexistent#x", "fetch failed after N s: Git repository \"/nonexistent\" does not exist.")
+            .on("2.8", "fetch failed after N s: git: '/nonexistent' does not appear to be a git repository")
+            .on("2.26", "fetch failed after N s: git is not installed on this node"),
+        case(&format!("path:{dir}#nope"), &format!("evaluate failed after N s: flake 'path:{dir}?LOCK' does not provide attribute 'packages.SYSTEM.nope', 'legacyPackages.SYSTEM.nope' or 'nope' {provides}")),
+        case(&format!("path:{dir}"), &format!("evaluate failed after N s: flake 'path:{dir}?LOCK' does not provide attribute 'packages.SYSTEM.default' or 'defaultPackage.SYSTEM' {provides}")),
+        case(&format!("path:{dir}#x"), "evaluate failed after N s: a flake's own words"),
+        case(&format!("path:{dir}#n"), "evaluate failed after N s: expected flake output attribute 'n' to be a derivation or path but found an integer: 1")
+            .on("2.8", "evaluate failed after N s: flake output attribute 'n' is not a derivation"),
+        case("--help", "fetch failed after N s: getting status of \"/home/nix-eval/--help\": No such file or directory (an evaluation sees the store alone; the operator shows it a directory with --eval-path)")
+            .on("2.8", "fetch failed after N s: getting status of '/home/nix-eval/--help': No such file or directory (an evaluation sees the store alone; the operator shows it a directory with --eval-path)")
+            .on("2.26", "fetch failed after N s: getting status of '/home/nix-eval/--help': No such file or directory (an evaluation sees the store alone; the operator shows it a directory with --eval-path)"),
         // Nobody answers: worth another try.
-        Case::new("flakeRef", "git+https://127.0.0.1:1/x#y", Code::InvalidArgument, "fetch failed: git is not installed on this node")
-            .with_code("2.8", Code::Unavailable, "fetch failed for now: git: unable to access 'https://127.0.0.1:1/x/': Failed to connect to 127.0.0.1 port 1 after N ms: Couldn't connect to server"),
-        Case::new("flakeRef", "https://127.0.0.1:1/x.tar.gz#y", Code::Unavailable, "fetch failed for now: unable to download 'https://127.0.0.1:1/x.tar.gz': Could not connect to server (7) Failed to connect to 127.0.0.1:1 after N ms: Could not connect to server")
-            .on("2.26", "fetch failed for now: unable to download 'https://127.0.0.1:1/x.tar.gz': Could not connect to server (7) Failed to connect to 127.0.0.1 port 1 after N ms: Could not connect to server")
-        .on("2.8", "fetch failed for now: unable to download 'https://127.0.0.1:1/x.tar.gz': Couldn't connect to server (7)"),
+        Case::new("flakeRef", "git+https://127.0.0.1:1/x#y", Code::InvalidArgument, "fetch failed after N s: git is not installed on this node")
+            .with_code("2.8", Code::Unavailable, "fetch failed for now after N s: git: unable to access 'https://127.0.0.1:1/x/': Failed to connect to 127.0.0.1 port 1 after N ms: Couldn't connect to server"),
+        Case::new("flakeRef", "https://127.0.0.1:1/x.tar.gz#y", Code::Unavailable, "fetch failed for now after N s: unable to download 'https://127.0.0.1:1/x.tar.gz': Could not connect to server (7) Failed to connect to 127.0.0.1:1 after N ms: Could not connect to server")
+            .on("2.26", "fetch failed for now after N s: unable to download 'https://127.0.0.1:1/x.tar.gz': Could not connect to server (7) Failed to connect to 127.0.0.1 port 1 after N ms: Could not connect to server")
+        .on("2.8", "fetch failed for now after N s: unable to download 'https://127.0.0.1:1/x.tar.gz': Couldn't connect to server (7)"),
     ]
 }
 
@@ -76,9 +81,11 @@ async fn an_expression_that_does_not_evaluate_says_where() {
 #[tokio::test]
 async fn a_flake_that_is_not_there_says_so() {
     let lab = lab!();
-    let node = lab.node(&["--nix-option", "download-attempts=1"]).await;
     let flake = lab.path("flake");
     std::fs::create_dir(&flake).unwrap();
+    let visible = flake.to_str().unwrap();
+    let options = ["--nix-option", "download-attempts=1", "--eval-path", visible];
+    let node = lab.node(&options).await;
     std::fs::write(flake.join("flake.nix"), FLAKE).unwrap();
     check(&lab, &node, &flakes(flake.to_str().unwrap())).await;
 }

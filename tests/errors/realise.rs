@@ -16,7 +16,7 @@ fn derivation(script: &str) -> String {
 
 fn cases() -> Vec<Case> {
     let failed = |script: &str, expected: &str| {
-        let text = format!("build of broken failed: {expected}");
+        let text = format!("build of broken failed after N s: {expected}");
         Case::new("nixExpr", &derivation(script), Code::FailedPrecondition, &text)
     };
     let tail = |line: &dyn Fn(usize) -> String| {
@@ -29,7 +29,7 @@ fn cases() -> Vec<Case> {
             NOBODY,
             Code::NotFound,
             &format!(
-                "{NOBODY} is not in the node's store and no substituter has it (copy it to a \
+                "fetch failed after N s: {NOBODY} is not in the node's store and no substituter has it (copy it to a \
                  substituter that this node uses, or check the path)"
             ),
         ),
@@ -58,27 +58,29 @@ fn cases() -> Vec<Case> {
             "nixExpr",
             "derivation { name = \"w\"; system = \"riscv64-linux\"; builder = \"/bin/sh\"; }",
             Code::InvalidArgument,
-            "build failed: w: a 'riscv64-linux' with features {} is required (no builder of this \
+            "build failed after N s: w: a 'riscv64-linux' with features {} is required (no builder of this \
              cluster has that system and these features)",
         )
         .on(
             "2.34",
-            "build failed: w: Required system: 'riscv64-linux' (no builder of this cluster has \
+            "build failed after N s: w: Required system: 'riscv64-linux' (no builder of this cluster has \
              that system and these features)",
         ),
         Case::new(
             "nixExpr",
             &format!("import ({})", derivation("echo 1 > $out")),
             Code::InvalidArgument,
-            "evaluate failed: cannot build '/nix/store/HASH-broken.drv^out' during evaluation \
+            "evaluate failed after N s: cannot build '/nix/store/HASH-broken.drv^out' during evaluation \
              because the option 'allow-import-from-derivation' is disabled (import-from-derivation \
-             is off on this node: build that part in advance)",
+             is off on this node: build that part in advance, or the operator sets \
+             --allow-import-from-derivation)",
         )
         .on(
             "2.8",
-            "evaluate failed: cannot build '/nix/store/HASH-broken.drv' during evaluation because \
+            "evaluate failed after N s: cannot build '/nix/store/HASH-broken.drv' during evaluation because \
              the option 'allow-import-from-derivation' is disabled (import-from-derivation is off \
-             on this node: build that part in advance)",
+             on this node: build that part in advance, or the operator sets \
+             --allow-import-from-derivation)",
         ),
     ]
 }

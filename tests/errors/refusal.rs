@@ -20,8 +20,8 @@ pub struct Case {
 }
 
 impl Case {
-    /// `SYSTEM`, `HASH` and `N` in `text` stand for this machine's system, 32 characters of a store
-    /// path and a number of milliseconds.
+    /// `SYSTEM`, `HASH`, `LOCK` and `N` in `text` stand for this machine's system, 32 characters of
+    /// a store path, the parameters that lock a flake, and a number of seconds or milliseconds.
     pub fn new(key: &'static str, value: &str, code: Code, text: &str) -> Self {
         Self { key, value: value.to_owned(), code, text: text.to_owned(), others: vec![] }
     }
@@ -63,8 +63,14 @@ pub async fn check(lab: &Lab, node: &Node, cases: &[Case]) {
 fn steady(text: &str) -> String {
     let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
     for i in 1..words.len() {
-        if words[i].starts_with("ms") && words[i - 1].parse::<u32>().is_ok() {
+        let is_unit = words[i].starts_with("ms") || ["s", "s:"].contains(&&*words[i]);
+        if is_unit && words[i - 1].parse::<f32>().is_ok() {
             "N".clone_into(&mut words[i - 1]);
+        }
+    }
+    for word in &mut words {
+        if let Some((flake, _)) = word.split_once("?lastModified=") {
+            *word = format!("{flake}?LOCK'");
         }
     }
     let text = words.join(" ");

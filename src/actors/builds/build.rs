@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use super::actor::Ended;
 use super::memory::Key;
-use super::slots::{Permit, Slots};
+use super::slots::{Permit, Place, Slots};
 use super::{Builds, Built, Failure, Memory, RootGuard};
 use crate::actors::core::{Ctx, impl_supervised, tell};
 use crate::actors::{core, metrics};
@@ -131,9 +131,10 @@ impl Work {
         {
             return Ok(present(path));
         }
-        let _build = match self.shared.evaluation_builds {
-            true => Some(self.slot(&self.shared.builds, Stage::QueuedBuild).await),
-            false => None,
+        let _build = if self.shared.evaluation_builds {
+            Some(self.slot(&self.shared.builds, Stage::QueuedBuild).await)
+        } else {
+            None
         };
         let _slot = self.slot(&self.shared.evaluations, Stage::QueuedEvaluation).await;
         let _evaluating = stage(&self.progress, Stage::Evaluating);
@@ -166,14 +167,13 @@ impl Work {
             return Ok(false);
         }
         let memory = &self.shared.memory;
-        let lock = match memory.lock_of(reference) {
-            Some(lock) => lock,
-            None => {
-                let (tenant, progress) = (self.tenant.clone(), self.progress.clone());
-                let lock = self.shared.nix.lock(reference.clone(), tenant, progress).await?;
-                memory.learn_lock(reference, lock.clone());
-                lock
-            }
+        let lock = if let Some(lock) = memory.lock_of(reference) {
+            lock
+        } else {
+            let (tenant, progress) = (self.tenant.clone(), self.progress.clone());
+            let lock = self.shared.nix.lock(reference.clone(), tenant, progress).await?;
+            memory.learn_lock(reference, lock.clone());
+            lock
         };
         *key = Key::locked(&lock);
         Ok(true)
@@ -193,20 +193,12 @@ impl Work {
     /// Waits for a slot, with the place in the queue in the progress.
     async fn slot(&self, slots: &Slots, queued: Stage) -> Permit {
         let _queued = stage(&self.progress, queued);
-        let mut waiting = slots.enter(self.tenant.clone());
-        loop {
-            if let Some(position) = waiting.position() {
-                let what = if queued == Stage::QueuedBuild { "a build" } else { "an evaluation" };
-                let text = format!("waiting for {what} slot, number {position} in the queue");
-                self.progress.update(|p| p.current = text);
-            }
-            let permit = tokio::select! {
-                biased;
-                permit = &mut waiting => permit,
-                () = slots.changed() => continue,
-            };
-            return permit;
-        }
+        let what = if queued == Stage::QueuedBuild { "a build" } else { "an evaluation" };
+        let tell = |place: Place| {
+            let text = format!("waiting for {what} slot, {place}");
+            self.progress.update(|p| p.current = text);
+        };
+        slots.enter(self.tenant.clone()).admitted(tell).await
     }
 }
 

@@ -159,12 +159,11 @@ impl Memory {
         }
         let mut inner = self.inner();
         let before = inner.failed.get(&key).filter(|(at, _)| at.elapsed() < FORGET);
-        let (number, times) = match before {
-            Some((_, failed)) => (failed.number, failed.times.saturating_add(1)),
-            None => {
-                inner.numbers += 1;
-                (inner.numbers, 1)
-            }
+        let (number, times) = if let Some((_, failed)) = before {
+            (failed.number, failed.times.saturating_add(1))
+        } else {
+            inner.numbers += 1;
+            (inner.numbers, 1)
         };
         let factor = 1u32.checked_shl(times - 1).unwrap_or(u32::MAX);
         let wait = self.config.retry_min.saturating_mul(factor).min(self.config.retry_max);

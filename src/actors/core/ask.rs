@@ -47,11 +47,6 @@ where
 pub struct Reply<T>(oneshot::Sender<T>);
 
 impl<T> Reply<T> {
-    /// Whether the asker still listens.
-    pub fn is_awaited(&self) -> bool {
-        !self.0.is_closed()
-    }
-
     /// Answers; an asker that no longer listens is fine.
     pub fn send(self, value: T) {
         drop(self.0.send(value));
@@ -59,7 +54,7 @@ impl<T> Reply<T> {
 }
 
 /// Gives every waiter the same answer.
-pub fn answer_all<T: Clone>(waiters: Vec<Reply<T>>, answer: &T) {
+pub fn answer_all<T: Clone>(waiters: impl IntoIterator<Item = Reply<T>>, answer: &T) {
     for waiter in waiters {
         waiter.send(answer.clone());
     }

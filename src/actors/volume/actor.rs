@@ -6,7 +6,7 @@
 //! - Tells: builds that it no longer waits.
 //! - Ends when the volume is gone. On restart: the record says what is mounted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use actix::{Actor, ActorContext, Handler, Message, ResponseFuture};
 use tokio::sync::Mutex;
@@ -24,9 +24,16 @@ use crate::nix::Origin;
 pub(super) type Answer = Result<(), Arc<VolumeError>>;
 type Waiter = Reply<Answer>;
 
+/// The second part lives as long as the caller waits.
 #[derive(Message, Clone)]
 #[rtype(result = "Answer")]
-pub struct Publish(pub Request);
+pub struct Publish(pub Request, pub Weak<()>);
+
+/// Who is answered when a publish ends. (actix holds on to a reply whose asker has gone.)
+pub(super) struct Caller {
+    reply: Waiter,
+    waits: Weak<()>,
+}
 
 #[derive(Message, Clone)]
 #[rtype(result = "Answer")]
@@ -35,7 +42,7 @@ pub struct Unpublish(pub TargetPath);
 pub struct VolumeActor {
     pub(super) id: VolumeId,
     pub(super) effects: Effects,
-    pub(super) machine: Machine<Resolved, Waiter, Waiter>,
+    pub(super) machine: Machine<Resolved, Caller, Waiter>,
     /// The target that this volume has claimed.
     claimed: Option<TargetPath>,
     /// What is being published, for the metrics.
@@ -91,7 +98,7 @@ impl VolumeActor {
         }
     }
 
-    fn on(&mut self, event: Event<Resolved, Waiter, Waiter>, ctx: &mut Ctx<Self>) {
+    fn on(&mut self, event: Event<Resolved, Caller, Waiter>, ctx: &mut Ctx<Self>) {
         let effects = self.machine.step(event);
         // Before anybody is answered: the next volume may come to the same target at once.
         if effects.iter().any(|effect| matches!(effect, Effect::End)) {
@@ -102,7 +109,7 @@ impl VolumeActor {
         }
     }
 
-    fn perform(&mut self, effect: Effect<Resolved, Waiter, Waiter>, ctx: &mut Ctx<Self>) {
+    fn perform(&mut self, effect: Effect<Resolved, Caller, Waiter>, ctx: &mut Ctx<Self>) {
         let effects = self.effects.clone();
         match effect {
             Effect::Resolve { op, request } => {
@@ -133,7 +140,7 @@ impl VolumeActor {
             }
             Effect::AnswerPublish { waiters, result } => {
                 // Nobody waits for the log line.
-                answer_all(waiters, &result);
+                answer_all(waiters.into_iter().map(|caller| caller.reply), &result);
                 self.observe_publish(&result);
             }
             Effect::AnswerUnpublish { waiters, result } => {
@@ -157,7 +164,7 @@ impl VolumeActor {
             let State::Resolving { request, waiters, .. } = this.machine.state() else {
                 return;
             };
-            if waiters.iter().any(Reply::is_awaited) {
+            if waiters.iter().any(|caller| caller.waits.strong_count() > 0) {
                 this.last_call = Instant::now();
             }
             if this.last_call.elapsed() < patience {
@@ -196,12 +203,12 @@ impl Actor for VolumeActor {
 impl Handler<Publish> for VolumeActor {
     type Result = ResponseFuture<Answer>;
 
-    fn handle(&mut self, Publish(request): Publish, ctx: &mut Ctx<Self>) -> Self::Result {
-        let (waiter, answer) = deferred::<Self, _, _>();
+    fn handle(&mut self, Publish(request, waits): Publish, ctx: &mut Ctx<Self>) -> Self::Result {
+        let (reply, answer) = deferred::<Self, _, _>();
         self.last_call = Instant::now();
         match self.claim(&request.target, ctx) {
-            Ok(()) => self.on(Event::Publish { request, waiter }, ctx),
-            Err(error) => waiter.send(Err(error)),
+            Ok(()) => self.on(Event::Publish { request, waiter: Caller { reply, waits } }, ctx),
+            Err(error) => reply.send(Err(error)),
         }
         answer
     }

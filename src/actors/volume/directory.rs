@@ -53,7 +53,8 @@ impl Directory {
         if let Some(Unreadable { path, reason, .. }) = self.unreadable_of(id).await? {
             return Err(VolumeError::UnreadableRecord { path, reason }.into());
         }
-        self.opened(id, Publish(request)).await?
+        let waits = Arc::new(());
+        self.opened(id, Publish(request, Arc::downgrade(&waits))).await?
     }
 
     pub async fn unpublish(&self, id: &VolumeId, at: TargetPath) -> Result<(), Arc<VolumeError>> {

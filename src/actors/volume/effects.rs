@@ -57,8 +57,7 @@ impl Effects {
         {
             return Ok(Resolved { lease, origin: Origin::Present, revision });
         }
-        let pod = spec.pod.as_ref();
-        let tenant = pod.map_or_else(Tenant::local, |pod| Tenant::namespace(&pod.namespace));
+        let tenant = Tenant::of(spec.pod.as_ref());
         let realise = Realise { source: spec.source, volume: self.id.clone(), tenant };
         let built = ask(&self.hands.builds.builds, realise).await?.map_err(VolumeError::Realise)?;
         let root = &built.realised.root;
