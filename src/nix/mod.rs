@@ -28,6 +28,7 @@ mod init;
 mod internal_log;
 mod leftovers;
 mod log_line;
+mod network;
 mod output;
 mod process;
 
