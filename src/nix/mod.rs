@@ -35,6 +35,7 @@ mod recorded;
 mod redact;
 mod roots;
 mod schema;
+mod substituters;
 mod text;
 mod version;
 
@@ -46,6 +47,7 @@ pub use gc_lock::sweep_staging;
 pub use progress::{Progress, ProgressSink};
 pub use real::RealNix;
 pub use redact::{Redactor, secrets_of_access_tokens, secrets_of_netrc};
+pub use substituters::{Choice, Down, ProbeLimits, Substituters};
 pub use version::{Capabilities, Flavour};
 
 /// How a realised path came to be in the store.

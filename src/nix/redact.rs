@@ -164,7 +164,7 @@ pub fn secrets_of_netrc(text: &str) -> Vec<String> {
         rest = after;
         match word.as_str() {
             "machine" | "login" | "account" => {
-                rest = netrc_word(after).map_or("", |(_, rest)| rest)
+                rest = netrc_word(after).map_or("", |(_, rest)| rest);
             }
             "password" => {
                 let Some((secret, after)) = netrc_word(after) else { break };
