@@ -240,6 +240,7 @@ async fn serve(
     let http_state = HttpState {
         csi_socket: config.endpoint.path().to_owned(),
         directory: actors.directory.clone(),
+        builds: actors.builds.clone(),
         log_filter,
     };
     let grpc = grpc::serve((csi, identity, node), (admin, admin_service), stopped.clone());

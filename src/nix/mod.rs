@@ -144,6 +144,11 @@ pub trait Nix: Send + Sync + 'static {
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Realised, RealiseError>>;
 
+    /// How many substituters did not answer when they were asked last.
+    fn substituters_down(&self) -> usize {
+        0
+    }
+
     /// Blocking. Makes `root` a GC root for `path` if the path is valid, without a process, by the
     /// store-safety protocol: under the shared GC lock, or announced over the collector's
     /// socket while a collection runs. `Ok(false)`: not valid, and no root is left.
