@@ -3,13 +3,22 @@
 //!
 //! A test that can't have one (no root, no Nix) says so on standard error and counts as skipped.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
+mod cache;
 mod client;
+mod crowd;
+mod gate;
+mod kubelet;
+mod leftovers;
 mod machine;
 
-#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub use cache::{Cache, Mode, Served};
 pub use client::{Node, Volume, attrs, eventually};
+pub use crowd::{assert_all_ok, code, publish_all, unpublish_all, volumes};
+pub use gate::{Gate, until};
+pub use kubelet::{Call, Kubelet, Pace};
+pub use leftovers::{NO_IDLE, assert_nothing_left, leftovers, names, target_mounts};
 pub use machine::Lab;
 
 /// Says that a test is skipped, past the harness's capture. CI has all that it takes, so there a

@@ -1,0 +1,107 @@
+//! A closure that comes from a cache, and a cache that goes away meanwhile.
+
+use std::collections::BTreeMap;
+
+use nix_csi::grpc::client::Code;
+
+use crate::lab;
+use crate::lab::{Cache, Kubelet, Pace, Served, until};
+use crate::world::{assert_ends, filled, node_with, with_caches};
+
+/// 20 paths, three of them with 1 MB and the others small.
+const PATHS: &[&str] =
+    &["--arg", "paths", "20", "--arg", "files", "20", "--arg", "bytes", "3000000"];
+/// Bytes a second: a second for each of the big ones.
+const SLOW: usize = 1_000_000;
+
+fn is_complete((_, served): &(&String, &Served)) -> bool {
+    served.complete > 0
+}
+
+/// Some were fetched, and a big one is less than half there.
+async fn in_the_middle(cache: &Cache) {
+    until("a big path to be under way", async || {
+        let nars = cache.nars();
+        let begun = |(path, served): (&String, &Served)| {
+            (1..cache.size(path) / 2).contains(&served.bytes) && served.complete == 0
+        };
+        nars.iter().filter(is_complete).count() >= 5 && nars.iter().any(begun)
+    })
+    .await;
+}
+
+/// What was complete before was asked for once; what was cut then, twice.
+fn assert_only_the_cut_twice(cache: &Cache, before: &BTreeMap<String, Served>) {
+    let after = cache.nars();
+    let cut: Vec<_> = before.iter().filter(|nar| !is_complete(nar)).collect();
+    assert!(!cut.is_empty() && after.len() == 20, "{before:#?} {after:#?}");
+    for (path, served) in &after {
+        let lost = cut.iter().find(|(cut, _)| *cut == path).map(|(_, served)| *served);
+        let lost = lost.copied().unwrap_or_default();
+        let expected = Served {
+            requests: lost.requests + 1,
+            bytes: lost.bytes + cache.size(path),
+            complete: 1,
+        };
+        assert_eq!(*served, expected, "{path}");
+        assert!(lost.requests < 2, "{path}: {lost:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_is_cut_goes_on_where_it_was() {
+    let lab = lab!();
+    let (mut cache, root) = filled(&lab, PATHS).await;
+    // Nix's own attempts, a second or more apart, are not what is tested.
+    let node = node_with(&lab, &with_caches(&[&cache], &["download-attempts=1"])).await;
+    let volume = lab.volume("pod", &[("storePath", &root)]);
+    let kubelet = Kubelet::new(&node, &volume, Pace::of_this_run());
+    cache.throttle(Some(SLOW));
+    let interrupted = async {
+        in_the_middle(&cache).await;
+        cache.kill().await;
+        let before = cache.nars();
+        // One that was cut, and one that found nobody.
+        until("two calls to fail", async || kubelet.calls().len() > 1).await;
+        cache.throttle(None);
+        cache.start().await;
+        before
+    };
+    let (_, before) = tokio::join!(kubelet.until_published(), interrupted);
+    kubelet.assert_only_retryable();
+    let first = &kubelet.calls()[0];
+    assert_eq!(first.code, Code::Unavailable);
+    assert!(first.message.starts_with("fetch failed for now: "), "{first:?}");
+    assert_only_the_cut_twice(&cache, &before);
+    assert_ends(&lab, &node, &volume).await;
+}
+
+/// The driver dies with the fetch; its successor goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_driver_is_killed_goes_on_where_it_was() {
+    let lab = lab!();
+    let (cache, root) = filled(&lab, PATHS).await;
+    let settings = with_caches(&[&cache], &[]);
+    let node = node_with(&lab, &settings).await;
+    let volume = lab.volume("pod", &[("storePath", &root)]);
+    let kubelet = Kubelet::new(&node, &volume, Pace::of_this_run());
+    cache.throttle(Some(SLOW));
+    let killed = async {
+        in_the_middle(&cache).await;
+        let fetching = crate::world::worker(&lab);
+        node.kill();
+        lab.kill(&fetching);
+        let before = cache.nars();
+        cache.throttle(None);
+        (node_with(&lab, &settings).await, before)
+    };
+    let (_, (node, before)) = tokio::join!(kubelet.until_published(), killed);
+    kubelet.assert_only_retryable();
+    eprintln!("{before:?}");
+    let after = cache.nars();
+    for (path, served) in before.iter().filter(is_complete) {
+        assert_eq!(after[path], *served, "{path}");
+    }
+    assert_eq!(after.values().map(|served| served.complete).sum::<usize>(), 20);
+    assert_ends(&lab, &node, &volume).await;
+}

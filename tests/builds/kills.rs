@@ -1,0 +1,81 @@
+//! `kill -9` in the middle of a build whose first half is done: whoever dies, the kubelet's retry
+//! succeeds, the first half is not done again, and nothing stays.
+
+use crate::lab;
+use crate::lab::{Kubelet, NO_IDLE, Pace, eventually, until};
+use crate::world::{Chain, daemon, is_alive, worker};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_driver() {
+    let lab = lab!();
+    let chain = Chain::new(&lab);
+    let node = lab.node(NO_IDLE).await;
+    let kubelet = Kubelet::new(&node, &chain.volume, Pace::of_this_run());
+    let killed = async {
+        let builder = chain.builder().await;
+        node.kill();
+        until("a call without a driver", async || kubelet.calls().len() > 1).await;
+        assert!(is_alive(&lab, &builder), "nobody has ended it yet");
+        let node = lab.starting_node(NO_IDLE);
+        chain.second.started_again(2).await;
+        assert!(!is_alive(&lab, &builder), "the successor ends what it finds");
+        chain.second.open();
+        node
+    };
+    let (_, node) = tokio::join!(kubelet.until_published(), killed);
+    kubelet.assert_only_retryable();
+    chain.ends(&lab, &node, &kubelet, 2).await;
+}
+
+/// A daemon's worker, a process of its own, lives on, and so does its build.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_daemon() {
+    let lab = lab!();
+    let chain = Chain::new(&lab);
+    let node = lab.node(NO_IDLE).await;
+    let kubelet = Kubelet::new(&node, &chain.volume, Pace::of_this_run());
+    let killed = async {
+        chain.builder().await;
+        let old = daemon(&lab);
+        lab.kill(&old);
+        eventually("another daemon", || ![old.as_str(), ""].contains(&&*daemon(&lab)));
+        node.ready().await;
+        chain.second.open();
+    };
+    tokio::join!(kubelet.until_published(), killed);
+    kubelet.assert_only_retryable();
+    chain.ends(&lab, &node, &kubelet, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_daemons_worker() {
+    let lab = lab!();
+    let chain = Chain::new(&lab);
+    let node = lab.node(NO_IDLE).await;
+    let kubelet = Kubelet::new(&node, &chain.volume, Pace::of_this_run());
+    let killed = async {
+        let builder = chain.builder().await;
+        lab.kill(&worker(&lab));
+        chain.second.started_again(2).await;
+        assert!(!is_alive(&lab, &builder), "two builders at once");
+        chain.second.open();
+    };
+    tokio::join!(kubelet.until_published(), killed);
+    kubelet.assert_only_retryable();
+    chain.ends(&lab, &node, &kubelet, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_builder() {
+    let lab = lab!();
+    let chain = Chain::new(&lab);
+    let node = lab.node(NO_IDLE).await;
+    let kubelet = Kubelet::new(&node, &chain.volume, Pace::of_this_run());
+    let killed = async {
+        lab.kill(&chain.builder().await);
+        chain.second.started_again(2).await;
+        chain.second.open();
+    };
+    tokio::join!(kubelet.until_published(), killed);
+    chain.ends(&lab, &node, &kubelet, 2).await;
+}
