@@ -106,7 +106,7 @@ const SSH_OPTIONS: &str =
     "-o BatchMode=yes -o ConnectTimeout=5 -o ServerAliveInterval=15 -o ServerAliveCountMax=3";
 
 /// Defaults of every command that may fetch or build.
-const SETTINGS: [(&str, &str); 8] = [
+const SETTINGS: [(&str, &str); 9] = [
     // Without this a build runs unsandboxed where the kernel refuses a sandbox, without a word.
     ("sandbox-fallback", "false"),
     ("builders", ""),
@@ -114,9 +114,11 @@ const SETTINGS: [(&str, &str); 8] = [
     ("fallback", "true"),
     // Seconds. Nix waits for minutes for a host that does not answer.
     ("connect-timeout", "5"),
-    ("stalled-download-timeout", "60"),
+    ("stalled-download-timeout", "20"),
+    // The kubelet calls again, and what is fetched stays.
+    ("download-attempts", "3"),
     // A path that was not in a cache may be pushed by the time of the kubelet's next call.
-    ("narinfo-cache-negative-ttl", "30"),
+    ("narinfo-cache-negative-ttl", "5"),
     // The log's lines come one by one; a failure need not repeat them, however long they are.
     ("log-lines", "0"),
     ("warn-dirty", "false"),

@@ -157,7 +157,7 @@ const SETTINGS: [(&str, &str); 7] = [
     // What is to be fetched or built is looked for when it is realised.
     ("substitute", "false"),
     ("connect-timeout", "5"),
-    ("stalled-download-timeout", "60"),
+    ("stalled-download-timeout", "20"),
     ("log-lines", "0"),
 ];
 

@@ -148,6 +148,14 @@ impl Inner {
         }
     }
 
+    /// The same after a command failed.
+    pub(super) async fn substituters_again(&self) -> Choice {
+        match self.substituters.get() {
+            Some(substituters) => substituters.choose_again().await,
+            None => Choice::default(),
+        }
+    }
+
     /// Substituters that a command could not reach are left out of the next one.
     pub(super) fn learn_from(&self, log: &LogReader) {
         if let Some(substituters) = self.substituters.get() {

@@ -7,13 +7,14 @@ use super::classify::{Asked, classify};
 use super::internal_log::LogReader;
 use super::real::Inner;
 use super::stage::{Stage, place};
+use super::substituters::Choice;
 use super::{
     Buildable, NixError, Origin, ProgressSink, RealiseError, Realised, Step, TimedOut, command,
     process,
 };
 
-/// Nix makes its link in a directory of its own beside `root`. The root is then placed like any
-/// other, while that link still holds the path.
+/// Leaves out the substituters that don't answer; if one goes down in the middle, the command is
+/// run again without it, and goes on from what is there.
 pub(super) async fn realise(
     nix: Arc<Inner>,
     what: Buildable,
@@ -21,10 +22,49 @@ pub(super) async fn realise(
     progress: ProgressSink,
 ) -> Result<Realised, RealiseError> {
     refuse_derivation(&what)?;
-    let choice = nix.substituters().await;
+    let mut choice = nix.substituters().await;
+    loop {
+        match run(&nix, &what, &root, &progress, &choice).await {
+            Err(error) if may_be_a_substituters(&error) && !choice.up.is_empty() => {
+                let now = nix.substituters_again().await;
+                if now.up.len() >= choice.up.len() {
+                    return Err(error);
+                }
+                tracing::info!(%error, down = ?now.down, "once more without what went down");
+                choice = now;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether it may work without a substituter that is down.
+fn may_be_a_substituters(error: &RealiseError) -> bool {
+    match error {
+        RealiseError::Temporary { .. }
+        | RealiseError::NotFound { .. }
+        | RealiseError::Store(_)
+        | RealiseError::Refused { step: Step::Fetch, .. } => true,
+        RealiseError::Refused { .. }
+        | RealiseError::BuildFailed { .. }
+        | RealiseError::TimedOut(_)
+        | RealiseError::NoSpace { .. }
+        | RealiseError::Cancelled => false,
+    }
+}
+
+/// Nix makes its link in a directory of its own beside `root`. The root is then placed like any
+/// other, while that link still holds the path.
+async fn run(
+    nix: &Arc<Inner>,
+    what: &Buildable,
+    root: &Path,
+    progress: &ProgressSink,
+    choice: &Choice,
+) -> Result<Realised, RealiseError> {
     let only = (!choice.down.is_empty()).then(|| choice.up.join(" "));
-    let stage = Stage::new(&root)?;
-    let spec = command::realise(&nix.config, &what, &stage.link(), only.as_deref());
+    let stage = Stage::new(root)?;
+    let spec = command::realise(&nix.config, what, &stage.link(), only.as_deref());
     progress.update(|p| "planning".clone_into(&mut p.current));
     let mut log = LogReader::new(nix.redactor());
     let limit = nix.config.limits.realise;
@@ -33,17 +73,17 @@ pub(super) async fn realise(
         limit.bound(process::run(&spec, &[], on_line, stage)).await
     };
     let Some(ended) = ended else {
-        return Err(TimedOut::whole(step_under_way(&what, &log), limit).into());
+        return Err(TimedOut::whole(step_under_way(what, &log), limit).into());
     };
     let (ended, stage) = ended?;
     nix.learn_from(&log);
     if ended.code != Some(0) {
-        let asked = Asked::Realise { what: &what, limits: &nix.config.limits, choice: &choice };
+        let asked = Asked::Realise { what, limits: &nix.config.limits, choice };
         let error = classify(&asked, ended.code, &log);
         return Err(or_full_disk(error, &nix.config.state_dir));
     }
     let path = stage.target()?;
-    if !place(nix, path.clone(), root, stage).await? {
+    if !place(nix.clone(), path.clone(), root.to_owned(), stage).await? {
         return Err(NixError::NotValid { path }.into());
     }
     let origin = if log.built() {

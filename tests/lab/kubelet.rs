@@ -129,7 +129,7 @@ impl Kubelet {
         let (code, message) = match answer {
             Ok(Ok(())) => (Code::Ok, String::new()),
             // By whose clock the deadline passes first does not matter to gRPC's client.
-            Ok(Err(_)) | Err(_) if end - start >= limit => {
+            Ok(Err(_)) | Err(_) if end.saturating_sub(start) >= limit => {
                 (Code::DeadlineExceeded, "context deadline exceeded".to_owned())
             }
             Ok(Err(status)) => (status.code(), status.message().to_owned()),

@@ -1,8 +1,8 @@
 //! Which substituters are worth asking right now. To Nix an `ssh-ng` store that can't be reached
 //! fails the whole command, and an `http` one costs long timeouts.
 //!
-//! A place is asked for a sign of life, at most every [`ProbeLimits::remember`] and only when
-//! somebody wants to know. What can't be told from here counts as up: stores of other kinds, and
+//! A place is asked for a sign of life when somebody wants to know: one that does not answer at
+//! most every [`ProbeLimits::remember`]. What can't be told from here counts as up: stores of other kinds, and
 //! whatever is behind a proxy. ssh is taken to connect to the URL's own host; where an alias in
 //! ssh's configuration says otherwise, give `-F` in `NIX_SSHOPTS`, and Nix finds out.
 
@@ -23,11 +23,15 @@ mod target;
 
 use target::{Routes, Target};
 
+/// How long an answer is believed. It costs little to ask again, and a command that meets one that
+/// went down meanwhile fails.
+const FRESH: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Clone, Copy)]
 pub struct ProbeLimits {
     /// Of one probe.
     pub limit: Duration,
-    /// How long an answer is believed, whichever it is.
+    /// How long one that does not answer is left out.
     pub remember: Duration,
 }
 
@@ -100,6 +104,17 @@ impl Substituters {
         };
         let places = urls.into_iter().map(place).collect();
         Self(Arc::new(Shared { places, limits, probing: tokio::sync::Mutex::default() }))
+    }
+
+    /// The same with every answer forgotten: a command failed, and one that went down may be why.
+    pub async fn choose_again(&self) -> Choice {
+        for place in &self.0.places {
+            let mut known = place.known();
+            if known.down.is_none() {
+                known.since = None;
+            }
+        }
+        self.choose().await
     }
 
     /// Probes what was not asked lately, all at once.
@@ -176,7 +191,9 @@ impl Place {
     }
 
     fn is_stale(&self, remember: Duration) -> bool {
-        self.known().since.is_none_or(|since| since.elapsed() >= remember)
+        let known = self.known();
+        let believed = if known.down.is_some() { remember } else { FRESH.min(remember) };
+        known.since.is_none_or(|since| since.elapsed() >= believed)
     }
 
     async fn probe(&self, limit: Duration) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::select_ok;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 
@@ -28,6 +28,12 @@ pub(super) async fn probe(
             Target::Unknown => Ok(()),
             Target::Directory(path) => directory(path, turn).await,
             Target::Tcp { host, port } => connected(host, *port, |_| async { Ok(()) }).await,
+            Target::Http { host, port, path } => {
+                let request = format!(
+                    "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
+                );
+                connected(host, *port, |stream| answered(stream, request.clone())).await
+            }
             Target::Ssh { host, port } => connected(host, *port, banner).await,
         }
     };
@@ -73,6 +79,26 @@ where
         })
     };
     select_ok(found.into_iter().map(attempt)).await.map(|((), _)| ())
+}
+
+/// A server that accepts and says nothing would hold a command up for minutes.
+async fn answered(mut stream: TcpStream, request: String) -> Result<(), String> {
+    /// `HTTP/1.1 200`
+    const STATUS: usize = 12;
+    let io = |e: std::io::Error| format!("no answer to a request: {e}");
+    stream.write_all(request.as_bytes()).await.map_err(io)?;
+    let mut seen = Vec::new();
+    while seen.len() < STATUS {
+        if stream.read_buf(&mut seen).await.map_err(io)? == 0 {
+            return Err("it closed the connection without an answer".to_owned());
+        }
+    }
+    let status = String::from_utf8_lossy(&seen[..STATUS]).into_owned();
+    match status.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..)) {
+        Some(code) if code.starts_with('5') => Err(format!("it answers with HTTP status {code}")),
+        Some(_) => Ok(()),
+        None => Err("what answers is no web server".to_owned()),
+    }
 }
 
 /// An sshd that is stopped, or a load balancer without one, accepts and says nothing.

@@ -14,6 +14,12 @@ pub(super) enum Target {
         host: String,
         port: u16,
     },
+    /// It accepts a connection and answers to a request for `path`.
+    Http {
+        host: String,
+        port: u16,
+        path: String,
+    },
     /// It accepts a connection and says that it is an sshd.
     Ssh {
         host: String,
@@ -111,8 +117,13 @@ impl Target {
         match (scheme.as_str(), place) {
             ("file", _) if rest.starts_with('/') => Self::Directory(rest.into()),
             ("http" | "https", Some((host, port))) if !routes.has_proxy(&scheme, &host) => {
-                let port = port.unwrap_or(if scheme == "http" { 80 } else { 443 });
-                Self::Tcp { host, port }
+                // Without a TLS of our own, no more is asked of https than that it listens.
+                if scheme == "https" {
+                    return Self::Tcp { host, port: port.unwrap_or(443) };
+                }
+                let path = rest[authority.len()..].trim_end_matches('/');
+                let path = format!("{path}/nix-cache-info");
+                Self::Http { host, port: port.unwrap_or(80), path }
             }
             // Nix starts no ssh for exactly this.
             ("ssh" | "ssh-ng", _) if authority == "localhost" => Self::Unknown,
@@ -161,6 +172,10 @@ mod tests {
         Target::Tcp { host: host.to_owned(), port }
     }
 
+    fn http(host: &str, port: u16, path: &str) -> Target {
+        Target::Http { host: host.to_owned(), port, path: format!("{path}/nix-cache-info") }
+    }
+
     fn ssh(host: &str, port: u16) -> Target {
         Target::Ssh { host: host.to_owned(), port }
     }
@@ -170,9 +185,9 @@ mod tests {
         let directory = |path: &str| Target::Directory(path.into());
         for (url, target) in [
             ("https://cache.nixos.org", tcp("cache.nixos.org", 443)),
-            ("HTTP://u:p@h/path:9?priority=1", tcp("h", 80)),
-            ("http://h:8080/x@y:1", tcp("h", 8080)),
-            ("http://h:?a=b://c", tcp("h", 80)),
+            ("HTTP://u:p@h/path:9?priority=1", http("h", 80, "/path:9")),
+            ("http://h:8080/x@y:1/", http("h", 8080, "/x@y:1")),
+            ("http://h:?a=b://c", http("h", 80, "")),
             ("https://[2001:db8::1]:5000?trusted=1", tcp("2001:db8::1", 5000)),
             ("ssh-ng://nix@h:2222?trusted=1", ssh("h", 2222)),
             ("ssh://[::1]", ssh("::1", 22)),

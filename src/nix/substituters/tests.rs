@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
@@ -51,6 +51,22 @@ async fn sshd(text: &'static str) -> (String, Arc<AtomicUsize>) {
     (format!("ssh-ng://root@127.0.0.1:{port}?trusted=1"), count)
 }
 
+/// Answers each request for `nix-cache-info` so.
+async fn web(answer: &'static str) -> u16 {
+    let (port, mut connections) = listen().await;
+    tokio::spawn(async move {
+        while let Some(mut stream) = connections.recv().await {
+            let mut request = [0; 256];
+            let n = stream.read(&mut request).await.unwrap();
+            assert!(
+                String::from_utf8_lossy(&request[..n]).contains("/nix-cache-info HTTP/1.1\r\n")
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    port
+}
+
 /// A port that refuses while the socket is kept: bound, so that nobody else gets it, and deaf.
 fn refuses() -> (TcpSocket, u16) {
     let socket = TcpSocket::new_v4().unwrap();
@@ -66,7 +82,7 @@ fn reasons(choice: &Choice) -> Vec<&str> {
 #[tokio::test]
 async fn what_answers_is_up_with_its_parameters_and_what_refuses_is_down_without_credentials() {
     let (ssh, _) = sshd("hello\r\nSSH-2.0-x\r\n").await;
-    let (port, _connections) = listen().await;
+    let port = web("HTTP/1.1 404 Not Found\r\n\r\n").await;
     let http = format!("http://u:p@127.0.0.1:{port}/cache?priority=1");
     let (_deaf, closed) = refuses();
     let refused = format!("https://u:secret@127.0.0.1:{closed}?token=x");
@@ -82,6 +98,46 @@ async fn what_answers_is_up_with_its_parameters_and_what_refuses_is_down_without
     assert_eq!(substituters.down(), 1);
     let shown = format!("{choice:?}");
     assert!(!shown.contains("u:p") && !shown.contains("secret"), "{shown}");
+}
+
+#[tokio::test]
+async fn what_is_no_web_server_or_a_broken_one_is_down() {
+    let urls =
+        [web("HTTP/1.1 503 Later\r\n\r\n").await, web("SSH-2.0-OpenSSH\r\n").await, web("").await]
+            .map(|port| format!("http://127.0.0.1:{port}"));
+    let choice = substituters(&urls.each_ref().map(String::as_str)).choose().await;
+    let expected = [
+        "it answers with HTTP status 503",
+        "what answers is no web server",
+        "it closed the connection without an answer",
+    ];
+    assert_eq!(reasons(&choice), expected);
+}
+
+/// A success is believed for a moment only, and not at all after a command failed.
+#[tokio::test]
+async fn what_goes_down_is_seen_soon() {
+    let (ssh, connects) = sshd("SSH-2.0-x\r\n").await;
+    let substituters = substituters(&[&ssh]);
+    let count = || connects.load(Ordering::Relaxed);
+    for _ in 0..3 {
+        substituters.choose().await;
+    }
+    assert_eq!(count(), 1);
+    substituters.choose_again().await;
+    assert_eq!(count(), 2);
+    pass(FRESH).await;
+    substituters.choose().await;
+    assert_eq!(count(), 3);
+    let down = |message: &str| {
+        substituters.learn_from(message);
+        substituters.down()
+    };
+    let place = ssh.split('?').next().unwrap();
+    assert_eq!(down(&format!("unable to download '{place}/x': HTTP error 404")), 0);
+    assert_eq!(down(&format!("unable to download '{place}0/x': Timeout was reached")), 0);
+    assert_eq!(down(&format!("copying path from '{place}/x'")), 0);
+    assert_eq!(down(&format!("unable to download '{place}/x': Timeout was reached")), 1);
 }
 
 #[tokio::test]
@@ -109,7 +165,7 @@ async fn an_sshd_that_says_nothing_is_down_after_the_limit() {
 
 #[tokio::test]
 async fn names_are_resolved_and_any_address_will_do() {
-    let (port, _connections) = listen().await;
+    let port = web("HTTP/1.0 200 OK\r\n\r\n").await;
     // Refused by the resolver itself: nothing is asked of a network.
     let nowhere = "x".repeat(64);
     // May be ::1 first, where nobody listens.
@@ -147,7 +203,7 @@ async fn a_look_that_hangs_is_not_joined_by_another() {
 
 #[tokio::test]
 async fn an_answer_is_remembered_for_a_while() {
-    let (ssh, connects) = sshd("SSH-2.0-x\r\n").await;
+    let (ssh, connects) = sshd("no sshd, and then the end").await;
     let (_deaf, port) = refuses();
     let refused = format!("http://127.0.0.1:{port}");
     let substituters = substituters(&[&ssh, &refused]);
@@ -245,12 +301,12 @@ async fn going_down_and_coming_back_are_logged_once() {
         .finish();
     let _logging = tracing::subscriber::set_default(subscriber);
     let (deaf, port) = refuses();
-    let substituters = substituters(&[&format!("http://u:p@127.0.0.1:{port}"), "auto"]);
+    let substituters = substituters(&[&format!("https://u:p@127.0.0.1:{port}"), "auto"]);
     for _ in 0..3 {
         substituters.choose().await;
         pass(REMEMBER).await;
     }
-    substituters.report_down(&format!("http://127.0.0.1:{port}"), "again");
+    substituters.report_down(&format!("https://127.0.0.1:{port}"), "again");
     pass(REMEMBER).await;
     let _listener = deaf.listen(8).unwrap();
     for _ in 0..3 {
@@ -261,10 +317,10 @@ async fn going_down_and_coming_back_are_logged_once() {
     let lines: Vec<_> = log.lines().map(str::trim).collect();
     let expected = [
         format!(
-            "WARN a substituter is down: left out for now substituter=http://127.0.0.1:{port} \
+            "WARN a substituter is down: left out for now substituter=https://127.0.0.1:{port} \
              reason=can't connect to 127.0.0.1:{port}: Connection refused (os error 111)"
         ),
-        format!("INFO a substituter is up again substituter=http://127.0.0.1:{port}"),
+        format!("INFO a substituter is up again substituter=https://127.0.0.1:{port}"),
     ];
     assert_eq!(lines, expected);
 }
