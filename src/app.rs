@@ -1,14 +1,14 @@
 //! A node's life: start in order, serve, stop in order.
 
+mod nix;
+
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::Shared;
-use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -17,16 +17,14 @@ use tokio_util::sync::CancellationToken;
 use crate::actors::builds::MemoryConfig;
 use crate::actors::core::Admission;
 use crate::actors::node::{DAEMON, NodeActors, NodeActorsConfig, VOLUMES};
-use crate::config::{DEFAULT_STATE_DIR, NodeConfig};
+use crate::config::NodeConfig;
 use crate::grpc::{self, AdminService, IdentityService, NodeFacts, NodeService};
 use crate::health::{Condition, Health};
 use crate::http::{self, HttpState};
 use crate::model::System;
 use crate::mount::{Mounts, RealMounts};
-use crate::nix::{self, Capabilities, DaemonSpec, Evaluator, Limit, ProbeLimits, RealNix};
+use crate::nix::{DaemonSpec, RealNix};
 use crate::telemetry::{self, LogFilter};
-
-const STORE_STATE: &str = "/nix/var/nix";
 
 /// Why a node did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +68,7 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     let node_id = node_id(&config);
     let _locks = [lock("--run-dir", &config.run_dir)?, lock("--state-dir", &config.state_dir)?];
     let health = Health::waiting_for(&[DAEMON, VOLUMES]);
-    let (nix, capabilities) = open_nix(&config).await?;
+    let (nix, capabilities) = nix::open(&config).await?;
     let mounts = open_mounts(&config).await?;
     let facts = NodeFacts {
         node_id: node_id.clone(),
@@ -145,77 +143,6 @@ fn lock(option: &str, dir: &Path) -> Result<fs::File, NodeError> {
     Ok(file)
 }
 
-async fn open_nix(config: &NodeConfig) -> Result<(RealNix, Capabilities), NodeError> {
-    let home = config.state_dir.join("home");
-    fs::create_dir_all(&home).map_err(|e| fail(&format!("can't make {}", home.display()))(&e))?;
-    let nix = RealNix::open(nix_config(config));
-    let leftovers = nix.end_leftovers().await;
-    if leftovers > 0 {
-        tracing::info!(leftovers, "ended Nix processes of an earlier start");
-    }
-    let capabilities = nix.probe().await.map_err(|e| {
-        NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))
-    })?;
-    nix.check_options().await.map_err(|e| NodeError(e.to_string()))?;
-    if config.nix_daemon_socket.is_none() {
-        nix.init_store().await.map_err(|e| fail("can't make the store")(&e))?;
-    } else {
-        nix.roots_visible(&roots_dir(config)).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
-    }
-    nix.read_settings().await.map_err(|e| fail("can't read Nix's settings")(&e))?;
-    nix.check_sandbox().await.map_err(|e| fail("builds have no sandbox")(&e))?;
-    Ok((nix, capabilities))
-}
-
-fn nix_config(config: &NodeConfig) -> nix::Config {
-    let settings = &config.builds;
-    let own_socket = config.run_dir.join("nix-daemon/socket");
-    nix::Config {
-        program: config.nix.clone(),
-        daemon_socket: Some(config.nix_daemon_socket.clone().unwrap_or(own_socket)),
-        nix_options: nix_options(config),
-        limits: nix::Limits {
-            evaluate: Limit::new("--eval-timeout", settings.eval_timeout),
-            realise: Limit::new("--realise-timeout", settings.realise_timeout),
-            build: Limit::new("--build-timeout", settings.build_timeout),
-            silence: Limit::new("--max-silent-time", settings.max_silent_time),
-        },
-        guard: Some("/proc/self/exe".into()),
-        daemon_lent: config.nix_daemon_socket.is_some(),
-        probe: ProbeLimits { limit: settings.probe_timeout, remember: settings.probe_memory },
-        evaluator: Evaluator {
-            mode: settings.eval_mode.into(),
-            import_from_derivation: settings.allow_import_from_derivation,
-            nix_path: settings.nix_path.clone(),
-            allowed_uris: settings.allowed_uri.clone(),
-            access_tokens: settings.access_tokens_file.clone(),
-            memory: settings.eval_memory.as_u64(),
-            uid: settings.eval_uid,
-            visible: settings.eval_path.clone(),
-            homes: config.state_dir.join("tenants"),
-        },
-        ..nix::Config::new(config.state_dir.join("home"))
-    }
-}
-
-/// Ours first, so that a person's `--nix-option` wins.
-fn nix_options(config: &NodeConfig) -> Vec<(String, String)> {
-    let substituters = &config.builds.substituter;
-    let named =
-        (!substituters.is_empty()).then(|| ("substituters".to_owned(), substituters.join(" ")));
-    named.into_iter().chain(config.nix_option.clone()).collect()
-}
-
-/// Roots of nodes with other state directories are not ours to sweep.
-fn roots_dir(config: &NodeConfig) -> PathBuf {
-    let gcroots = Path::new(STORE_STATE).join("gcroots");
-    if config.state_dir == Path::new(DEFAULT_STATE_DIR) {
-        return gcroots.join("nix-csi");
-    }
-    let digest = Sha256::digest(config.state_dir.as_os_str().as_bytes());
-    gcroots.join(format!("nix-csi-{}", hex::encode(&digest[..6])))
-}
-
 async fn open_mounts(config: &NodeConfig) -> Result<RealMounts, NodeError> {
     let mounts = crate::mount::Config {
         store_dir: crate::model::STORE_DIR.into(),
@@ -241,7 +168,7 @@ fn start_actors(
         None
     } else {
         let pid_file = config.run_dir.join("nix-daemon.pid");
-        Some(DaemonSpec::new(nix_config(config), pid_file))
+        Some(DaemonSpec::new(nix::config_of(config), pid_file))
     };
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(|e| fail("can't read the boot id")(&e))?;
@@ -249,7 +176,7 @@ fn start_actors(
     let actors = NodeActorsConfig {
         daemon,
         records: config.run_dir.join("volumes"),
-        roots: roots_dir(config),
+        roots: nix::roots_dir(config),
         boot_id: boot_id.trim().into(),
         evaluation_slots: settings.eval_slots.into(),
         build_slots: settings.build_slots.into(),
@@ -313,6 +240,7 @@ async fn serve(
     let http_state = HttpState {
         csi_socket: config.endpoint.path().to_owned(),
         directory: actors.directory.clone(),
+        builds: actors.builds.clone(),
         log_filter,
     };
     let grpc = grpc::serve((csi, identity, node), (admin, admin_service), stopped.clone());

@@ -85,7 +85,8 @@ impl NodeActors {
         };
         let memory = Arc::new(Memory::new(config.memory));
         let builds = Builds::new(nix.clone(), memory.clone(), builds);
-        let builds = BuildsHandle { builds: supervise(builds, CORE, watch("builds")), memory };
+        let builds = supervise(builds, CORE, watch("builds"));
+        let builds = BuildsHandle { builds, memory, nix: nix.clone() };
         let views = ViewsConfig {
             roots: config.roots.join("views"),
             keep_idle: config.keep_idle,

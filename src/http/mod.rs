@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use crate::actors::builds::BuildsHandle;
 use crate::actors::volume::Directory;
 use crate::grpc::client;
 use crate::grpc::proto::csi::ProbeRequest;
@@ -24,6 +25,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 pub struct HttpState {
     pub csi_socket: PathBuf,
     pub directory: Directory,
+    pub builds: BuildsHandle,
     pub log_filter: LogFilter,
 }
 
@@ -48,6 +50,7 @@ pub async fn serve(
 
 async fn metrics(State(state): State<HttpState>) -> Answer {
     state.directory.count().await;
+    state.builds.count();
     crate::metrics::render().map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
 

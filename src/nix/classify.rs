@@ -7,6 +7,7 @@ use crate::jail::SETUP_FAILED;
 
 use super::hints::HINTS;
 use super::internal_log::{LogReader, Message};
+use super::network;
 use super::substituters::Choice;
 use super::text::base_name;
 use super::{Buildable, Evaluator, Limit, Limits, NixError, RealiseError, Step, TimedOut};
@@ -27,24 +28,6 @@ const DAEMON_GONE: [&str; 5] = [
     "Nix daemon disconnected unexpectedly",
     "unexpected end-of-file",
     "Broken pipe",
-];
-const NETWORK: [&str; 10] = [
-    "resolve host",
-    "Could not connect",
-    "Couldn't connect",
-    "Connection refused",
-    "Connection timed out",
-    "Connection reset",
-    "Timeout was reached",
-    "Network is unreachable",
-    "Temporary failure in name resolution",
-    "Operation timed out",
-];
-const GIT: [&str; 4] = [
-    "program 'git' failed",
-    "executing 'git'",
-    "resolving Git reference",
-    "Failed to fetch git repository",
 ];
 const NOBODY: [&str; 4] = [
     "there is no substituter that can build it",
@@ -109,7 +92,7 @@ pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> Rea
     {
         return out_of_memory(evaluator);
     }
-    network(first, log).unwrap_or_else(|| refused(first))
+    network::network(first, log).unwrap_or_else(|| refused(first))
 }
 
 fn out_of_memory(evaluator: &Evaluator) -> RealiseError {
@@ -242,56 +225,6 @@ fn requirement(text: &str) -> String {
     cut(&required.join(", "))
 }
 
-fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
-    let is_git = contains_any(&first.text, &GIT);
-    let status = first
-        .text
-        .split_once("HTTP error ")
-        .and_then(|(_, rest)| rest.get(..3))
-        .and_then(|code| code.parse::<u16>().ok());
-    let cause = if is_git { git_cause(first, log) } else { cause(first) };
-    let hint = match status {
-        Some(401 | 403) => Some("the source needs credentials"),
-        Some(404) => Some("check the name; a private source answers so without credentials"),
-        _ => None,
-    };
-    let download = contains_any(&first.text, &["unable to download", "Failed to fetch"]);
-    let for_now = match status {
-        None if first.text.contains("bad/illegal format") => false,
-        Some(429 | 500..) => true,
-        Some(_) => false,
-        None => first.text.contains("unable to download") || contains_any(&cause, &NETWORK),
-    };
-    let step = Step::Fetch;
-    if for_now {
-        let cause = if cause.contains("flake-registry") {
-            format!("{cause} (name the flake in full, such as github:owner/repo)")
-        } else {
-            cause
-        };
-        return Some(RealiseError::Temporary { step, cause });
-    }
-    (download || is_git).then(|| RealiseError::Refused {
-        step,
-        cause,
-        hint: hint.map(str::to_owned),
-    })
-}
-
-/// git says why on its own lines, `fatal: …`; newer versions of Nix go on without what it did not
-/// bring.
-fn git_cause(first: &Message, log: &LogReader) -> String {
-    let fatal = log.plain().find_map(|l| l.strip_prefix("fatal: "));
-    let is_missing = |line: &str| {
-        line.contains("executing") && line.contains("git") && line.contains("No such file")
-    };
-    match fatal {
-        Some(reason) => cut(&format!("git: {reason}")),
-        None if log.plain().any(is_missing) => "git is not installed on this node".to_owned(),
-        None => cause(first),
-    }
-}
-
 fn refused(message: &Message) -> RealiseError {
     let text = &message.text;
     let found = HINTS.iter().find(|(words, ..)| contains_any(text, words));
@@ -327,7 +260,7 @@ fn silent(asked: &Asked, code: Option<i32>, log: &LogReader) -> RealiseError {
     }
 }
 
-fn cause(message: &Message) -> String {
+pub(super) fn cause(message: &Message) -> String {
     let line = message.text.lines().next().unwrap_or_default();
     // From 2.20 on, around what went wrong with a download.
     let archive = line.strip_prefix("Failed to open archive (Source threw exception: error: ");
@@ -342,7 +275,7 @@ fn cause(message: &Message) -> String {
     }
 }
 
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     let text = text.trim();
     match text.floor_char_boundary(CAUSE_BYTES) {
         end if end == text.len() => text.to_owned(),
@@ -350,7 +283,7 @@ fn cut(text: &str) -> String {
     }
 }
 
-fn contains_any(text: &str, words: &[&str]) -> bool {
+pub(super) fn contains_any(text: &str, words: &[&str]) -> bool {
     words.iter().any(|word| text.contains(word))
 }
 

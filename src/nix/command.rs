@@ -102,6 +102,9 @@ impl CommandSpec {
     }
 }
 
+const SSH_OPTIONS: &str =
+    "-o BatchMode=yes -o ConnectTimeout=5 -o ServerAliveInterval=15 -o ServerAliveCountMax=3";
+
 /// Defaults of every command that may fetch or build.
 const SETTINGS: [(&str, &str); 8] = [
     // Without this a build runs unsandboxed where the kernel refuses a sandbox, without a word.
@@ -178,6 +181,8 @@ pub(super) fn base_env(home: &Path, search_path: &OsStr) -> Vec<(OsString, OsStr
         ("NIX_PATH".into(), OsString::new()),
         // git would ask on a terminal for a user name.
         ("GIT_TERMINAL_PROMPT".into(), "0".into()),
+        // ssh would wait for minutes for a cache that does not answer, or no longer.
+        ("NIX_SSHOPTS".into(), SSH_OPTIONS.into()),
     ]
 }
 
@@ -241,6 +246,7 @@ mod tests {
             "LC_ALL",
             "NIX_PATH",
             "GIT_TERMINAL_PROMPT",
+            "NIX_SSHOPTS",
             "NIX_STATE_DIR",
             "NIX_REMOTE",
             "NIX_SSL_CERT_FILE",

@@ -167,7 +167,9 @@ impl LogReader {
         }
         let at = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
         let position = at(line.row).zip(at(line.column));
-        let list = if line.level == Some(0) { &mut self.errors } else { &mut self.warnings };
+        // A daemon's warnings come as plain errors.
+        let is_error = line.level == Some(0) && !text.starts_with("warning:");
+        let list = if is_error { &mut self.errors } else { &mut self.warnings };
         push_bounded(list, Message { text, position }, MAX_MESSAGES);
     }
 

@@ -28,6 +28,7 @@ mod init;
 mod internal_log;
 mod leftovers;
 mod log_line;
+mod network;
 mod output;
 mod process;
 
@@ -142,6 +143,11 @@ pub trait Nix: Send + Sync + 'static {
         root: PathBuf,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Realised, RealiseError>>;
+
+    /// How many substituters did not answer when they were asked last.
+    fn substituters_down(&self) -> usize {
+        0
+    }
 
     /// Blocking. Makes `root` a GC root for `path` if the path is valid, without a process, by the
     /// store-safety protocol: under the shared GC lock, or announced over the collector's

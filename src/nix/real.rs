@@ -12,6 +12,7 @@ use crate::model::{Closure, Source, StorePath, Tenant};
 use super::command::{self, Config};
 use super::db::Database;
 use super::gc_lock::GcLock;
+use super::internal_log::LogReader;
 use super::redact::{Redactor, secrets_of_netrc};
 use super::substituters::{Choice, Substituters};
 use super::{
@@ -46,11 +47,6 @@ impl RealNix {
 
     pub fn config(&self) -> &Config {
         &self.0.config
-    }
-
-    /// How many substituters did not answer when they were asked last.
-    pub fn substituters_down(&self) -> usize {
-        self.0.substituters.get().map_or(0, Substituters::down)
     }
 
     /// The substituters to probe before each realisation; the first call counts.
@@ -117,6 +113,10 @@ impl Nix for RealNix {
         realise::realise(self.0.clone(), what, root, progress).boxed()
     }
 
+    fn substituters_down(&self) -> usize {
+        self.0.substituters.get().map_or(0, Substituters::down)
+    }
+
     fn root_if_valid(&self, path: &StorePath, root: &Path) -> Result<bool, NixError> {
         self.0.place(path, root)
     }
@@ -145,6 +145,14 @@ impl Inner {
         match self.substituters.get() {
             Some(substituters) => substituters.choose().await,
             None => Choice::default(),
+        }
+    }
+
+    /// Substituters that a command could not reach are left out of the next one.
+    pub(super) fn learn_from(&self, log: &LogReader) {
+        if let Some(substituters) = self.substituters.get() {
+            let messages = log.warnings().chain(log.errors());
+            messages.for_each(|message| substituters.learn_from(&message.text));
         }
     }
 

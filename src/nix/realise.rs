@@ -36,6 +36,7 @@ pub(super) async fn realise(
         return Err(TimedOut::whole(step_under_way(&what, &log), limit).into());
     };
     let (ended, stage) = ended?;
+    nix.learn_from(&log);
     if ended.code != Some(0) {
         let asked = Asked::Realise { what: &what, limits: &nix.config.limits, choice: &choice };
         let error = classify(&asked, ended.code, &log);

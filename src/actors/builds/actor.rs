@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext, Handler, Message, ResponseFuture};
+use actix::{Actor, Addr, AsyncContext, Handler, ResponseFuture};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 
+use super::Memory;
 use super::build::{BuildActor, Cancel, Shared, Work, roots};
+use super::messages::{
+    Abandon, BuildEvent, BuildSummary, Ended, ListBuilds, Realise, RealiseResult, Subscribe,
+};
 use super::root::sweep;
 use super::slots::Slots;
-use super::{Built, Failure, Memory};
 use crate::actors::core::{
     ActorGone, Backoff, Ctx, End, Reply, deferred, impl_supervised, supervise, tell,
 };
@@ -26,59 +29,6 @@ const RESTART: Backoff =
 const TICK: Duration = Duration::from_millis(500);
 /// Changes that a slow subscriber may be behind; it then misses the oldest.
 const BEHIND: usize = 256;
-
-pub type RealiseResult = Result<Built, Failure>;
-
-/// Realises a source, or joins the realisation of the same source that is under way.
-#[derive(Message)]
-#[rtype(result = "RealiseResult")]
-pub struct Realise {
-    pub source: Source,
-    pub volume: VolumeId,
-    pub tenant: Tenant,
-}
-
-/// The volume no longer waits. What nobody waits for is cancelled after the grace.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Abandon(pub VolumeId);
-
-/// What is under way, for people and progress messages.
-#[derive(Message)]
-#[rtype(result = "Vec<BuildSummary>")]
-pub struct ListBuilds;
-
-/// Every change from now on; what is under way already shows at the next tick.
-#[derive(Message)]
-#[rtype(result = "broadcast::Receiver<BuildEvent>")]
-pub struct Subscribe;
-
-/// What subscribers hear.
-#[derive(Debug, Clone)]
-pub enum BuildEvent {
-    /// A realisation that has begun, or whose progress has changed.
-    Changed(BuildSummary),
-    /// `error` is what the volumes' users read.
-    Ended { build: BuildSummary, error: Option<String> },
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct BuildSummary {
-    pub number: u64,
-    pub source: Source,
-    pub volumes: Vec<VolumeId>,
-    pub tenant: Tenant,
-    pub seconds: f64,
-    pub progress: Progress,
-}
-
-/// A build actor's last word.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Ended {
-    pub(super) number: u64,
-    pub(super) result: RealiseResult,
-}
 
 #[derive(Debug, Clone)]
 pub struct BuildsConfig {

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::actor::Ended;
 use super::memory::Key;
+use super::messages::Ended;
 use super::slots::{Permit, Place, Slots};
 use super::{Builds, Built, Failure, Memory, RootGuard};
 use crate::actors::core::{Ctx, impl_supervised, tell};

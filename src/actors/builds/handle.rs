@@ -7,13 +7,16 @@ use tokio::sync::broadcast;
 
 use super::{BuildEvent, BuildSummary, Builds, ListBuilds, Memory, Remembered, Subscribe};
 use crate::actors::core::{ActorGone, ask};
+use crate::actors::metrics;
 use crate::model::{Source, VolumeId};
+use crate::nix::Nix;
 
 /// Answers questions about realisations; an actor that is gone knows of none.
 #[derive(Clone)]
 pub struct BuildsHandle {
     pub(crate) builds: Addr<Builds>,
     pub(crate) memory: Arc<Memory>,
+    pub(crate) nix: Arc<dyn Nix>,
 }
 
 impl BuildsHandle {
@@ -38,6 +41,13 @@ impl BuildsHandle {
     /// What failed and is not tried again yet.
     pub fn failures(&self) -> Vec<Remembered> {
         self.memory.failures()
+    }
+
+    /// Counts for the metrics, at scrape time.
+    pub fn count(&self) {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics::FAILURES_REMEMBERED.set(count(self.memory.failures().len()));
+        metrics::SUBSTITUTERS_DOWN.set(count(self.nix.substituters_down()));
     }
 
     /// Lets what failed be tried again at once; how many there were.

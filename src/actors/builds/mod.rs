@@ -16,15 +16,15 @@ mod build;
 mod failure;
 mod handle;
 mod memory;
+mod messages;
 mod root;
 mod slots;
 
-pub use actor::{
-    Abandon, BuildEvent, BuildSummary, Builds, BuildsConfig, ListBuilds, Realise, Subscribe,
-};
+pub use actor::{Builds, BuildsConfig};
 pub use failure::Failure;
 pub use handle::BuildsHandle;
 pub use memory::{Known, Memory, MemoryConfig, Remembered};
+pub use messages::{Abandon, BuildEvent, BuildSummary, ListBuilds, Realise, Subscribe};
 pub use root::RootGuard;
 
 use std::sync::Arc;

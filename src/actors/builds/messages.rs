@@ -1,0 +1,61 @@
+//! What is said to and by the builds actor.
+
+use actix::Message;
+use tokio::sync::broadcast;
+
+use super::{Built, Failure};
+use crate::model::{Source, Tenant, VolumeId};
+use crate::nix::Progress;
+
+pub type RealiseResult = Result<Built, Failure>;
+
+/// Realises a source, or joins the realisation of the same source that is under way.
+#[derive(Message)]
+#[rtype(result = "RealiseResult")]
+pub struct Realise {
+    pub source: Source,
+    pub volume: VolumeId,
+    pub tenant: Tenant,
+}
+
+/// The volume no longer waits. What nobody waits for is cancelled after the grace.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Abandon(pub VolumeId);
+
+/// What is under way, for people and progress messages.
+#[derive(Message)]
+#[rtype(result = "Vec<BuildSummary>")]
+pub struct ListBuilds;
+
+/// Every change from now on; what is under way already shows at the next tick.
+#[derive(Message)]
+#[rtype(result = "broadcast::Receiver<BuildEvent>")]
+pub struct Subscribe;
+
+/// What subscribers hear.
+#[derive(Debug, Clone)]
+pub enum BuildEvent {
+    /// A realisation that has begun, or whose progress has changed.
+    Changed(BuildSummary),
+    /// `error` is what the volumes' users read.
+    Ended { build: BuildSummary, error: Option<String> },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct BuildSummary {
+    pub number: u64,
+    pub source: Source,
+    pub volumes: Vec<VolumeId>,
+    pub tenant: Tenant,
+    pub seconds: f64,
+    pub progress: Progress,
+}
+
+/// A build actor's last word.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Ended {
+    pub(super) number: u64,
+    pub(super) result: RealiseResult,
+}

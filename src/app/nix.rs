@@ -1,0 +1,84 @@
+//! Nix at the start of a node: its settings, and whether it is fit to serve.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::{NodeError, fail};
+use crate::config::{DEFAULT_STATE_DIR, NodeConfig};
+use crate::nix::{Capabilities, Config, Evaluator, Limit, Limits, ProbeLimits, RealNix};
+
+const STORE_STATE: &str = "/nix/var/nix";
+
+pub(super) async fn open(config: &NodeConfig) -> Result<(RealNix, Capabilities), NodeError> {
+    let home = config.state_dir.join("home");
+    fs::create_dir_all(&home).map_err(|e| fail(&format!("can't make {}", home.display()))(&e))?;
+    let nix = RealNix::open(config_of(config));
+    let leftovers = nix.end_leftovers().await;
+    if leftovers > 0 {
+        tracing::info!(leftovers, "ended Nix processes of an earlier start");
+    }
+    let capabilities = nix.probe().await.map_err(|e| {
+        NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))
+    })?;
+    nix.check_options().await.map_err(|e| NodeError(e.to_string()))?;
+    if config.nix_daemon_socket.is_none() {
+        nix.init_store().await.map_err(|e| fail("can't make the store")(&e))?;
+    } else {
+        nix.roots_visible(&roots_dir(config)).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
+    }
+    nix.read_settings().await.map_err(|e| fail("can't read Nix's settings")(&e))?;
+    nix.check_sandbox().await.map_err(|e| fail("builds have no sandbox")(&e))?;
+    Ok((nix, capabilities))
+}
+
+pub(super) fn config_of(config: &NodeConfig) -> Config {
+    let settings = &config.builds;
+    let own_socket = config.run_dir.join("nix-daemon/socket");
+    Config {
+        program: config.nix.clone(),
+        daemon_socket: Some(config.nix_daemon_socket.clone().unwrap_or(own_socket)),
+        nix_options: nix_options(config),
+        limits: Limits {
+            evaluate: Limit::new("--eval-timeout", settings.eval_timeout),
+            realise: Limit::new("--realise-timeout", settings.realise_timeout),
+            build: Limit::new("--build-timeout", settings.build_timeout),
+            silence: Limit::new("--max-silent-time", settings.max_silent_time),
+        },
+        guard: Some("/proc/self/exe".into()),
+        daemon_lent: config.nix_daemon_socket.is_some(),
+        probe: ProbeLimits { limit: settings.probe_timeout, remember: settings.probe_memory },
+        evaluator: Evaluator {
+            mode: settings.eval_mode.into(),
+            import_from_derivation: settings.allow_import_from_derivation,
+            nix_path: settings.nix_path.clone(),
+            allowed_uris: settings.allowed_uri.clone(),
+            access_tokens: settings.access_tokens_file.clone(),
+            memory: settings.eval_memory.as_u64(),
+            uid: settings.eval_uid,
+            visible: settings.eval_path.clone(),
+            homes: config.state_dir.join("tenants"),
+        },
+        ..Config::new(config.state_dir.join("home"))
+    }
+}
+
+/// Ours first, so that a person's `--nix-option` wins.
+fn nix_options(config: &NodeConfig) -> Vec<(String, String)> {
+    let substituters = &config.builds.substituter;
+    let named =
+        (!substituters.is_empty()).then(|| ("substituters".to_owned(), substituters.join(" ")));
+    named.into_iter().chain(config.nix_option.clone()).collect()
+}
+
+/// Roots of nodes with other state directories are not ours to sweep.
+pub(super) fn roots_dir(config: &NodeConfig) -> PathBuf {
+    let gcroots = Path::new(STORE_STATE).join("gcroots");
+    if config.state_dir == Path::new(DEFAULT_STATE_DIR) {
+        return gcroots.join("nix-csi");
+    }
+    let digest = Sha256::digest(config.state_dir.as_os_str().as_bytes());
+    gcroots.join(format!("nix-csi-{}", hex::encode(&digest[..6])))
+}

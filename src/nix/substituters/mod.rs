@@ -1,0 +1,247 @@
+//! Which substituters are worth asking right now. To Nix an `ssh-ng` store that can't be reached
+//! fails the whole command, and an `http` one costs long timeouts.
+//!
+//! A place is asked for a sign of life, at most every [`ProbeLimits::remember`] and only when
+//! somebody wants to know. What can't be told from here counts as up: stores of other kinds, and
+//! whatever is behind a proxy. ssh is taken to connect to the URL's own host; where an alias in
+//! ssh's configuration says otherwise, give `-F` in `NIX_SSHOPTS`, and Nix finds out.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::redact::Redactor;
+use super::text::{MAX_LINE_BYTES, clean};
+
+mod probe;
+mod target;
+
+use target::{Routes, Target};
+
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeLimits {
+    /// Of one probe.
+    pub limit: Duration,
+    /// How long an answer is believed, whichever it is.
+    pub remember: Duration,
+}
+
+impl Default for ProbeLimits {
+    fn default() -> Self {
+        // A place that takes longer to accept a connection is no help to a mount that waits.
+        Self { limit: Duration::from_secs(5), remember: Duration::from_secs(30) }
+    }
+}
+
+/// The configured substituters and what is known of them. Clones share it.
+#[derive(Clone)]
+pub struct Substituters(Arc<Shared>);
+
+/// What to ask, in the configured order, and what to leave out.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// As configured, with parameters and credentials.
+    pub up: Vec<String>,
+    pub down: Vec<Down>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Down {
+    /// Without credentials.
+    pub url: String,
+    pub reason: String,
+    /// When it is asked again.
+    pub again_in: Duration,
+}
+
+struct Shared {
+    places: Vec<Place>,
+    limits: ProbeLimits,
+    /// Held while probing, so that those who ask meanwhile share the answer.
+    probing: tokio::sync::Mutex<()>,
+}
+
+struct Place {
+    url: String,
+    /// Fit for logs.
+    shown: String,
+    target: Target,
+    known: Mutex<Known>,
+    looks: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// `None` is never.
+    since: Option<Instant>,
+    down: Option<String>,
+}
+
+impl Substituters {
+    /// `environment` is what Nix gets, or its daemon if that fetches: proxies and ssh's options
+    /// are in it.
+    pub fn new(
+        urls: Vec<String>,
+        limits: ProbeLimits,
+        environment: &[(OsString, OsString)],
+    ) -> Self {
+        let routes = Routes::new(environment);
+        let place = |url: String| Place {
+            shown: Redactor::default().clean(&url).into_owned(),
+            target: Target::of(&url, &routes),
+            url,
+            known: Mutex::default(),
+            looks: Arc::new(Semaphore::new(1)),
+        };
+        let places = urls.into_iter().map(place).collect();
+        Self(Arc::new(Shared { places, limits, probing: tokio::sync::Mutex::default() }))
+    }
+
+    /// Probes what was not asked lately, all at once.
+    pub async fn choose(&self) -> Choice {
+        let ProbeLimits { limit, remember } = self.0.limits;
+        let stale = || self.0.places.iter().filter(|place| place.is_stale(remember));
+        if stale().next().is_some() {
+            // Whoever holds this may give up: then the next one probes.
+            let _probing = self.0.probing.lock().await;
+            join_all(stale().map(|place| place.probe(limit))).await;
+        }
+        self.known()
+    }
+
+    /// A command failed because of this one: it is left out from now on. The URL may lack its
+    /// parameters and its user. False if it is not one of these.
+    pub fn report_down(&self, url: &str, reason: &str) -> bool {
+        let reason = clean(&Redactor::default().clean(reason), MAX_LINE_BYTES);
+        let mut is_known = false;
+        for place in self.0.places.iter().filter(|place| is_same(&place.url, url)) {
+            place.learn(Some(reason.clone()), None);
+            is_known = true;
+        }
+        is_known
+    }
+
+    /// As [`Substituters::report_down`] for each that a command's message says could not be
+    /// reached.
+    pub fn learn_from(&self, message: &str) {
+        const FAILED: [&str; 3] =
+            ["unable to download '", "cannot connect to '", "failed to start SSH"];
+        if !FAILED.iter().any(|words| message.contains(words)) {
+            return;
+        }
+        for place in &self.0.places {
+            let store = place.url.split('?').next().unwrap_or_default().trim_end_matches('/');
+            let is_named = message.match_indices(store).any(|(at, _)| {
+                let rest = &message[at + store.len()..];
+                !store.is_empty() && rest.starts_with(['/', '\'', '?'])
+            });
+            // A server that answers, with whatever status, is up.
+            if is_named && !message.contains("HTTP error") {
+                self.report_down(&place.url, message);
+            }
+        }
+    }
+
+    /// How many were down when last heard of.
+    pub fn down(&self) -> usize {
+        self.0.places.iter().filter(|place| place.known().down.is_some()).count()
+    }
+
+    fn known(&self) -> Choice {
+        let mut choice = Choice { up: Vec::new(), down: Vec::new() };
+        for place in &self.0.places {
+            let known = place.known();
+            match &known.down {
+                None => choice.up.push(place.url.clone()),
+                Some(reason) => {
+                    let age = known.since.map_or(Duration::ZERO, |since| since.elapsed());
+                    let again_in = self.0.limits.remember.saturating_sub(age);
+                    let (url, reason) = (place.shown.clone(), reason.clone());
+                    choice.down.push(Down { url, reason, again_in });
+                }
+            }
+        }
+        choice
+    }
+}
+
+impl Place {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_stale(&self, remember: Duration) -> bool {
+        self.known().since.is_none_or(|since| since.elapsed() >= remember)
+    }
+
+    async fn probe(&self, limit: Duration) {
+        let began = Instant::now();
+        let result = probe::probe(&self.target, limit, &self.looks).await;
+        self.learn(result.err(), Some(began));
+    }
+
+    /// `began`: when the probe did that says so.
+    fn learn(&self, down: Option<String>, began: Option<Instant>) {
+        let mut known = self.known();
+        // A command that failed meanwhile knows more than a probe.
+        let reported = known.down.is_some() && known.since >= began;
+        if began.is_some() && down.is_none() && reported {
+            return;
+        }
+        let substituter = &self.shown;
+        match (&known.down, &down) {
+            (None, Some(reason)) => {
+                tracing::warn!(%substituter, %reason, "a substituter is down: left out for now");
+            }
+            (Some(_), None) => tracing::info!(%substituter, "a substituter is up again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        *known = Known { since: Some(Instant::now()), down };
+    }
+}
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let redactor = Redactor::default();
+        let up: Vec<_> = self.up.iter().map(|url| redactor.clean(url)).collect();
+        f.debug_struct("Choice").field("up", &up).field("down", &self.down).finish()
+    }
+}
+
+/// Whether two URLs name one store, whatever the parameters and the user.
+fn is_same(url: &str, other: &str) -> bool {
+    let store = |url: &str| {
+        let url = crate::model::without_credentials(url.split('?').next().unwrap_or_default());
+        url.trim_end_matches('/').to_owned()
+    };
+    store(url) == store(other)
+}
+
+/// The substituters that Nix would ask, from `nix show-config --json`. `None` if it doesn't say.
+pub(super) fn effective(json: &[u8]) -> Option<Vec<String>> {
+    let settings: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let value = |name: &str| settings.get(name).map(|s| s.get("value").unwrap_or(s));
+    if value("substitute").and_then(serde_json::Value::as_bool) == Some(false) {
+        return Some(Vec::new());
+    }
+    let value = value("substituters")?;
+    let texts: Vec<&str> = match value.as_array() {
+        Some(list) => list.iter().map(serde_json::Value::as_str).collect::<Option<_>>()?,
+        None => vec![value.as_str()?],
+    };
+    let mut urls: Vec<String> = Vec::new();
+    for url in texts.into_iter().flat_map(str::split_whitespace) {
+        if !urls.iter().any(|other| other == url) {
+            urls.push(url.to_owned());
+        }
+    }
+    Some(urls)
+}
+
+#[cfg(test)]
+mod tests;
