@@ -11,7 +11,8 @@ mod defects;
 mod fetch;
 mod kills;
 mod long;
+mod outage;
 mod shared;
 mod world;
 
-mod outage;
+// mod later;

@@ -32,8 +32,14 @@ async fn is_built(lab: &Lab, node: &Node, name: &'static str) {
     assert_ends(lab, node, &volume).await;
 }
 
-/// The node has used the cache, so that Nix knows of it on disk.
-async fn used(lab: &Lab, node: &Node, cache: &Cache) {
+/// Nix on this node has used the cache and knows of it on disk; the node that did is gone.
+async fn used(lab: &Lab, cache: &Cache) {
+    let node = node_with(lab, &with_caches(Pace::of_this_run(), &[cache])).await;
+    ask(lab, &node, cache).await;
+    node.kill();
+}
+
+async fn ask(lab: &Lab, node: &Node, cache: &Cache) {
     let nothing = lab.volume("nothing", &[("storePath", NOBODY)]);
     assert_eq!(code(node.publish(&nothing).await), Code::NotFound);
     assert!(!cache.narinfos().is_empty());
@@ -50,32 +56,52 @@ async fn what_can_be_built_needs_no_cache() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_be_built_needs_no_cache_that_was_there_before() {
+async fn what_can_be_built_needs_no_cache_that_was_used_before() {
     let lab = lab!();
     let mut cache = lab.cache().await;
-    let node = node_with(&lab, &with_caches(Pace::of_this_run(), &[&cache])).await;
-    used(&lab, &node, &cache).await;
+    used(&lab, &cache).await;
     cache.kill().await;
+    let node = node_with(&lab, &with_caches(Pace::of_this_run(), &[&cache])).await;
     is_built(&lab, &node, "one").await;
     is_built(&lab, &node, "two").await;
 }
 
+/// It answered a moment ago. Nix's own attempts and one call may go by, but once only.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_be_built_does_not_wait_for_a_cache_that_hangs() {
+async fn what_can_be_built_needs_no_cache_that_has_just_died() {
     let lab = lab!();
-    let cache = lab.cache().await;
-    cache.set(Mode::Hang);
-    let node = node_with(&lab, &with_caches(Pace::of_this_run(), &[&cache])).await;
-    is_built(&lab, &node, "one").await;
+    let mut cache = lab.cache().await;
+    let pace = Pace::of_this_run();
+    let node = node_with(&lab, &with_caches(pace, &[&cache])).await;
+    let gate = Gate::new(&lab, "first");
+    gate.open();
+    ask(&lab, &node, &cache).await;
+    cache.kill().await;
+    let volume = lab.volume("first", &[("nixExpr", &gate.expression())]);
+    let kubelet = Kubelet::new(&node, &volume, pace);
+    kubelet.until_published().await;
+    kubelet.assert_only_retryable();
+    assert_eq!(gate.runs(), 1);
+    assert_ends(&lab, &node, &volume).await;
+    is_built(&lab, &node, "second").await;
 }
 
+/// It is there, so Nix's own attempts are not spared, but they are all that it costs.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_be_built_needs_no_cache_that_answers_500() {
     let lab = lab!();
     let cache = lab.cache().await;
     cache.set(Mode::Broken);
-    let node = node_with(&lab, &with_caches(Pace::of_this_run(), &[&cache])).await;
-    is_built(&lab, &node, "one").await;
+    let pace = Pace::of_this_run();
+    let node = node_with(&lab, &with_caches(pace, &[&cache])).await;
+    let gate = Gate::new(&lab, "one");
+    gate.open();
+    let volume = lab.volume("one", &[("nixExpr", &gate.expression())]);
+    let kubelet = Kubelet::new(&node, &volume, pace);
+    let last = kubelet.until_published().await;
+    kubelet.assert_only_retryable();
+    assert!(last.end < Duration::from_secs(10), "{:#?}", kubelet.calls());
+    assert_ends(&lab, &node, &volume).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,11 +110,11 @@ async fn another_cache_has_it() {
     let (cache, root) = filled(&lab, &[]).await;
     for was_used in [false, true] {
         let mut down = lab.cache().await;
-        let node = node_with(&lab, &with_caches(Pace::of_this_run(), &[&down, &cache])).await;
         if was_used {
-            used(&lab, &node, &down).await;
+            used(&lab, &down).await;
         }
         down.kill().await;
+        let node = node_with(&lab, &with_caches(Pace::of_this_run(), &[&down, &cache])).await;
         let volume = lab.volume("pod", &[("storePath", &root)]);
         published_in_time(&node, &volume).await;
         assert_ends(&lab, &node, &volume).await;
@@ -119,21 +145,23 @@ async fn what_is_there_needs_no_cache() {
 async fn a_path_that_only_the_lost_cache_has_is_waited_for() {
     let lab = lab!();
     let (mut cache, root) = filled(&lab, &[]).await;
-    for mode in [Mode::Serve, Mode::Broken] {
-        let pace = Pace::of_this_run();
+    let pace = Pace::of_this_run();
+    for is_closed in [true, false] {
         let node = node_with(&lab, &with_caches(pace, &[&cache])).await;
         let volume = lab.volume("pod", &[("storePath", &root)]);
         let kubelet = Kubelet::new(&node, &volume, pace);
-        // Closed, or open and broken.
-        if mode == Mode::Serve {
+        if is_closed {
             cache.kill().await;
+        } else {
+            cache.set(Mode::Broken);
         }
-        cache.set(mode);
         let back = async {
-            until("a call to fail", async || !kubelet.calls().is_empty()).await;
-            cache.set(Mode::Serve);
-            if mode == Mode::Serve {
+            let failed = || kubelet.codes().contains(&Code::Unavailable);
+            until("a call to fail", async || failed()).await;
+            if is_closed {
                 cache.start().await;
+            } else {
+                cache.set(Mode::Serve);
             }
         };
         tokio::join!(kubelet.until_published(), back);
