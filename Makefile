@@ -33,8 +33,9 @@ bench: ## run the benchmarks, which write target/bench.json (root)
 	@scripts/install-nix.sh
 	cargo bench --locked --bench publish
 
-nightly: ## what is too slow for each change: benchmarks, the tests on other versions of Nix (root)
+nightly: ## what is too slow for each change: benchmarks, builds of minutes, other versions of Nix (root)
 	@$(MAKE) --no-print-directory bench
+	NIX_CSI_FULL=1 scripts/test.sh builds
 	scripts/test-nix-versions.sh
 
 clean: ## remove what was built; installed tools and roots stay in ~/.cache/nix-csi

@@ -6,11 +6,10 @@ use nix_csi::grpc::client::Code;
 
 use crate::lab;
 use crate::lab::{Cache, Kubelet, Pace, Served, until};
-use crate::world::{assert_ends, filled, node_with, with_caches};
+use crate::world::{
+    PATHS, assert_ends, assert_no_processes, filled, nix_option, node_with, with_caches,
+};
 
-/// 20 paths, three of them with 1 MB and the others small.
-const PATHS: &[&str] =
-    &["--arg", "paths", "20", "--arg", "files", "20", "--arg", "bytes", "3000000"];
 /// Bytes a second: a second for each of the big ones.
 const SLOW: usize = 1_000_000;
 
@@ -52,10 +51,13 @@ fn assert_only_the_cut_twice(cache: &Cache, before: &BTreeMap<String, Served>) {
 async fn that_is_cut_goes_on_where_it_was() {
     let lab = lab!();
     let (mut cache, root) = filled(&lab, PATHS).await;
+    let pace = Pace::of_this_run();
+    let mut settings = with_caches(pace, &[&cache]);
     // Nix's own attempts, a second or more apart, are not what is tested.
-    let node = node_with(&lab, &with_caches(&[&cache], &["download-attempts=1"])).await;
+    settings.extend(nix_option("download-attempts=1"));
+    let node = node_with(&lab, &settings).await;
     let volume = lab.volume("pod", &[("storePath", &root)]);
-    let kubelet = Kubelet::new(&node, &volume, Pace::of_this_run());
+    let kubelet = Kubelet::new(&node, &volume, pace);
     cache.throttle(Some(SLOW));
     let interrupted = async {
         in_the_middle(&cache).await;
@@ -71,7 +73,7 @@ async fn that_is_cut_goes_on_where_it_was() {
     kubelet.assert_only_retryable();
     let first = &kubelet.calls()[0];
     assert_eq!(first.code, Code::Unavailable);
-    assert!(first.message.starts_with("fetch failed for now: "), "{first:?}");
+    assert!(first.message.starts_with("fetch failed for now"), "{first:?}");
     assert_only_the_cut_twice(&cache, &before);
     assert_ends(&lab, &node, &volume).await;
 }
@@ -81,23 +83,22 @@ async fn that_is_cut_goes_on_where_it_was() {
 async fn whose_driver_is_killed_goes_on_where_it_was() {
     let lab = lab!();
     let (cache, root) = filled(&lab, PATHS).await;
-    let settings = with_caches(&[&cache], &[]);
+    let pace = Pace::of_this_run();
+    let settings = with_caches(pace, &[&cache]);
     let node = node_with(&lab, &settings).await;
     let volume = lab.volume("pod", &[("storePath", &root)]);
-    let kubelet = Kubelet::new(&node, &volume, Pace::of_this_run());
+    let kubelet = Kubelet::new(&node, &volume, pace);
     cache.throttle(Some(SLOW));
     let killed = async {
         in_the_middle(&cache).await;
-        let fetching = crate::world::worker(&lab);
         node.kill();
-        lab.kill(&fetching);
+        assert_no_processes(&lab).await;
         let before = cache.nars();
         cache.throttle(None);
         (node_with(&lab, &settings).await, before)
     };
     let (_, (node, before)) = tokio::join!(kubelet.until_published(), killed);
     kubelet.assert_only_retryable();
-    eprintln!("{before:?}");
     let after = cache.nars();
     for (path, served) in before.iter().filter(is_complete) {
         assert_eq!(after[path], *served, "{path}");

@@ -2,8 +2,8 @@
 //! succeeds, the first half is not done again, and nothing stays.
 
 use crate::lab;
-use crate::lab::{Kubelet, NO_IDLE, Pace, eventually, until};
-use crate::world::{Chain, daemon, is_alive, worker};
+use crate::lab::{Kubelet, NO_IDLE, Pace, until};
+use crate::world::{Chain, assert_no_processes, daemon, is_alive, node_with, paced, worker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_driver() {
@@ -12,13 +12,13 @@ async fn of_the_driver() {
     let node = lab.node(NO_IDLE).await;
     let kubelet = Kubelet::new(&node, &chain.volume, Pace::of_this_run());
     let killed = async {
-        let builder = chain.builder().await;
+        chain.builder().await;
         node.kill();
+        // Who holds a lock or a build's user would be in the successor's way.
+        assert_no_processes(&lab).await;
         until("a call without a driver", async || kubelet.calls().len() > 1).await;
-        assert!(is_alive(&lab, &builder), "nobody has ended it yet");
         let node = lab.starting_node(NO_IDLE);
         chain.second.started_again(2).await;
-        assert!(!is_alive(&lab, &builder), "the successor ends what it finds");
         chain.second.open();
         node
     };
@@ -27,7 +27,6 @@ async fn of_the_driver() {
     chain.ends(&lab, &node, &kubelet, 2).await;
 }
 
-/// A daemon's worker, a process of its own, lives on, and so does its build.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_daemon() {
     let lab = lab!();
@@ -35,16 +34,17 @@ async fn of_the_daemon() {
     let node = lab.node(NO_IDLE).await;
     let kubelet = Kubelet::new(&node, &chain.volume, Pace::of_this_run());
     let killed = async {
-        chain.builder().await;
-        let old = daemon(&lab);
+        let builder = chain.builder().await;
+        let old = daemon(&lab, "").unwrap();
         lab.kill(&old);
-        eventually("another daemon", || ![old.as_str(), ""].contains(&&*daemon(&lab)));
+        until("another daemon", async || daemon(&lab, &old).is_some()).await;
         node.ready().await;
+        assert!(!is_alive(&lab, &builder), "a build of the dead one goes on");
         chain.second.open();
     };
     tokio::join!(kubelet.until_published(), killed);
     kubelet.assert_only_retryable();
-    chain.ends(&lab, &node, &kubelet, 1).await;
+    chain.ends(&lab, &node, &kubelet, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,9 +68,10 @@ async fn of_the_daemons_worker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_builder() {
     let lab = lab!();
+    let pace = Pace::of_this_run();
     let chain = Chain::new(&lab);
-    let node = lab.node(NO_IDLE).await;
-    let kubelet = Kubelet::new(&node, &chain.volume, Pace::of_this_run());
+    let node = node_with(&lab, &paced(pace)).await;
+    let kubelet = Kubelet::new(&node, &chain.volume, pace);
     let killed = async {
         lab.kill(&chain.builder().await);
         chain.second.started_again(2).await;

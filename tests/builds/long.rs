@@ -3,8 +3,8 @@
 use nix_csi::grpc::client::Code;
 
 use crate::lab;
-use crate::lab::{Gate, Kubelet, NO_IDLE, Pace, assert_nothing_left};
-use crate::world::{assert_no_strays, assert_told_at_once};
+use crate::lab::{Gate, Kubelet, NO_IDLE, Pace};
+use crate::world::{assert_ends, assert_told_at_once};
 
 /// Real: a build of 3 minutes, and a call's limit of 2.
 const BUILD: u64 = 180;
@@ -23,9 +23,7 @@ async fn published_by_the_second_call(hold: u64, first: Code) {
     assert_eq!(kubelet.codes(), [first, Code::Ok], "{:#?}", kubelet.calls());
     assert_told_at_once(&last, &gate);
     assert_eq!(gate.runs(), 1);
-    node.unpublish(&volume).await.unwrap();
-    assert_nothing_left(&lab);
-    assert_no_strays(&lab);
+    assert_ends(&lab, &node, &volume).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,7 +55,5 @@ async fn a_cancelled_call_leaves_the_build_to_the_next_one() {
     let last = kubelet.until_published().await;
     assert_told_at_once(&last, &gate);
     assert_eq!((kubelet.codes(), gate.runs()), (vec![Code::Ok], 1));
-    node.unpublish(&volume).await.unwrap();
-    assert_nothing_left(&lab);
-    assert_no_strays(&lab);
+    assert_ends(&lab, &node, &volume).await;
 }

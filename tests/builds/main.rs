@@ -7,9 +7,12 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod defects;
 mod fetch;
 mod kills;
 mod long;
 mod outage;
 mod shared;
 mod world;
+
+// mod later;

@@ -4,10 +4,10 @@ use futures::future::join_all;
 
 use crate::lab;
 use crate::lab::{
-    Gate, Kubelet, NO_IDLE, Pace, assert_all_ok, assert_nothing_left, target_mounts, unpublish_all,
-    until, volumes,
+    Gate, Kubelet, Pace, assert_all_ok, assert_nothing_left, target_mounts, unpublish_all, until,
+    volumes,
 };
-use crate::world::assert_no_strays;
+use crate::world::{assert_no_strays, node_with, paced};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_volumes_of_two_expressions_run_two_builds() {
@@ -15,8 +15,7 @@ async fn sixty_volumes_of_two_expressions_run_two_builds() {
     let pace = Pace::of_this_run();
     let gates = ["fifty", "ten"].map(|name| Gate::new(&lab, name));
     let [fifty, ten] = gates.each_ref().map(Gate::expression);
-    let hold = format!("{}ms", pace.seconds(100).as_millis());
-    let node = lab.node(&[NO_IDLE, &["--hold", &hold]].concat()).await;
+    let node = node_with(&lab, &paced(pace)).await;
     let mut all = volumes(&lab, "fifty", &[("nixExpr", &fifty)], 50);
     all.extend(volumes(&lab, "ten", &[("nixExpr", &ten)], 10));
     let kubelets: Vec<_> = all.iter().map(|v| Kubelet::new(&node, v, pace)).collect();
@@ -41,5 +40,5 @@ async fn sixty_volumes_of_two_expressions_run_two_builds() {
 
     assert_all_ok(&unpublish_all(&node, &all).await);
     assert_nothing_left(&lab);
-    assert_no_strays(&lab);
+    assert_no_strays(&lab).await;
 }

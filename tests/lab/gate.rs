@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use super::Lab;
+use super::{Lab, Pace};
 
 /// Polls until `done`; a test that waits in vain fails by name.
 pub async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
@@ -15,7 +15,9 @@ pub async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
             again.tick().await;
         }
     };
-    let ended = tokio::time::timeout(Duration::from_secs(30), polled).await;
+    // Half a minute, and with real times as much longer.
+    let patience = Pace::of_this_run().seconds(30 * 60);
+    let ended = tokio::time::timeout(patience, polled).await;
     assert!(ended.is_ok(), "waited in vain for {what}");
 }
 

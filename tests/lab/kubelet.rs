@@ -31,6 +31,11 @@ impl Pace {
     pub fn seconds(self, real: u64) -> Duration {
         Duration::from_secs(real) / self.0
     }
+
+    /// Bytes a second that take as long as `real` ones with a real kubelet.
+    pub fn rate(self, real: usize) -> usize {
+        real * usize::try_from(self.0).unwrap()
+    }
 }
 
 /// One call and how it ended; times are since the kubelet's start.
