@@ -40,6 +40,9 @@ pub struct Guard {
     pub grace: Duration,
     /// How many bytes of settings come first on the lifeline.
     pub config_bytes: usize,
+    /// Ends what a part of the program leaves when it dies, though the program lives: a builder whose
+    /// daemon's worker was killed.
+    pub ends_orphans: bool,
     pub limits: Limits,
     pub jail: Option<Jail>,
 }
@@ -101,7 +104,8 @@ impl Bind {
 impl Default for Guard {
     fn default() -> Self {
         let grace = Duration::from_secs(5);
-        Self { grace, config_bytes: 0, limits: Limits::default(), jail: None }
+        let limits = Limits::default();
+        Self { grace, config_bytes: 0, ends_orphans: false, limits, jail: None }
     }
 }
 

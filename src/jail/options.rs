@@ -11,6 +11,7 @@ const GRACE: &str = "--grace-ms";
 const CONFIG: &str = "--config-bytes";
 const DATA: &str = "--data-limit";
 const PROCESSES: &str = "--processes";
+const ORPHANS: &str = "--end-orphans";
 const JAIL: &str = "--jail";
 const UID: &str = "--uid";
 const GID: &str = "--gid";
@@ -21,6 +22,9 @@ const BINDS: [(&str, Access); 3] =
     [("--ro", Access::ReadOnly), ("--ro-try", Access::ReadOnlyIfThere), ("--rw", Access::Writable)];
 
 pub(super) fn push(args: &mut Vec<OsString>, guard: &Guard) {
+    if guard.ends_orphans {
+        args.push(ORPHANS.into());
+    }
     let mut option = |name: &str, value: OsString| args.extend([name.into(), value]);
     let number = |n: u64| OsString::from(n.to_string());
     option(GRACE, number(u64::try_from(guard.grace.as_millis()).unwrap_or(u64::MAX)));
@@ -70,6 +74,7 @@ pub(super) fn parse(
             CONFIG => guard.config_bytes = number(&value()?)?,
             DATA => guard.limits.data = Some(number(&value()?)?),
             PROCESSES => guard.limits.processes = Some(number(&value()?)?),
+            ORPHANS => guard.ends_orphans = true,
             JAIL => is_jailed = true,
             UID => jail.uid = number(&value()?)?,
             GID => jail.gid = number(&value()?)?,
@@ -159,12 +164,13 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             grace in 0..100_000u64, config_bytes in 0..MAX_SETTINGS,
-            data in any::<Option<u64>>(), processes in any::<Option<u64>>(),
+            ends_orphans in any::<bool>(), data in any::<Option<u64>>(), processes in any::<Option<u64>>(),
             jail in prop::option::of(jail()),
             args in prop::collection::vec("[a-z-]{0,8}", 0..4),
         ) {
             let grace = Duration::from_millis(grace);
-            let guard = Guard { grace, config_bytes, limits: Limits { data, processes }, jail };
+            let limits = Limits { data, processes };
+            let guard = Guard { grace, config_bytes, ends_orphans, limits, jail };
             let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
             let all = guard.arguments("/bin/x".as_ref(), &args);
             let (read, program) = parse(all.into_iter().skip(1)).unwrap();

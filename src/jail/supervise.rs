@@ -41,7 +41,7 @@ pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, Setup
             drop(input);
             // The child does the same: whoever comes first.
             let _ = setpgid(Some(child), Some(child));
-            Ok(watch(child, &signals, guard.grace))
+            Ok(watch(child, &signals, guard))
         }
     }
 }
@@ -99,10 +99,14 @@ fn limit(limits: &Limits) -> Result<(), SetupError> {
     Ok(())
 }
 
+/// How often a program's orphans are looked for: nothing tells of a new one.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Until the program or the driver has ended, and nothing is left.
-fn watch(child: Pid, signals: &OwnedFd, grace: Duration) -> ExitCode {
+fn watch(child: Pid, signals: &OwnedFd, guard: &Guard) -> ExitCode {
     let lifeline = io::stdin();
     let mut kill_at: Option<SystemTime> = None;
+    let mut orphans = Vec::new();
     loop {
         if let Some(status) = reap(child) {
             end_all();
@@ -113,8 +117,13 @@ fn watch(child: Pid, signals: &OwnedFd, grace: Duration) -> ExitCode {
             PollFd::from_borrowed_fd(lifeline.as_fd(), PollFlags::IN),
         ];
         let left = kill_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        let _ = poll(&mut ready, timeout.as_ref());
+        let look = guard.ends_orphans.then_some(LOOK);
+        let timeout = left.into_iter().chain(look).min();
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let nothing = matches!(poll(&mut ready, timeout.as_ref()), Ok(0));
+        if nothing && guard.ends_orphans {
+            orphans = end_orphans(child, &orphans);
+        }
         let told = ready.map(|fd| !fd.revents().is_empty());
         let is_over =
             told[1] && !matches!(rustix::io::read(lifeline.as_fd(), &mut [0; 64]), Ok(1..));
@@ -124,7 +133,7 @@ fn watch(child: Pid, signals: &OwnedFd, grace: Duration) -> ExitCode {
         }
         if told[0] && asked_to_end(signals) && kill_at.is_none() {
             let _ = kill_process_group(child, Signal::TERM);
-            kill_at = Some(SystemTime::now() + grace);
+            kill_at = Some(SystemTime::now() + guard.grace);
         }
     }
 }
@@ -152,6 +161,16 @@ fn reap(child: Pid) -> Option<WaitStatus> {
     ended
 }
 
+/// Ends our children that were there at the last look, but for the program; those that are new.
+/// What ends by itself has the time between two looks.
+fn end_orphans(program: Pid, before: &[Pid]) -> Vec<Pid> {
+    let orphans: Vec<_> = children().into_iter().filter(|pid| *pid != program).collect();
+    for orphan in orphans.iter().filter(|pid| before.contains(pid)) {
+        let _ = kill_process(*orphan, Signal::KILL);
+    }
+    orphans
+}
+
 /// Kills our children until there are none: a killed one's children become ours.
 fn end_all() {
     loop {
@@ -168,9 +187,14 @@ fn end_all() {
     }
 }
 
-/// Processes whose parent we are: field 4 of `/proc/<pid>/stat`.
+/// Processes whose parent we are. A kernel without `CONFIG_PROC_CHILDREN` has them only as field 4 of
+/// each `/proc/<pid>/stat`.
 fn children() -> Vec<Pid> {
     let own = getpid().as_raw_nonzero().to_string();
+    if let Ok(list) = fs::read_to_string(format!("/proc/self/task/{own}/children")) {
+        let numbers = list.split_whitespace();
+        return numbers.filter_map(|n| Pid::from_raw(n.parse().ok()?)).collect();
+    }
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };

@@ -44,7 +44,7 @@ pub fn daemon_command(config: &Config) -> Option<CommandSpec> {
         guard: config
             .guard
             .clone()
-            .map(|binary| (binary, Guard { grace: GRACE, ..Guard::default() })),
+            .map(|binary| (binary, Guard { grace: GRACE, ends_orphans: true, ..Guard::default() })),
     })
 }
 

@@ -251,6 +251,7 @@ fn guard(config: &Config, settings: usize, home: &Path) -> Guard {
     Guard {
         grace: Duration::ZERO,
         config_bytes: settings,
+        ends_orphans: false,
         limits: Limits { data: Some(evaluator.memory), processes: Some(PROCESSES) },
         jail: Some(Jail {
             uid: evaluator.uid,

@@ -1,9 +1,13 @@
 //! `kill -9` in the middle of a build whose first half is done: whoever dies, the kubelet's retry
 //! succeeds, the first half is not done again, and nothing stays.
 
+use nix_csi::grpc::client::Code;
+
 use crate::lab;
-use crate::lab::{Kubelet, NO_IDLE, Pace, until};
-use crate::world::{Chain, assert_no_processes, daemon, is_alive, node_with, paced, worker};
+use crate::lab::{Kubelet, NO_IDLE, Pace, code, until};
+use crate::world::{
+    Chain, assert_ends, assert_no_processes, daemon, is_alive, node_with, paced, worker,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_driver() {
@@ -79,4 +83,19 @@ async fn of_the_builder() {
     };
     tokio::join!(kubelet.until_published(), killed);
     chain.ends(&lab, &node, &kubelet, 2).await;
+}
+
+/// The daemon's worker is killed and the pod is deleted: nobody's retry ends the builder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_builder_without_its_worker_does_not_stay() {
+    let lab = lab!();
+    let chain = Chain::new(&lab);
+    let node = lab.node(NO_IDLE).await;
+    let killed = async {
+        chain.builder().await;
+        lab.kill(&worker(&lab));
+    };
+    let (published, ()) = tokio::join!(node.publish(&chain.volume), killed);
+    assert_eq!(code(published), Code::Unavailable);
+    assert_ends(&lab, &node, &chain.volume).await;
 }

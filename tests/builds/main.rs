@@ -14,5 +14,3 @@ mod long;
 mod outage;
 mod shared;
 mod world;
-
-// mod later;

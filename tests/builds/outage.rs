@@ -190,3 +190,21 @@ async fn a_path_that_is_pushed_later_is_found() {
     assert_eq!(kubelet.codes()[0], Code::NotFound);
     assert_ends(&lab, &node, &volume).await;
 }
+
+/// A cache that accepts connections and says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_built_does_not_wait_for_a_cache_that_hangs() {
+    let lab = lab!();
+    let cache = lab.cache().await;
+    cache.set(Mode::Hang);
+    let pace = Pace::of_this_run();
+    let node = node_with(&lab, &with_caches(pace, &[&cache])).await;
+    let gate = Gate::new(&lab, "one");
+    gate.open();
+    let volume = lab.volume("one", &[("nixExpr", &gate.expression())]);
+    let kubelet = Kubelet::new(&node, &volume, pace);
+    let last = kubelet.until_published().await;
+    kubelet.assert_only_retryable();
+    assert!(last.end < Duration::from_secs(10), "{:#?}", kubelet.calls());
+    assert_ends(&lab, &node, &volume).await;
+}
