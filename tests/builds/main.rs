@@ -9,6 +9,7 @@ mod lab;
 
 mod defects;
 mod fetch;
+mod flakes;
 mod kills;
 mod long;
 mod outage;

@@ -8,7 +8,7 @@ use nix_csi::model::System;
 use serde_json::Value;
 
 use crate::lab;
-use crate::lab::Lab;
+use crate::lab::{Lab, until};
 use crate::program::{Said, client, run_in, said};
 
 /// A flake of two files in a directory of the machine.
@@ -209,4 +209,99 @@ fn wrong_usage_exits_64() {
         assert_eq!(output.status.code(), Some(64), "{args:?}: {err}");
         assert!(err.contains(wanted) && output.stdout.is_empty(), "{args:?}: {err}");
     }
+}
+
+/// A builder that notes that it runs, prints a line and ends when it is let, as `code` says.
+fn waiting(lab: &Lab, name: &str, code: u8) -> String {
+    let dir = lab.path("nix/gates");
+    fs::create_dir_all(&dir).unwrap();
+    lab.ok("chmod", &["1777", dir.to_str().unwrap()]);
+    format!(
+        "derivation {{ name = \"{name}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
+         PATH = \"/bin:/usr/bin\"; args = [ \"-c\" ''echo begun; echo > /nix/gates/{name}.runs; \
+         while [ ! -e /nix/gates/{name}.open ]; do sleep 0.02; done; echo > $out; exit {code}'' ]; }}"
+    )
+}
+
+#[tokio::test]
+async fn builds_are_shown_watched_and_tried_again() {
+    let lab = lab!();
+    let node = lab.node(&["--failure-backoff", "1h", "--failure-backoff-max", "1h"]).await;
+    fs::create_dir(lab.path("work")).unwrap();
+    let run = |args: &[&str]| client(&lab, &node, "work", args);
+    assert_eq!(run(&["builds"]).success(), "nothing is being built");
+
+    let (good, bad) = (waiting(&lab, "good", 0), waiting(&lab, "bad", 3));
+    let admin = format!("unix://{}", node.admin.display());
+    let mut watch = lab.command(env!("CARGO_BIN_EXE_nix-csi"));
+    watch.args(["builds", "--watch", "-o", "json", "--admin-endpoint", &admin]);
+    let watch = watch.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let volumes = [("good", &good), ("bad", &bad)].map(|(n, e)| lab.volume(n, &[("nixExpr", e)]));
+    let look = async {
+        let begun =
+            |name: &str| lab.path("nix/gates").join(format!("{name}.runs")).try_exists().unwrap();
+        let both = async || ["good", "bad"].iter().all(|name| begun(name));
+        until("both builds", both).await;
+        let json: Value = serde_json::from_str(run(&["builds", "-o", "json"]).success()).unwrap();
+        let builds = json["builds"].as_array().unwrap();
+        assert_eq!(builds.len(), 2);
+        for build in builds {
+            assert_eq!(
+                (&build["stage"], &build["tenant"]),
+                (&"building".into(), &"(local)".into())
+            );
+            assert_eq!(build["logTail"], serde_json::json!(["begun"]));
+        }
+        let table = run(&["builds"]);
+        assert!(table.success().starts_with(" NO  SOURCE"), "{}", table.success());
+        assert!(table.success().contains("building good"), "{}", table.success());
+        for name in ["good", "bad"] {
+            fs::write(lab.path("nix/gates").join(format!("{name}.open")), "").unwrap();
+        }
+    };
+    let (good_result, bad_result, ()) =
+        tokio::join!(node.publish(&volumes[0]), node.publish(&volumes[1]), look);
+    good_result.unwrap();
+    bad_result.unwrap_err();
+
+    let shown = run(&["builds"]);
+    let lines: Vec<_> = shown.success().lines().collect();
+    assert_eq!(lines[0], "nothing is being built");
+    assert!(lines[1].starts_with("failure 1 of nixExpr derivation { name = \"bad\";"), "{lines:?}");
+    assert!(lines[1].ends_with("…, 1 in a row, tried again in 3600 s:"), "{lines:?}");
+    assert!(lines[2].contains("build of bad failed after "), "{lines:?}");
+    assert_eq!(lines[4..], ["    begun"]);
+    assert!(node.metrics().contains("nixcsi_build_failures_remembered 1"));
+    let early = node.publish(&volumes[1]).await.unwrap_err();
+    let notice = "not tried again for 3600 s: `nix-csi builds retry` does it at once";
+    assert_eq!(early.message().lines().last(), Some(notice));
+    let unknown = "no failure has that number: `nix-csi builds` lists them";
+    assert_eq!(run(&["builds", "retry", "7"]).failure(), unknown);
+    assert_eq!(
+        run(&["builds", "retry", "1"]).success(),
+        "1 failure is tried again at the next call"
+    );
+    let again = node.publish(&volumes[1]).await.unwrap_err();
+    assert!(!again.message().contains("not tried again"), "{}", again.message());
+    // A person who mounts means now.
+    let mount = run(&["mount", "--expr", &bad, "bad"]);
+    assert!(mount.err.starts_with("nix-csi: build of bad failed after "), "{mount:?}");
+    assert!(!mount.err.contains("not tried again"), "{mount:?}");
+
+    // The stream ends with the node, and has told both ends.
+    drop(node);
+    let output = watch.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ended = |name: &str, error: &str| {
+        events.iter().any(|e| {
+            let source = e["build"]["source"].as_str().unwrap();
+            e["ended"] == true
+                && source.contains(&format!("name = \"{name}\""))
+                && e["error"].as_str().unwrap().contains(error)
+        })
+    };
+    assert!(ended("good", "") && ended("bad", "build of bad failed after "), "{text}");
+    let began = |e: &Value| e["ended"] == false && e["build"]["stage"] == "building";
+    assert!(events.iter().any(began), "{text}");
 }

@@ -33,11 +33,15 @@ pub fn run_in(lab: &Lab, directory: &str, args: &[&str]) -> Said {
 pub fn client(lab: &Lab, node: &Node, directory: &str, args: &[&str]) -> Said {
     let (command, rest) = args.split_first().unwrap();
     let [csi, admin] = [&node.csi, &node.admin].map(|path| path.to_str().unwrap());
-    let mut all = vec![*command, "--admin-endpoint", admin];
+    let mut all = vec![*command];
+    // A subcommand's options come after it.
+    let (before, after) = if *command == "builds" { (rest, &[][..]) } else { (&[][..], rest) };
+    all.extend(before);
+    all.extend(["--admin-endpoint", admin]);
     if *command != "status" {
         all.extend(["--endpoint", csi]);
     }
-    all.extend(rest);
+    all.extend(after);
     run_in(lab, directory, &all)
 }
 

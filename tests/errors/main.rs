@@ -7,6 +7,7 @@ mod evaluate;
 mod full_disk;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod limits;
 mod realise;
 mod refusal;
 mod request;

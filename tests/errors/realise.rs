@@ -7,7 +7,7 @@ use crate::refusal::{Case, check};
 
 const NOBODY: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody";
 
-fn derivation(script: &str) -> String {
+pub fn derivation(script: &str) -> String {
     format!(
         "derivation {{ name = \"broken\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
          PATH = \"/bin:/usr/bin\"; args = [ \"-c\" ''{script}'' ]; }}"

@@ -63,7 +63,7 @@ pub async fn check(lab: &Lab, node: &Node, cases: &[Case]) {
 fn steady(text: &str) -> String {
     let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
     for i in 1..words.len() {
-        let is_unit = words[i].starts_with("ms") || ["s", "s:"].contains(&&*words[i]);
+        let is_unit = words[i].starts_with("ms") || ["s", "s:", "s)"].contains(&&*words[i]);
         if is_unit && words[i - 1].parse::<f32>().is_ok() {
             "N".clone_into(&mut words[i - 1]);
         }

@@ -125,6 +125,15 @@ impl Cache {
         self.served(|path| path.starts_with("nar/"))
     }
 
+    /// Where to put something else to serve.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub fn served_of(&self, name: &str) -> Served {
+        self.served(|path| path == name).remove(name).unwrap_or_default()
+    }
+
     /// The size of something in it.
     pub fn size(&self, path: &str) -> u64 {
         fs::metadata(self.dir.join(path)).unwrap().len()

@@ -83,6 +83,22 @@ async fn realise(work: Work) -> Result<Built, Failure> {
     result
 }
 
+/// What is to be realised, as far as it is known.
+struct Asked {
+    key: Key,
+    revision: Option<String>,
+}
+
+impl Asked {
+    fn of(source: &Source) -> Self {
+        let revision = match source {
+            Source::FlakeRef(reference) => locked_revision(reference).map(str::to_owned),
+            Source::StorePath(_) | Source::NixExpr(_) => None,
+        };
+        Self { key: Key::of(source), revision }
+    }
+}
+
 /// A source that is as good as realised, or what is to be built.
 enum Next {
     Done(Realised),
@@ -92,13 +108,12 @@ enum Next {
 impl Work {
     /// Evaluates and builds; what failed for good is remembered.
     async fn run(self) -> Result<Built, Failure> {
-        let mut key = Key::of(&self.source);
-        let result = self.steps(&mut key).await;
-        let memory = &self.shared.memory;
+        let mut asked = Asked::of(&self.source);
+        let result = self.steps(&mut asked).await;
+        let (memory, Asked { key, revision }) = (&self.shared.memory, asked);
         match result {
             Ok(realised) => {
                 memory.learn(key, realised.root.clone());
-                let revision = memory.revision(&self.source);
                 Ok(Built { realised, revision, root: self.root })
             }
             Err(early @ Failure { again_in: Some(_), .. }) => Err(early),
@@ -110,11 +125,11 @@ impl Work {
         }
     }
 
-    /// `key` becomes that of what a mutable reference is locked to.
-    async fn steps(&self, key: &mut Key) -> Result<Realised, Failure> {
+    /// `asked` becomes what a mutable reference is locked to.
+    async fn steps(&self, asked: &mut Asked) -> Result<Realised, Failure> {
         let buildable = match &self.source {
             Source::StorePath(path) => Buildable::Path(path.clone()),
-            Source::FlakeRef(_) | Source::NixExpr(_) => match self.instantiate(key).await? {
+            Source::FlakeRef(_) | Source::NixExpr(_) => match self.instantiate(asked).await? {
                 Next::Done(realised) => return Ok(realised),
                 Next::Build(buildable) => buildable,
             },
@@ -125,8 +140,8 @@ impl Work {
         Ok(self.shared.nix.realise(buildable, root, self.progress.clone()).await?)
     }
 
-    async fn instantiate(&self, key: &mut Key) -> Result<Next, Failure> {
-        if let Some(path) = self.shared.memory.resolved(key)
+    async fn instantiate(&self, asked: &mut Asked) -> Result<Next, Failure> {
+        if let Some(path) = self.shared.memory.resolved(&asked.key)
             && self.is_valid(&path).await?
         {
             return Ok(present(path));
@@ -138,18 +153,18 @@ impl Work {
         };
         let _slot = self.slot(&self.shared.evaluations, Stage::QueuedEvaluation).await;
         let _evaluating = stage(&self.progress, Stage::Evaluating);
-        if self.lock(key).await? {
-            if let Some(early) = self.shared.memory.too_early_for(key) {
+        if self.lock(asked).await? {
+            if let Some(early) = self.shared.memory.too_early_for(&asked.key) {
                 return Err(early);
             }
-            if let Some(path) = self.shared.memory.resolved(key)
+            if let Some(path) = self.shared.memory.resolved(&asked.key)
                 && self.is_valid(&path).await?
             {
                 return Ok(present(path));
             }
         }
         let (root, progress) = (self.derivation.path().to_owned(), self.progress.clone());
-        let source = key.source.clone();
+        let source = asked.key.source.clone();
         let Evaluated { buildable, path } =
             self.shared.nix.evaluate(source, self.tenant.clone(), root, progress).await?;
         match path {
@@ -159,7 +174,7 @@ impl Work {
     }
 
     /// Finds out what a mutable reference names; whether it was one.
-    async fn lock(&self, key: &mut Key) -> Result<bool, Failure> {
+    async fn lock(&self, asked: &mut Asked) -> Result<bool, Failure> {
         let Source::FlakeRef(reference) = &self.source else {
             return Ok(false);
         };
@@ -175,7 +190,7 @@ impl Work {
             memory.learn_lock(reference, lock.clone());
             lock
         };
-        *key = Key::locked(&lock);
+        *asked = Asked { key: Key::locked(&lock), revision: lock.revision };
         Ok(true)
     }
 

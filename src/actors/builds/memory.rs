@@ -108,7 +108,7 @@ impl Memory {
         }
     }
 
-    pub(super) fn revision(&self, source: &Source) -> Option<String> {
+    fn revision(&self, source: &Source) -> Option<String> {
         let Source::FlakeRef(reference) = source else {
             return None;
         };
