@@ -128,19 +128,20 @@ impl Kubelet {
     }
 
     async fn once(&self, limit: Duration) -> Call {
-        let start = self.began.elapsed();
+        let asked = Instant::now();
         let answer = timeout(limit, self.publish()).await;
-        let end = self.began.elapsed();
+        let took = asked.elapsed();
         let (code, message) = match answer {
             Ok(Ok(())) => (Code::Ok, String::new()),
             // By whose clock the deadline passes first does not matter to gRPC's client.
-            Ok(Err(_)) | Err(_) if end.saturating_sub(start) >= limit => {
+            Ok(Err(_)) | Err(_) if took >= limit => {
                 (Code::DeadlineExceeded, "context deadline exceeded".to_owned())
             }
             Ok(Err(status)) => (status.code(), status.message().to_owned()),
             Err(_) => unreachable!("the limit has passed"),
         };
-        let call = Call { start, end, ended: SystemTime::now(), code, message };
+        let start = asked.duration_since(self.began);
+        let call = Call { start, end: start + took, ended: SystemTime::now(), code, message };
         self.calls.lock().unwrap().push(call.clone());
         call
     }
