@@ -18,6 +18,8 @@
 mod alternatives;
 #[path = "publish/closures.rs"]
 mod closures;
+#[path = "publish/expressions.rs"]
+mod expressions;
 #[path = "../tests/lab/mod.rs"]
 mod lab;
 #[path = "publish/report.rs"]
@@ -45,6 +47,8 @@ struct Plan {
     /// Warm publishes of every closure.
     warm: usize,
     many: usize,
+    /// Rounds of each kind of expression.
+    expressions: usize,
     /// Targets on disk rather than on a tmpfs.
     on_disk: bool,
 }
@@ -58,10 +62,10 @@ impl Plan {
         let on_disk = args.iter().any(|a| a == "--disk");
         if args.iter().any(|a| a == "--quick") {
             let sizes = sizes.take(1).collect();
-            Self { sizes, cold: 2, warm: 5, many: 5, on_disk }
+            Self { sizes, cold: 2, warm: 5, many: 5, expressions: 3, on_disk }
         } else {
             let sizes = sizes.filter(wanted).collect();
-            Self { sizes, cold: 10, warm: 300, many: MANY, on_disk }
+            Self { sizes, cold: 10, warm: 300, many: MANY, expressions: 50, on_disk }
         }
     }
 }
@@ -124,6 +128,7 @@ impl Bench<'_> {
             }
         }
         self.beside_many(plan, &closures[0]).await;
+        self.expressions(plan.expressions).await;
         eprintln!("what takes long");
         for round in 0..plan.cold {
             for closure in closures {
@@ -207,10 +212,14 @@ impl Bench<'_> {
 
     /// A new pod's volume, with what the kubelet says about the pod.
     fn volume(&self, path: &str) -> Volume {
+        self.volume_of("storePath", path)
+    }
+
+    fn volume_of(&self, key: &str, value: &str) -> Volume {
         self.lab.volume(
             "bench",
             &[
-                ("storePath", path),
+                (key, value),
                 ("csi.storage.k8s.io/pod.name", "bench-5d4f8c7b9-x2x7z"),
                 ("csi.storage.k8s.io/pod.namespace", "default"),
                 ("csi.storage.k8s.io/pod.uid", "5a7a6e0c-1a52-4c93-9a4b-0b6a0f2f3f0e"),

@@ -91,6 +91,10 @@ impl Report {
             let rising = 0.0 < line.p50 && line.p50 <= line.p90 && line.p90 <= line.p99;
             assert!(line.n > 0 && rising && line.unit == "s", "{line:?}");
         }
+        for name in ["publish-built", "publish-evaluated", "publish-known"] {
+            let found = lines.iter().any(|l| l.name == name && l.alternative == OURS);
+            assert!(found, "{name} is missing");
+        }
         for closure in closures {
             for name in OF_EVERY_CLOSURE {
                 let found = lines
