@@ -40,7 +40,8 @@ pub(super) fn network(first: &Message, log: &LogReader) -> Option<RealiseError> 
     let download = contains_any(&first.text, &["unable to download", "Failed to fetch"]);
     let for_now = match status {
         None if first.text.contains("bad/illegal format") => false,
-        Some(429 | 500..) => true,
+        // curl names the status of an answer that broke off, too.
+        Some(..=299 | 429 | 500..) => true,
         Some(_) => false,
         None => first.text.contains("unable to download") || contains_any(&cause, &NETWORK),
     };

@@ -1,13 +1,15 @@
 //! A closure that comes from a cache, and a cache that goes away meanwhile.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use nix_csi::grpc::client::Code;
+use nix_csi::model::System;
 
 use crate::lab;
-use crate::lab::{Cache, Kubelet, Pace, Served, until};
+use crate::lab::{Cache, Gate, Kubelet, Lab, Pace, Served, until};
 use crate::world::{
-    PATHS, assert_ends, assert_no_processes, filled, nix_option, node_with, with_caches,
+    PATHS, assert_ends, assert_no_processes, filled, nix_option, node_with, paced, with_caches,
 };
 
 /// Bytes a second: a second for each of the big ones.
@@ -104,5 +106,47 @@ async fn whose_driver_is_killed_goes_on_where_it_was() {
         assert_eq!(after[path], *served, "{path}");
     }
     assert_eq!(after.values().map(|served| served.complete).sum::<usize>(), 20);
+    assert_ends(&lab, &node, &volume).await;
+}
+
+/// A tarball of a flake whose `it` waits for the gate, and of 2 MB that don't compress.
+fn serve_flake(lab: &Lab, cache: &Cache, gate: &Gate) -> String {
+    let system = format!("\"{}\"", System::current());
+    let it = gate.expression().replace("builtins.currentSystem", &system);
+    let dir = lab.path("flake");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("flake.nix"), format!("{{ outputs = _: {{ it = {it}; }}; }}")).unwrap();
+    lab.ok("dd", &["if=/dev/urandom", &format!("of={}/big", dir.display()), "bs=1M", "count=2"]);
+    let tarball = cache.file("flake.tar.gz");
+    let parent = lab.dir.path().to_str().unwrap();
+    lab.ok("tar", &["-C", parent, "-czf", tarball.to_str().unwrap(), "flake"]);
+    format!("{}/flake.tar.gz#it", cache.url())
+}
+
+/// Sources that break off are no fault of the flake's.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_flake_that_is_cut_is_tried_again() {
+    let lab = lab!();
+    let pace = Pace::of_this_run();
+    let gate = Gate::new(&lab, "flake");
+    gate.open();
+    let mut cache = lab.cache().await;
+    let reference = serve_flake(&lab, &cache, &gate);
+    let mut settings = paced(pace);
+    settings.extend(nix_option("download-attempts=1"));
+    let node = node_with(&lab, &settings).await;
+    let volume = lab.volume("pod", &[("flakeRef", &reference)]);
+    let kubelet = Kubelet::new(&node, &volume, pace);
+    cache.throttle(Some(SLOW));
+    let interrupted = async {
+        until("some of it", async || cache.served_of("flake.tar.gz").bytes > 200_000).await;
+        cache.kill().await;
+        until("the call to fail", async || !kubelet.calls().is_empty()).await;
+        cache.throttle(None);
+        cache.start().await;
+    };
+    tokio::join!(kubelet.until_published(), interrupted);
+    kubelet.assert_only_retryable();
+    assert_eq!(gate.runs(), 1);
     assert_ends(&lab, &node, &volume).await;
 }
