@@ -38,7 +38,10 @@ pub(super) fn network(first: &Message, log: &LogReader) -> Option<RealiseError> 
         _ => None,
     };
     let download = contains_any(&first.text, &["unable to download", "Failed to fetch"]);
+    // From 2.20 on, of a download that broke off: they unpack while they read.
+    let broke_off = contains_any(&first.text, &["Truncated tar archive", "from tarball"]);
     let for_now = match status {
+        _ if broke_off => true,
         None if first.text.contains("bad/illegal format") => false,
         // curl names the status of an answer that broke off, too.
         Some(..=299 | 429 | 500..) => true,

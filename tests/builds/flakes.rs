@@ -95,7 +95,8 @@ async fn a_locked_reference_is_resolved_once() {
     let status = node.status().await.volumes.into_iter().find(|v| v.volume_id == again.id).unwrap();
     assert_eq!(status.origin, "present");
     assert_eq!(status.revision, hash);
-    // Of the mutable one Nix has what it fetched last, and goes on with that; of another nothing.
+    // What the mutable one named last is good enough while nobody answers; of another nothing is
+    // known.
     let last = lab.volume("last", &[("flakeRef", &mutable)]);
     node.publish(&last).await.unwrap();
     let unknown = format!("{}/other.tar#x", web.url());

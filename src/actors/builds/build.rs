@@ -186,9 +186,19 @@ impl Work {
             lock
         } else {
             let (tenant, progress) = (self.tenant.clone(), self.progress.clone());
-            let lock = self.shared.nix.lock(reference.clone(), tenant, progress).await?;
-            memory.learn_lock(reference, lock.clone());
-            lock
+            let lock = self.shared.nix.lock(reference.clone(), tenant, progress).await;
+            match (lock, memory.last_lock_of(reference)) {
+                (Ok(lock), _) => {
+                    memory.learn_lock(reference, lock.clone());
+                    lock
+                }
+                // An old meaning is better than none: a pod that comes back must not need the forge.
+                (Err(error @ RealiseError::Temporary { .. }), Some(last)) => {
+                    tracing::warn!(source = ?self.source, %error, "going on with what it named last");
+                    last
+                }
+                (Err(error), _) => return Err(error.into()),
+            }
         };
         *asked = Asked { key: Key::locked(&lock), revision: lock.revision };
         Ok(true)

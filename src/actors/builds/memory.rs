@@ -122,6 +122,11 @@ impl Memory {
         (at.elapsed() < self.config.refresh).then(|| lock.clone())
     }
 
+    /// What it named last, however long ago: for when nobody answers.
+    pub(super) fn last_lock_of(&self, reference: &str) -> Option<Lock> {
+        self.inner().locks.get(reference).map(|(_, lock)| lock.clone())
+    }
+
     pub(super) fn learn_lock(&self, reference: &str, lock: Lock) {
         insert(&mut self.inner().locks, reference.to_owned(), lock);
     }

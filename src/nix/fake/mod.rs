@@ -136,6 +136,11 @@ impl FakeNix {
         self.state().locks.insert(reference.to_owned(), lock);
     }
 
+    /// From now on nobody says what it names.
+    pub fn forget_lock(&self, reference: &str) {
+        self.state().locks.remove(reference);
+    }
+
     /// Realisations of `source` wait until the gate is released.
     pub fn hold(&self, source: Source) -> Gate {
         let (sender, receiver) = watch::channel(false);
