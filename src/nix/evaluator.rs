@@ -149,13 +149,11 @@ impl Evaluator {
 }
 
 /// Defaults of every evaluation.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("warn-dirty", "false"),
     // A flake's own `nixConfig` is the tenant's.
     ("accept-flake-config", "false"),
     ("builders", ""),
-    // What is to be fetched or built is looked for when it is realised.
-    ("substitute", "false"),
     ("connect-timeout", "5"),
     ("stalled-download-timeout", "20"),
     ("log-lines", "0"),
@@ -179,6 +177,10 @@ pub(super) fn command(config: &Config, task: &Task, settings: usize, home: &Path
         "internal-json".into(),
     ];
     push_options(&mut args, SETTINGS.into_iter());
+    // What is to be fetched or built is looked for when it is realised. But what is imported is
+    // realised here: without substituters it would be built from its first compiler on.
+    let only_here = (!evaluator.import_from_derivation).then_some(("substitute", "false"));
+    push_options(&mut args, only_here.into_iter());
     push_options(&mut args, pairs(&config.nix_options));
     let import = if evaluator.import_from_derivation { "true" } else { "false" };
     push_options(&mut args, [("allow-import-from-derivation", import)].into_iter());
