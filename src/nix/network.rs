@@ -40,7 +40,9 @@ pub(super) fn network(first: &Message, log: &LogReader) -> Option<RealiseError> 
     let download = contains_any(&first.text, &["unable to download", "Failed to fetch"]);
     let for_now = match status {
         None if first.text.contains("bad/illegal format") => false,
-        Some(429 | 500..) => true,
+        Some(408 | 429 | 500..) => true,
+        // GitHub's way to say 429.
+        Some(403) if first.text.contains("rate limit") => true,
         Some(_) => false,
         None => first.text.contains("unable to download") || contains_any(&cause, &NETWORK),
     };
