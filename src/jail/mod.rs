@@ -10,7 +10,8 @@
 //!   reach a program so, and whatever it evaluates can't read them again.
 //! - **Jail**: an unprivileged user in mount, pid, ipc and uts namespaces of its own, whose root holds
 //!   only what is bound into it; see `root`. The network is the node's: fetchers need it. With it, TCP
-//!   services on loopback and abstract sockets are within reach of what a fetcher can say.
+//!   services on loopback are within reach of what a fetcher can say; abstract Unix sockets too, on a
+//!   kernel without landlock's scopes (before 6.12).
 //!
 //! A failure to set this up is one line on standard error and the exit code [`SETUP_FAILED`].
 

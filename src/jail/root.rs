@@ -17,7 +17,8 @@ use rustix::mount::{
 };
 use rustix::process::{Gid, Uid, chdir, pivot_root};
 use rustix::thread::{
-    UnshareFlags, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, UnshareFlags, remove_capability_from_bounding_set, set_no_new_privs,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use super::{Access, Bind, Jail, SetupError, setup, sys};
@@ -26,6 +27,8 @@ use super::{Access, Bind, Jail, SetupError, setup, sys};
 const STAGE: &str = "/proc";
 /// Bytes: directories, links and two short files.
 const ROOT_BYTES: u64 = 4 << 20;
+/// Bytes: a file costs as much memory as it holds.
+const TMP_FILE: u64 = 4 << 10;
 const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
 
 /// Moves this process into the jail and gives up every privilege.
@@ -71,10 +74,25 @@ pub(super) fn enter(jail: &Jail) -> Result<(), SetupError> {
 
 fn drop_privileges(jail: &Jail) -> Result<(), SetupError> {
     let (uid, gid) = (Uid::from_raw(jail.uid), Gid::from_raw(jail.gid));
+    empty_bounding_set().map_err(setup("drop", "capabilities"))?;
     set_thread_groups(&[]).map_err(setup("leave", "all groups"))?;
     set_thread_res_gid(gid, gid, gid).map_err(setup("change", "the group"))?;
     set_thread_res_uid(uid, uid, uid).map_err(setup("change", "the user"))?;
-    set_no_new_privs(true).map_err(setup("give up", "new privileges"))
+    set_no_new_privs(true).map_err(setup("give up", "new privileges"))?;
+    // Linux 6.12 and newer; an older one leaves the rest that the module's words tell of.
+    let _ = sys::leave_abstract_sockets();
+    Ok(())
+}
+
+/// Each that the kernel knows; the first that it doesn't is EINVAL. Later programs get none either.
+fn empty_bounding_set() -> rustix::io::Result<()> {
+    for bit in 0..u64::BITS {
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
+            Err(rustix::io::Errno::INVAL) if bit > 0 => break,
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 /// What is shown at a place of the jail.

@@ -23,6 +23,8 @@ use super::{Guard, Limits, SETUP_FAILED, SetupError, root, setup};
 pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, SetupError> {
     // Otherwise it is `exe` to ps, after the link that it was started by.
     let _ = rustix::thread::set_name(c"nix-csi-guard");
+    no_cores()?;
+    sys::close_inherited().map_err(setup("close", "descriptors"))?;
     let input = settings(guard)?;
     let signals = sys::signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGCHLD])
         .map_err(setup("wait for", "signals"))?;
@@ -69,13 +71,16 @@ fn become_program(guard: &Guard, program: &[OsString], input: Stdio) -> SetupErr
         sys::unblock_signals();
         let _ = setpgid(None, None);
         if let Some(jail) = &guard.jail {
+            // A driver is usually spared, which is inherited. What fills the node's memory goes first,
+            // before any pod. Not where it can't be written.
+            let _ = fs::write("/proc/self/oom_score_adj", "1000");
             root::enter(jail)?;
         }
         limit(&guard.limits)?;
         // After the user changed, which clears it: prctl(2), PR_SET_PDEATHSIG.
         set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(setup("ask for", "the guard's end"))?;
-        sys::close_others_on_exec().map_err(setup("close", "descriptors"))
+        Ok(())
     };
     if let Err(error) = prepare() {
         return error;
@@ -85,18 +90,26 @@ fn become_program(guard: &Guard, program: &[OsString], input: Stdio) -> SetupErr
 }
 
 fn limit(limits: &Limits) -> Result<(), SetupError> {
-    let all = [
-        (Resource::Data, limits.data, "memory"),
-        (Resource::Nproc, limits.processes, "processes"),
-        (Resource::Core, Some(0), "core dumps"),
-    ];
+    let all =
+        [(Resource::Data, limits.data, "memory"), (Resource::Nproc, limits.processes, "processes")];
     for (resource, most, what) in all {
         if let Some(most) = most {
-            let limit = Rlimit { current: Some(most), maximum: Some(most) };
-            setrlimit(resource, limit).map_err(setup("limit", what))?;
+            at_most(resource, most, what)?;
         }
     }
     Ok(())
+}
+
+/// Neither of the program nor of the guard, which ends by the same signal: both have seen the settings.
+/// With 0 a program that `core_pattern` pipes to would still get one; 1 is the kernel's own way to say
+/// never, see `do_coredump`.
+fn no_cores() -> Result<(), SetupError> {
+    at_most(Resource::Core, 1, "core dumps")
+}
+
+fn at_most(resource: Resource, most: u64, what: &'static str) -> Result<(), SetupError> {
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+    setrlimit(resource, limit).map_err(setup("limit", what))
 }
 
 /// How often a program's orphans are looked for: nothing tells of a new one.

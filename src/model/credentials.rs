@@ -1,9 +1,22 @@
 //! Credentials in URLs, for everything that is shown. Pure.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-/// `https://user:token@host/path` without what is before the `@`, wherever it is in `text`.
+/// Stands for what is not shown.
+pub const HIDDEN: &str = "***";
+
+/// `https://user:token@host/path?token=x` without what is before the `@` and without the values of
+/// parameters that are called like secrets, wherever it is in `text`.
 pub fn without_credentials(text: &str) -> Cow<'_, str> {
+    let without = without_userinfo(text);
+    match hide(&without, secret_parameters(&without)) {
+        Some(hidden) => Cow::Owned(hidden),
+        None => without,
+    }
+}
+
+fn without_userinfo(text: &str) -> Cow<'_, str> {
     let mut clean = String::new();
     // What is in `clean` so far.
     let mut taken = 0;
@@ -26,6 +39,65 @@ fn ends_authority(c: char) -> bool {
     matches!(c, '/' | '?' | '#' | '"' | '<' | '>' | '`') || c.is_whitespace() || c.is_control()
 }
 
+/// `text` with `***` in the place of `ranges`, which are sorted; ranges that overlap are one.
+pub fn hide(text: &str, ranges: Vec<Range<usize>>) -> Option<String> {
+    if ranges.is_empty() {
+        return None;
+    }
+    let mut out = String::new();
+    let mut end = 0;
+    for range in ranges {
+        if range.start >= end {
+            out += &text[end..range.start];
+            out += HIDDEN;
+        }
+        end = end.max(range.end);
+    }
+    Some(out + &text[end..])
+}
+
+/// The values of `?token=…`, `&X-Amz-Signature=…` and the like that are not hidden yet.
+fn secret_parameters(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut from = 0;
+    while let Some(at) = text[from..].find(['?', '&', ';']) {
+        from += at + 1;
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let name = &text[from..][..text[from..].find(|c| !is_part(c)).unwrap_or(text.len() - from)];
+        let start = from + name.len() + 1;
+        if !is_secret_name(name) || !text[from + name.len()..].starts_with('=') {
+            continue;
+        }
+        let len = text[start..].find(ends_value).unwrap_or(text.len() - start);
+        if !matches!(&text[start..start + len], "" | HIDDEN) {
+            found.push(start..start + len);
+        }
+        from = start + len;
+    }
+    found
+}
+
+/// `access_token`, `private_token`, `X-Amz-Security-Token`, `client_secret`, `sig` and others.
+fn is_secret_name(name: &str) -> bool {
+    const ENDS: [&str; 9] = [
+        "token",
+        "password",
+        "passwd",
+        "secret",
+        "signature",
+        "credential",
+        "credentials",
+        "apikey",
+        "api_key",
+    ];
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    name == "sig" || ENDS.iter().any(|end| name.ends_with(end))
+}
+
+fn ends_value(c: char) -> bool {
+    matches!(c, '&' | '#' | '"' | '\'' | '<' | '>' | '`') || c.is_whitespace() || c.is_control()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -42,6 +114,10 @@ mod tests {
             ("https://@h", "https://h"),
             ("ssh://git@[::1]:22", "ssh://[::1]:22"),
             ("a://b@c://d@e", "a://c://e"),
+            (
+                "https://u@h/x.tar.gz?private_token=s&rev=1#a",
+                "https://h/x.tar.gz?private_token=***&rev=1#a",
+            ),
         ] {
             assert_eq!(without_credentials(text), clean);
         }

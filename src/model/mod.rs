@@ -11,7 +11,7 @@ mod tenant;
 mod volume_id;
 
 pub use closure::{Closure, PathInfo};
-pub use credentials::without_credentials;
+pub use credentials::{HIDDEN, hide, without_credentials};
 pub use source::{InvalidSource, Source, System, choose_source};
 pub use spec::{Access, PodInfo, VolumeSpec};
 pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};

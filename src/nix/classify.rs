@@ -36,6 +36,9 @@ const NOBODY: [&str; 4] = [
     "does not exist and cannot be created",
 ];
 
+/// What the node is short of, and not the request's fault.
+const SHORT: [&str; 2] = ["Resource temporarily unavailable", "Too many open files"];
+
 /// What a command was for.
 pub(super) enum Asked<'a> {
     Evaluate { evaluator: &'a Evaluator, limits: &'a Limits },
@@ -79,6 +82,9 @@ pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> Rea
     if let Some(error) = log.errors().find_map(|m| build_failure(asked, m, log)) {
         return error;
     }
+    if let Some(message) = said(&SHORT) {
+        return RealiseError::Temporary { step: asked.step(), cause: cause(message) };
+    }
     let nobody_has = match asked {
         // All that `nix-store` before 2.34 says of a path.
         Asked::Realise { what: Buildable::Path(path), .. } => format!("build of '{path}' failed"),
@@ -92,7 +98,7 @@ pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> Rea
     {
         return out_of_memory(evaluator);
     }
-    network::network(first, log).unwrap_or_else(|| refused(first))
+    network::network(first, log).unwrap_or_else(|| refused(asked, first))
 }
 
 fn out_of_memory(evaluator: &Evaluator) -> RealiseError {
@@ -225,10 +231,10 @@ fn requirement(text: &str) -> String {
     cut(&required.join(", "))
 }
 
-fn refused(message: &Message) -> RealiseError {
+fn refused(asked: &Asked, message: &Message) -> RealiseError {
     let text = &message.text;
     let found = HINTS.iter().find(|(words, ..)| contains_any(text, words));
-    let (step, hint) = found.map_or((Step::Evaluate, ""), |(_, step, hint)| (*step, *hint));
+    let (step, hint) = found.map_or((asked.step(), ""), |(_, step, hint)| (*step, *hint));
     RealiseError::Refused {
         step,
         cause: cause(message),
@@ -396,6 +402,32 @@ mod tests {
                 assert!(!text.contains('\u{1b}') && !text.contains("error:"), "{id}");
             }
         }
+    }
+
+    fn said(asked: &Asked, text: &str) -> String {
+        let (mut log, mut progress) = (LogReader::default(), Progress::default());
+        let line = serde_json::json!({ "action": "msg", "level": 0, "msg": text });
+        log.line(format!("@nix {line}").as_bytes(), &mut progress);
+        classify(asked, Some(1), &log).to_string()
+    }
+
+    #[test]
+    fn what_the_node_is_short_of_is_for_now_and_the_step_is_the_commands() {
+        let evaluator = &Evaluator::new("/h".into());
+        let evaluate = &Asked::Evaluate { evaluator, limits: &LIMITS };
+        let fork = "error: unable to fork: Resource temporarily unavailable";
+        assert!(said(evaluate, fork).starts_with("evaluate failed for now: unable to fork"));
+        let limited = "error: unable to download 'https://api.github.com/x': HTTP error 403\n\n\
+                       response body:\n\n{\"message\":\"API rate limit exceeded for 192.0.2.1\"}";
+        assert!(said(evaluate, limited).starts_with("fetch failed for now: "));
+        let refused = limited.replace("API rate limit exceeded", "Forbidden");
+        assert!(said(evaluate, &refused).starts_with("fetch failed: "));
+        let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x.drv";
+        let (derivation, output) = (StorePath::parse(path).unwrap(), "out".to_owned());
+        let what = &Buildable::Output { derivation, output };
+        let realise = &Asked::Realise { what, limits: &LIMITS, choice: &Choice::default() };
+        let text = "error: output '/nix/store/y' is not allowed to refer to '/nix/store/z'";
+        assert!(said(realise, text).starts_with("build failed: output"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::model::{Source, Tenant};
 
 use super::command::{CommandSpec, Config, base_env, pairs, push_options};
 use super::error::io_error;
-use super::redact::secrets_of_access_tokens;
+use super::redact::{access_tokens, secrets_of_access_tokens};
 use super::{NixError, RealiseError};
 
 /// Where things are inside of the jail.
@@ -110,14 +110,7 @@ impl Evaluator {
     /// and no expression can read it again.
     pub(super) fn settings(&self) -> Result<Vec<u8>, RealiseError> {
         let text = self.tokens()?;
-        let pairs = text
-            .lines()
-            .map(|line| line.split('#').next().unwrap_or_default())
-            .map(|line| {
-                line.trim().trim_start_matches("access-tokens").trim_start_matches([' ', '='])
-            })
-            .flat_map(str::split_whitespace)
-            .collect::<Vec<_>>();
+        let pairs = access_tokens(&text);
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
@@ -149,13 +142,11 @@ impl Evaluator {
 }
 
 /// Defaults of every evaluation.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("warn-dirty", "false"),
     // A flake's own `nixConfig` is the tenant's.
     ("accept-flake-config", "false"),
     ("builders", ""),
-    // What is to be fetched or built is looked for when it is realised.
-    ("substitute", "false"),
     ("connect-timeout", "5"),
     ("stalled-download-timeout", "20"),
     ("log-lines", "0"),
@@ -179,6 +170,10 @@ pub(super) fn command(config: &Config, task: &Task, settings: usize, home: &Path
         "internal-json".into(),
     ];
     push_options(&mut args, SETTINGS.into_iter());
+    // What is to be fetched or built is looked for when it is realised. But what is imported is
+    // realised here: without substituters it would be built from its first compiler on.
+    let only_here = (!evaluator.import_from_derivation).then_some(("substitute", "false"));
+    push_options(&mut args, only_here.into_iter());
     push_options(&mut args, pairs(&config.nix_options));
     let import = if evaluator.import_from_derivation { "true" } else { "false" };
     push_options(&mut args, [("allow-import-from-derivation", import)].into_iter());
@@ -261,5 +256,44 @@ fn guard(config: &Config, settings: usize, home: &Path) -> Guard {
             tmp_bytes: TMP_BYTES,
             binds,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_imported_may_be_substituted_and_else_nothing_is() {
+        for import in [false, true] {
+            let mut config = Config::new("/home");
+            config.evaluator.import_from_derivation = import;
+            let source = Source::NixExpr("x".into());
+            let args = command(&config, &Task::Instantiate(&source), 0, Path::new("/h")).args;
+            let has = |name: &str, value: &str| args.windows(2).any(|w| w == [name, value]);
+            assert_eq!(has("substitute", "false"), !import);
+            assert!(has("allow-import-from-derivation", if import { "true" } else { "false" }));
+        }
+    }
+
+    #[test]
+    fn tokens_are_given_however_the_file_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tokens");
+        let mut evaluator = Evaluator::new("/h".into());
+        evaluator.access_tokens = Some(file.clone());
+        for text in [
+            "github.com=ghp_x",
+            "access-tokens = github.com=ghp_x # a=b",
+            "access-tokens=github.com=ghp_x",
+            "sandbox = a=b\nextra-access-tokens = github.com=ghp_x",
+        ] {
+            fs::write(&file, text).unwrap();
+            let settings = String::from_utf8(evaluator.settings().unwrap()).unwrap();
+            assert_eq!(settings, "access-tokens = github.com=ghp_x\n", "{text}");
+            assert_eq!(evaluator.secrets(), ["ghp_x"], "{text}");
+        }
+        fs::write(&file, "# nothing").unwrap();
+        assert!(evaluator.settings().unwrap().is_empty());
     }
 }

@@ -58,9 +58,14 @@ pub fn locked_revision(reference: &str) -> Option<&str> {
     let parameter =
         |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
     let is_commit = |text: &&str| text.len() == 40 && text.bytes().all(|c| c.is_ascii_hexdigit());
-    let forge = ["github:", "gitlab:", "sourcehut:"].iter().any(|forge| path.starts_with(forge));
-    let in_path = || path.rsplit('/').next().filter(|_| forge).filter(is_commit);
-    parameter("rev").filter(is_commit).or_else(in_path).or_else(|| parameter("narHash"))
+    let starts = |kinds: &[&str]| kinds.iter().any(|kind| path.starts_with(kind));
+    let forge = starts(&["github:", "gitlab:", "sourcehut:"]);
+    // Elsewhere, such as in an archive's URL, it is a parameter like any other, and Nix checks nothing.
+    let has_revisions = forge || starts(&["git:", "git+", "hg+"]);
+    let in_query = parameter("rev").filter(is_commit).filter(|_| has_revisions);
+    let in_path = || path.split('/').nth(2).filter(|_| forge).filter(is_commit);
+    let by_hash = || parameter("narHash").filter(|hash| !hash.is_empty());
+    in_query.or_else(in_path).or_else(by_hash)
 }
 
 #[cfg(test)]
@@ -88,6 +93,10 @@ mod tests {
             format!("git+https://h/r?ref={COMMIT}"),
             format!("github:o/r#{COMMIT}"),
             "git+https://h/r?rev=main".to_owned(),
+            format!("https://h/x.tar.gz?rev={COMMIT}"),
+            format!("path:/d?rev={COMMIT}"),
+            format!("github:o/{COMMIT}"),
+            "https://h/x.tar.gz?narHash=".to_owned(),
         ];
         for reference in mutable {
             assert_eq!(locked_revision(&reference), None, "{reference}");

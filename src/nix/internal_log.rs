@@ -37,6 +37,9 @@ pub(super) struct Message {
     pub(super) text: String,
     /// Where in the request's own text, counted from one.
     pub(super) position: Option<(u64, u64)>,
+    /// A build had begun. Its builder may print messages of its own in Nix's form, and they can't be
+    /// told from Nix's.
+    pub(super) maybe_a_builders: bool,
 }
 
 struct Activity {
@@ -169,8 +172,9 @@ impl LogReader {
         let position = at(line.row).zip(at(line.column));
         // A daemon's warnings come as plain errors.
         let is_error = line.level == Some(0) && !text.starts_with("warning:");
+        let maybe_a_builders = self.built();
         let list = if is_error { &mut self.errors } else { &mut self.warnings };
-        push_bounded(list, Message { text, position }, MAX_MESSAGES);
+        push_bounded(list, Message { text, position, maybe_a_builders }, MAX_MESSAGES);
     }
 
     fn start(&mut self, line: &Line, progress: &mut Progress) {
@@ -325,6 +329,16 @@ mod tests {
         // Of anything else, a part is nothing.
         let (log, _) = read(&[r#"@nix {"action":"start","id":1,"text":"x"#.to_owned()]);
         assert_eq!(log.errors().count(), 0);
+    }
+
+    #[test]
+    fn what_a_builder_may_have_said_is_marked() {
+        let message = r#"@nix {"action":"msg","level":0,"msg":"error: unable to download 'x'"}"#;
+        let build =
+            format!(r#"@nix {{"action":"start","id":1,"type":{BUILD},"fields":["x.drv"]}}"#);
+        let (log, _) = read(&[message.to_owned(), build, message.to_owned()]);
+        let marks: Vec<_> = log.errors().map(|m| m.maybe_a_builders).collect();
+        assert_eq!(marks, [false, true]);
     }
 
     #[test]

@@ -44,7 +44,9 @@ pub(super) fn network(first: &Message, log: &LogReader) -> Option<RealiseError> 
         _ if broke_off => true,
         None if first.text.contains("bad/illegal format") => false,
         // curl names the status of an answer that broke off, too.
-        Some(..=299 | 429 | 500..) => true,
+        Some(..=299 | 408 | 429 | 500..) => true,
+        // GitHub's way to say 429.
+        Some(403) if first.text.contains("rate limit") => true,
         Some(_) => false,
         None => first.text.contains("unable to download") || contains_any(&cause, &NETWORK),
     };

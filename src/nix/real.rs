@@ -156,10 +156,11 @@ impl Inner {
         }
     }
 
-    /// Substituters that a command could not reach are left out of the next one.
+    /// Substituters that a command could not reach are left out of the next one. A builder's word does
+    /// not count: one tenant's build would take a cache from all others.
     pub(super) fn learn_from(&self, log: &LogReader) {
         if let Some(substituters) = self.substituters.get() {
-            let messages = log.warnings().chain(log.errors());
+            let messages = log.warnings().chain(log.errors()).filter(|m| !m.maybe_a_builders);
             messages.for_each(|message| substituters.learn_from(&message.text));
         }
     }

@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use crate::model::without_credentials;
+use crate::model::{HIDDEN, hide, without_credentials};
 
-const HIDDEN: &str = "***";
 /// Bytes. A shorter value is in ordinary words, and no secret.
 const MIN_SECRET: usize = 6;
 /// Taking one thing out may put another together, which the next pass takes out. Text that needs
@@ -43,13 +42,10 @@ impl Redactor {
     fn pass(&self, text: &str) -> Option<String> {
         let without_secrets = hide(text, self.found_in(text));
         let text = without_secrets.as_deref().unwrap_or(text);
-        let without_userinfo = match without_credentials(text) {
+        match without_credentials(text) {
             Cow::Owned(text) => Some(text),
-            Cow::Borrowed(_) => None,
-        };
-        let text = without_userinfo.as_deref().unwrap_or(text);
-        let without_parameters = hide(text, secret_parameters(text));
-        without_parameters.or(without_userinfo).or(without_secrets)
+            Cow::Borrowed(_) => without_secrets,
+        }
     }
 
     /// Where secrets are, also those that overlap: no part of one is left.
@@ -74,86 +70,34 @@ impl fmt::Debug for Redactor {
     }
 }
 
-/// `text` with `***` in the place of `ranges`, which are sorted; ranges that overlap are one.
-fn hide(text: &str, ranges: Vec<Range<usize>>) -> Option<String> {
-    if ranges.is_empty() {
-        return None;
-    }
-    let mut out = String::new();
-    let mut end = 0;
-    for range in ranges {
-        if range.start >= end {
-            out += &text[end..range.start];
-            out += HIDDEN;
-        }
-        end = end.max(range.end);
-    }
-    Some(out + &text[end..])
-}
-
-/// The values of `?token=…`, `&X-Amz-Signature=…` and the like that are not hidden yet.
-fn secret_parameters(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut from = 0;
-    while let Some(at) = text[from..].find(['?', '&', ';']) {
-        from += at + 1;
-        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let name = &text[from..][..text[from..].find(|c| !is_part(c)).unwrap_or(text.len() - from)];
-        let start = from + name.len() + 1;
-        if !is_secret_name(name) || !text[from + name.len()..].starts_with('=') {
-            continue;
-        }
-        let len = text[start..].find(ends_value).unwrap_or(text.len() - start);
-        if !matches!(&text[start..start + len], "" | HIDDEN) {
-            found.push(start..start + len);
-        }
-        from = start + len;
-    }
-    found
-}
-
-/// `access_token`, `private_token`, `X-Amz-Security-Token`, `client_secret`, `sig` and others.
-fn is_secret_name(name: &str) -> bool {
-    const ENDS: [&str; 9] = [
-        "token",
-        "password",
-        "passwd",
-        "secret",
-        "signature",
-        "credential",
-        "credentials",
-        "apikey",
-        "api_key",
-    ];
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    name == "sig" || ENDS.iter().any(|end| name.ends_with(end))
-}
-
-fn ends_value(c: char) -> bool {
-    matches!(c, '&' | '#' | '"' | '\'' | '<' | '>' | '`') || c.is_whitespace() || c.is_control()
-}
-
-/// The tokens of `github.com=ghp_x gitlab.com=PAT:abc`, Nix's setting `access-tokens`: its value
-/// alone, or a nix.conf with it.
-pub fn secrets_of_access_tokens(text: &str) -> Vec<String> {
-    let mut secrets = Vec::new();
+/// The pairs of `github.com=ghp_x gitlab.com=PAT:abc`, Nix's setting `access-tokens`: its value alone,
+/// or a nix.conf with it.
+pub fn access_tokens(text: &str) -> Vec<&str> {
+    let mut pairs = Vec::new();
     for line in text.lines() {
-        let line = line.split('#').next().unwrap_or_default();
-        let words: Vec<_> = line.split_whitespace().collect();
-        let pairs = match words[..] {
-            ["access-tokens" | "extra-access-tokens", "=", ref pairs @ ..] => pairs,
-            [_, "=", ..] => continue,
-            _ => &words[..],
+        let line = line.split('#').next().unwrap_or_default().trim();
+        let end = line.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(line.len());
+        let (name, rest) = line.split_at(end);
+        let value = match (name, rest.trim_start().strip_prefix('=')) {
+            ("access-tokens" | "extra-access-tokens", Some(value)) => value,
+            _ if line.split_whitespace().nth(1) == Some("=") => continue,
+            _ => line,
         };
-        let tokens = pairs.iter().filter_map(|pair| pair.split_once('=')).map(|(_, token)| token);
-        // GitLab's kinds of token.
-        let bare = tokens.map(|token| match token.split_once(':') {
-            Some(("PAT" | "OAuth2", token)) => token,
-            _ => token,
-        });
-        secrets.extend(bare.filter(|token| !token.is_empty()).map(str::to_owned));
+        pairs.extend(value.split_whitespace());
     }
-    secrets
+    pairs
+}
+
+/// The tokens of [`access_tokens`].
+pub fn secrets_of_access_tokens(text: &str) -> Vec<String> {
+    let pairs = access_tokens(text).into_iter();
+    let tokens = pairs.filter_map(|pair| pair.split_once('=')).map(|(_, token)| token);
+    // GitLab's kinds of token.
+    let bare = tokens.map(|token| match token.split_once(':') {
+        Some(("PAT" | "OAuth2", token)) => token,
+        _ => token,
+    });
+    bare.filter(|token| !token.is_empty()).map(str::to_owned).collect()
 }
 
 /// The passwords of a netrc file, with curl's quotes.
