@@ -49,8 +49,10 @@ pub(super) fn enter(jail: &Jail) -> Result<(), SetupError> {
         place(device, &target)?;
     }
     link("/proc/self/fd", "/dev/fd")?;
-    let tmp =
-        fresh("tmpfs", &[("size", jail.tmp_bytes.to_string()), ("mode", "1777".into())], quiet)?;
+    let inodes = (jail.tmp_bytes / TMP_FILE).max(1).to_string();
+    let size = jail.tmp_bytes.max(1).to_string();
+    let options = [("size", size), ("nr_inodes", inodes), ("mode", "1777".into())];
+    let tmp = fresh("tmpfs", &options, quiet)?;
     let proc = fresh("proc", &[], quiet | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
     for (mount, target) in [(&tmp, "/tmp"), (&proc, "/proc")] {
         let target = inside(Path::new(target));
