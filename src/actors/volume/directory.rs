@@ -79,7 +79,13 @@ impl Directory {
         self.recovered().await?;
         let addr = self.open.get(id).map(|addr| addr.clone());
         let not_published = || VolumeError::NotPublished { id: id.to_string() };
-        ask(&addr.ok_or_else(not_published)?, Stats(at)).await?
+        let addr = addr.ok_or_else(not_published)?;
+        match ask(&addr, Stats(at)).await {
+            Ok(stats) => stats,
+            // It met the actor in the moment of its end, which is the volume's.
+            Err(_) if !addr.connected() => Err(not_published().into()),
+            Err(gone) => Err(gone.into()),
+        }
     }
 
     /// All volumes, by id.
