@@ -235,13 +235,16 @@ async fn builds_are_shown_watched_and_tried_again() {
     let admin = format!("unix://{}", node.admin.display());
     let mut watch = lab.command(env!("CARGO_BIN_EXE_nix-csi"));
     watch.args(["builds", "--watch", "-o", "json", "--admin-endpoint", &admin]);
-    let watch = watch.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let seen = lab.path("seen");
+    let mut watch = watch.stdout(fs::File::create(&seen).unwrap()).spawn().unwrap();
     let volumes = [("good", &good), ("bad", &bad)].map(|(n, e)| lab.volume(n, &[("nixExpr", e)]));
     let look = async {
         let begun =
             |name: &str| lab.path("nix/gates").join(format!("{name}.runs")).try_exists().unwrap();
         let both = async || ["good", "bad"].iter().all(|name| begun(name));
         until("both builds", both).await;
+        let told = async || fs::read_to_string(&seen).unwrap().contains("\"building\"");
+        until("the watch to tell of them", told).await;
         let json: Value = serde_json::from_str(run(&["builds", "-o", "json"]).success()).unwrap();
         let builds = json["builds"].as_array().unwrap();
         assert_eq!(builds.len(), 2);
@@ -290,8 +293,8 @@ async fn builds_are_shown_watched_and_tried_again() {
 
     // The stream ends with the node, and has told both ends.
     drop(node);
-    let output = watch.wait_with_output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    watch.wait().unwrap();
+    let text = fs::read_to_string(&seen).unwrap();
     let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let ended = |name: &str, error: &str| {
         events.iter().any(|e| {
