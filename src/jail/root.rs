@@ -59,11 +59,11 @@ pub(super) fn enter(jail: &Jail) -> Result<(), SetupError> {
         directory(&target)?;
         place(mount, &target)?;
     }
-    // Last, so that something below /tmp is not covered.
+    accounts(jail)?;
+    // Last, so that something below /tmp is not covered; in a read-only /etc nothing could be made.
     for (target, what) in &shown {
         show(target, what)?;
     }
-    accounts(jail)?;
     sys::set_attributes(&root, quiet | MountAttrFlags::MOUNT_ATTR_RDONLY, false)
         .map_err(setup("make read-only", "the jail's root"))?;
     // pivot_root(2): with both at one place, the old root lies on the new one, and is taken off.
@@ -184,7 +184,8 @@ fn show(target: &Path, what: &What) -> Result<(), SetupError> {
             let target = inside(target);
             if *is_dir {
                 directory(&target)?;
-            } else {
+            } else if !fs::exists(&target).unwrap_or_default() {
+                // It may lie in a directory that is shown read-only.
                 file(&target, "")?;
             }
             place(mount, &target)

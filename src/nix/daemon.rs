@@ -140,7 +140,8 @@ async fn end(identity: Identity) -> io::Result<bool> {
             sleep(POLL).await;
         }
     };
-    if timeout(GRACE, gone).await.is_err() {
+    // A guard kills what is left after its own grace, and must live to do so.
+    if timeout(2 * GRACE, gone).await.is_err() {
         pidfd_send_signal(&handle, Signal::KILL)?;
     }
     Ok(true)

@@ -23,9 +23,9 @@ use super::error::io_error;
 use super::redact::{access_tokens, secrets_of_access_tokens};
 use super::{NixError, RealiseError};
 
-/// Where things are inside of the jail.
-const HOME: &str = "/home/nix-eval";
-const SOCKET: &str = "/run/nix-daemon.socket";
+/// Where things are inside of the jail: below no directory of the node that an operator may show.
+const HOME: &str = "/nix-csi/home";
+const SOCKET: &str = "/nix-csi/nix-daemon.socket";
 const STORE: &str = crate::model::STORE_DIR;
 
 /// What Nix and its fetchers (git, ssh, tar) are made of on a distribution. Not there: skipped.

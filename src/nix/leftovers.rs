@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{Config, RealNix};
 
-/// For Nix to end its builders and remove what they left.
-const GRACE: Duration = Duration::from_secs(5);
+/// For Nix to end its builders and remove what they left; longer than a guard's own.
+const GRACE: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_millis(20);
 
 impl RealNix {

@@ -59,9 +59,9 @@ fn flakes(dir: &str) -> Vec<Case> {
         case(&format!("path:{dir}#x"), "evaluate failed after N s: a flake's own words"),
         case(&format!("path:{dir}#n"), "evaluate failed after N s: expected flake output attribute 'n' to be a derivation or path but found an integer: 1")
             .on("2.8", "evaluate failed after N s: flake output attribute 'n' is not a derivation"),
-        case("--help", "fetch failed after N s: getting status of \"/home/nix-eval/--help\": No such file or directory (an evaluation sees the store alone; the operator shows it a directory with --eval-path)")
-            .on("2.8", "fetch failed after N s: getting status of '/home/nix-eval/--help': No such file or directory (an evaluation sees the store alone; the operator shows it a directory with --eval-path)")
-            .on("2.26", "fetch failed after N s: getting status of '/home/nix-eval/--help': No such file or directory (an evaluation sees the store alone; the operator shows it a directory with --eval-path)"),
+        case("--help", "fetch failed after N s: getting status of \"/nix-csi/home/--help\": No such file or directory (an evaluation sees the store alone; the operator shows it a directory with --eval-path)")
+            .on("2.8", "fetch failed after N s: getting status of '/nix-csi/home/--help': No such file or directory (an evaluation sees the store alone; the operator shows it a directory with --eval-path)")
+            .on("2.26", "fetch failed after N s: getting status of '/nix-csi/home/--help': No such file or directory (an evaluation sees the store alone; the operator shows it a directory with --eval-path)"),
         // Nobody answers: worth another try.
         Case::new("flakeRef", "git+https://127.0.0.1:1/x#y", Code::InvalidArgument, "fetch failed after N s: git is not installed on this node")
             .with_code("2.8", Code::Unavailable, "fetch failed for now after N s: git: unable to access 'https://127.0.0.1:1/x/': Failed to connect to 127.0.0.1 port 1 after N ms: Couldn't connect to server"),
@@ -84,7 +84,13 @@ async fn a_flake_that_is_not_there_says_so() {
     let flake = lab.path("flake");
     std::fs::create_dir(&flake).unwrap();
     let visible = flake.to_str().unwrap();
-    let options = ["--nix-option", "download-attempts=1", "--eval-path", visible];
+    // Directories that hold what the jail itself needs elsewhere are shown as well.
+    let options = [
+        ["--nix-option", "download-attempts=1"],
+        ["--eval-path", visible],
+        ["--eval-path", "/home:/run:/etc"],
+    ]
+    .concat();
     let node = lab.node(&options).await;
     std::fs::write(flake.join("flake.nix"), FLAKE).unwrap();
     check(&lab, &node, &flakes(flake.to_str().unwrap())).await;

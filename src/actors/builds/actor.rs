@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 use super::Memory;
 use super::build::{BuildActor, Cancel, Shared, Work, roots};
 use super::messages::{
-    Abandon, BuildEvent, BuildSummary, Ended, ListBuilds, Realise, RealiseResult, Subscribe,
+    Abandon, BuildEvent, BuildOf, BuildSummary, Ended, ListBuilds, Realise, RealiseResult,
+    Subscribe,
 };
 use super::root::sweep;
 use super::slots::Slots;
@@ -151,10 +152,10 @@ impl Builds {
         }
         let mut news = Vec::new();
         for (number, one) in &mut self.in_flight {
-            let summary = one.summary(*number);
-            if one.told.as_ref() != Some(&summary.progress) {
-                one.told = Some(summary.progress.clone());
-                news.push(summary);
+            let progress = one.work.progress.snapshot();
+            if one.told.as_ref() != Some(&progress) {
+                news.push(one.summary(*number));
+                one.told = Some(progress);
             }
         }
         for summary in news {
@@ -248,6 +249,16 @@ impl Handler<ListBuilds> for Builds {
             self.in_flight.iter().map(|(number, one)| one.summary(*number)).collect();
         all.sort_by_key(|build| build.number);
         all
+    }
+}
+
+impl Handler<BuildOf> for Builds {
+    type Result = Option<BuildSummary>;
+
+    fn handle(&mut self, BuildOf(volume): BuildOf, _: &mut Ctx<Self>) -> Self::Result {
+        let waits = |one: &InFlight| one.waiters.iter().any(|(id, _)| *id == volume);
+        let found = self.in_flight.iter().find(|(_, one)| waits(one));
+        found.map(|(number, one)| one.summary(*number))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::Addr;
 use tokio::sync::broadcast;
 
-use super::{BuildEvent, BuildSummary, Builds, ListBuilds, Memory, Remembered, Subscribe};
+use super::{BuildEvent, BuildOf, BuildSummary, Builds, ListBuilds, Memory, Remembered, Subscribe};
 use crate::actors::core::{ActorGone, ask};
 use crate::actors::metrics;
 use crate::model::{Source, VolumeId};
@@ -31,7 +31,7 @@ impl BuildsHandle {
 
     /// The realisation that this volume waits for.
     pub async fn of_volume(&self, id: &VolumeId) -> Option<BuildSummary> {
-        self.list().await.into_iter().find(|build| build.volumes.contains(id))
+        ask(&self.builds, BuildOf(id.clone())).await.ok().flatten()
     }
 
     pub async fn subscribe(&self) -> Result<broadcast::Receiver<BuildEvent>, ActorGone> {

@@ -28,6 +28,11 @@ pub struct Abandon(pub VolumeId);
 #[rtype(result = "Vec<BuildSummary>")]
 pub struct ListBuilds;
 
+/// The realisation that this volume waits for.
+#[derive(Message)]
+#[rtype(result = "Option<BuildSummary>")]
+pub struct BuildOf(pub VolumeId);
+
 /// Every change from now on; what is under way already shows at the next tick.
 #[derive(Message)]
 #[rtype(result = "broadcast::Receiver<BuildEvent>")]

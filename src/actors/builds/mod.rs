@@ -24,7 +24,7 @@ pub use actor::{Builds, BuildsConfig};
 pub use failure::Failure;
 pub use handle::BuildsHandle;
 pub use memory::{Known, Memory, MemoryConfig, Remembered};
-pub use messages::{Abandon, BuildEvent, BuildSummary, ListBuilds, Realise, Subscribe};
+pub use messages::{Abandon, BuildEvent, BuildOf, BuildSummary, ListBuilds, Realise, Subscribe};
 pub use root::RootGuard;
 
 use std::sync::Arc;
