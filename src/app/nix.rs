@@ -29,8 +29,7 @@ pub(super) async fn open(config: &NodeConfig) -> Result<(RealNix, Capabilities),
     } else {
         nix.roots_visible(&roots_dir(config)).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
     }
-    nix.read_settings().await.map_err(|e| fail("can't read Nix's settings")(&e))?;
-    nix.check_sandbox().await.map_err(|e| fail("builds have no sandbox")(&e))?;
+    nix.check_settings().await.map_err(|e| fail("this Nix can't serve")(&e))?;
     Ok((nix, capabilities))
 }
 

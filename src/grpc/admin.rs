@@ -85,13 +85,16 @@ impl Admin for AdminService {
     ) -> Result<Response<Self::WatchBuildsStream>, Status> {
         let events = self.builds.subscribe().await;
         let events = events.map_err(|gone| Status::unavailable(gone.to_string()))?;
-        let changes = futures::stream::unfold(events, |mut events| async {
-            loop {
-                match events.recv().await {
-                    Ok(event) => return Some((Ok(change(event)), events)),
-                    Err(RecvError::Lagged(_)) => {} // progress: the next tells the same
-                    Err(RecvError::Closed) => return None,
+        let changes = futures::stream::unfold(Some(events), |events| async {
+            let mut events = events?;
+            match events.recv().await {
+                Ok(event) => Some((Ok(change(event)), Some(events))),
+                // An end may be among what was missed.
+                Err(RecvError::Lagged(missed)) => {
+                    let lost = format!("{missed} changes were missed: watch again");
+                    Some((Err(Status::aborted(lost)), None))
                 }
+                Err(RecvError::Closed) => None,
             }
         });
         let stop = self.stop.clone().cancelled_owned();

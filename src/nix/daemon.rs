@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub fn daemon_command(config: &Config) -> Option<CommandSpec> {
     let socket = config.daemon_socket.as_ref()?;
     let mut args = Vec::new();
-    push_options(&mut args, [("sandbox-fallback", "false")].into_iter());
+    push_options(&mut args, [("sandbox-fallback", "false"), ("trusted-users", "root")].into_iter());
     push_options(&mut args, pairs(&config.nix_options));
     let mut env: Vec<(OsString, OsString)> = base_env(&config.home, &config.search_path);
     env.push(("NIX_STATE_DIR".into(), config.state_dir.clone().into()));
@@ -178,7 +178,17 @@ mod tests {
         config.nix_options = vec![("max-jobs".into(), "4".into())];
         let spec = daemon_command(&config).unwrap();
         assert_eq!(spec.program, Path::new("nix-daemon"));
-        let expected = ["--option", "sandbox-fallback", "false", "--option", "max-jobs", "4"];
+        let expected = [
+            "--option",
+            "sandbox-fallback",
+            "false",
+            "--option",
+            "trusted-users",
+            "root",
+            "--option",
+            "max-jobs",
+            "4",
+        ];
         assert_eq!(spec.args, expected);
         let has = |k: &str, v: &str| spec.env.contains(&(k.into(), v.into()));
         assert!(has("NIX_DAEMON_SOCKET_PATH", "/run/n/s") && has("NIX_REMOTE", "local"));

@@ -48,8 +48,8 @@ const ETC: [&str; 12] = [
 ];
 /// Threads and processes of all evaluations together; Nix has a dozen, git a few.
 const PROCESSES: u64 = 1024;
-/// Bytes of unpacked sources.
-const TMP_BYTES: u64 = 4 << 30;
+/// `/tmp`, where sources are unpacked, is memory that no limit of a process counts: a part of that.
+const TMP_PART: u64 = 4;
 /// Bytes of an access-tokens file.
 const MAX_TOKENS: usize = 32 << 10;
 
@@ -253,7 +253,7 @@ fn guard(config: &Config, settings: usize, home: &Path) -> Guard {
             gid: evaluator.uid,
             home: HOME.into(),
             chdir: HOME.into(),
-            tmp_bytes: TMP_BYTES,
+            tmp_bytes: evaluator.memory / TMP_PART,
             binds,
         }),
     }

@@ -230,7 +230,7 @@ impl LogReader {
                 }
             }
             (Some(RESULT_PHASE), Some(activity)) => {
-                let phase = clean(line.string(0), 80);
+                let phase = clean(&self.redactor.clean(line.string(0)), 80);
                 progress.current = format!("building {}: {phase}", activity.name);
             }
             (Some(RESULT_PROGRESS), Some(activity)) => {

@@ -24,6 +24,11 @@ const GIT: [&str; 4] = [
     "Failed to fetch git repository",
 ];
 
+/// Whether a program's line is of a network that failed.
+pub(super) fn is_of_a_network(line: &str) -> bool {
+    contains_any(line, &NETWORK)
+}
+
 pub(super) fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
     let is_git = contains_any(&first.text, &GIT);
     let status = first

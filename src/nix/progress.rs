@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::text::{MAX_LINE_BYTES, clean};
+
 /// Lines of build log kept for error messages.
 const LOG_LINES: usize = 20;
-/// Bytes of one kept line; the rest is cut.
-const LOG_LINE_BYTES: usize = 400;
 
 /// What a realisation is at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,12 +56,10 @@ pub struct Progress {
 impl Progress {
     /// Adds a builder's line, without terminal escapes, cut and bounded.
     pub fn push_log(&mut self, line: &str) {
-        let clean: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
-        let end = clean.floor_char_boundary(LOG_LINE_BYTES);
         if self.log_tail.len() == LOG_LINES {
             self.log_tail.pop_front();
         }
-        self.log_tail.push_back(clean[..end].to_owned());
+        self.log_tail.push_back(clean(line, MAX_LINE_BYTES).replace('\n', " "));
     }
 }
 

@@ -140,7 +140,7 @@ impl Inner {
         gc.place(path, root, || self.database.is_valid(path))
     }
 
-    /// Which substituters answer; none are known before [`RealNix::read_settings`].
+    /// Which substituters answer; none are known before [`RealNix::check_settings`].
     pub(super) async fn substituters(&self) -> Choice {
         match self.substituters.get() {
             Some(substituters) => substituters.choose().await,

@@ -1,12 +1,16 @@
 //! Fetches and builds, as the driver.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::model::StorePath;
+
 use super::classify::{Asked, classify};
 use super::internal_log::LogReader;
+use super::network::is_of_a_network;
 use super::real::Inner;
-use super::stage::{Stage, place};
+use super::stage::{Staging, place};
 use super::substituters::Choice;
 use super::{
     Buildable, NixError, Origin, ProgressSink, RealiseError, Realised, Step, TimedOut, command,
@@ -63,7 +67,7 @@ async fn run(
     choice: &Choice,
 ) -> Result<Realised, RealiseError> {
     let only = (!choice.down.is_empty()).then(|| choice.up.join(" "));
-    let stage = Stage::new(root)?;
+    let stage = Staging::new(root)?;
     let spec = command::realise(&nix.config, what, &stage.link(), only.as_deref());
     progress.update(|p| "planning".clone_into(&mut p.current));
     let mut log = LogReader::new(nix.redactor());
@@ -80,6 +84,7 @@ async fn run(
     if ended.code != Some(0) {
         let asked = Asked::Realise { what, limits: &nix.config.limits, choice };
         let error = classify(&asked, ended.code, &log);
+        let error = or_network(error, &log, &nix.config.store_dir);
         return Err(or_full_disk(error, &nix.config.state_dir));
     }
     let path = stage.target()?;
@@ -119,6 +124,36 @@ fn step_under_way(what: &Buildable, log: &LogReader) -> Step {
     }
 }
 
+/// A derivation whose output is fixed may fetch, and fails with the network. Any other has none, and
+/// what it prints of one is its own.
+fn or_network(error: RealiseError, log: &LogReader, store_dir: &Path) -> RealiseError {
+    let RealiseError::BuildFailed { derivation, cause, log_tail, .. } = &error else {
+        return error;
+    };
+    let Some(line) = log_tail.iter().rev().find(|line| is_of_a_network(line)) else {
+        return error;
+    };
+    let named = log.errors().find_map(|m| m.text.split_once("/nix/store/")?.1.split_once(".drv"));
+    let text = named.and_then(|(base, _)| {
+        let path = StorePath::from_base_name(&format!("{base}.drv")).ok()?;
+        fs::read_to_string(store_dir.join(path.base_name())).ok()
+    });
+    if !text.is_some_and(|text| has_fixed_output(&text)) {
+        return error;
+    }
+    let cause = format!("{derivation}: {cause}: {}", line.trim());
+    RealiseError::Temporary { step: Step::Fetch, cause }
+}
+
+/// `Derive([("out","/nix/store/…","sha256","<hash>")],…`: the hash is empty where nothing is fixed.
+fn has_fixed_output(derivation: &str) -> bool {
+    let outputs = derivation.strip_prefix("Derive([(").and_then(|rest| rest.split_once(")]"));
+    outputs.is_some_and(|(output, _)| {
+        let fields: Vec<_> = output.split(',').collect();
+        matches!(fields[..], [_, _, kind, hash] if kind != "\"\"" && hash != "\"\"")
+    })
+}
+
 /// A daemon that can't write its database hangs up without a word.
 pub(super) fn or_full_disk(error: RealiseError, state_dir: &Path) -> RealiseError {
     /// Less than SQLite's own files may want.
@@ -128,5 +163,27 @@ pub(super) fn or_full_disk(error: RealiseError, state_dir: &Path) -> RealiseErro
     match error {
         RealiseError::Temporary { step, cause } if is_full => RealiseError::NoSpace { step, cause },
         error => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fixed_outputs_are_told_from_others() {
+        let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
+        for (outputs, fixed) in [
+            (format!(r#"("out","{path}","sha256","00aa")"#), true),
+            (format!(r#"("out","{path}","r:sha256","00aa")"#), true),
+            (format!(r#"("out","{path}","","")"#), false),
+            // Content-addressed, but not known in advance.
+            (r#"("out","","r:sha256","")"#.to_owned(), false),
+            (format!(r#"("dev","{path}","",""),("out","{path}","","")"#), false),
+        ] {
+            let text = format!("Derive([{outputs}],[],[],\"x\",\"/bin/sh\",[],[])");
+            assert_eq!(has_fixed_output(&text), fixed, "{text}");
+        }
+        assert!(!has_fixed_output("{}"));
     }
 }

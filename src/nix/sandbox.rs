@@ -1,4 +1,4 @@
-//! The start: what Nix itself is set to, and whether its builds have their sandbox.
+//! The start: what Nix itself is set to, whom it trusts, and whether its builds have their sandbox.
 
 use std::ffi::OsString;
 
@@ -28,6 +28,8 @@ fn probe(number: u128) -> String {
 #[derive(Deserialize)]
 struct Shown {
     sandbox: Setting,
+    #[serde(rename = "trusted-users")]
+    trusted_users: Setting,
 }
 
 #[derive(Deserialize)]
@@ -36,18 +38,38 @@ struct Setting {
 }
 
 impl RealNix {
-    /// Asks Nix for its effective settings, once: its substituters are the ones to probe.
-    pub async fn read_settings(&self) -> Result<(), NixError> {
+    /// Asks Nix for its effective settings: its substituters are the ones to probe, an evaluation must
+    /// be nobody to its daemon, and builds need their sandbox.
+    pub async fn check_settings(&self) -> Result<(), NixError> {
         let json = self.settings().await?;
         self.use_substituters(effective(&json).unwrap_or_default());
-        Ok(())
+        let shown: Shown = serde_json::from_slice(&json).map_err(|err| NixError::Command {
+            what: "nix show-config --json".to_owned(),
+            detail: format!("it printed what is not understood: {err}"),
+        })?;
+        self.check_trust(&shown.trusted_users.value)?;
+        self.check_sandbox(&shown.sandbox.value).await
     }
 
-    /// Builds something in the sandbox, so that a node without one says so at its start and not with
-    /// the first pod.
-    pub async fn check_sandbox(&self) -> Result<(), NixError> {
-        let shown: Option<Shown> = serde_json::from_slice(&self.settings().await?).ok();
-        let value = shown.map(|shown| shown.sandbox.value).unwrap_or_default();
+    /// To a daemon a trusted user is root. Our own daemon is told whom to trust.
+    fn check_trust(&self, trusted: &serde_json::Value) -> Result<(), NixError> {
+        let uid = self.config().evaluator.uid.to_string();
+        let everybody = is_trusted(trusted, &uid);
+        if self.served_by_others().is_none() || !everybody {
+            return Ok(());
+        }
+        Err(NixError::Command {
+            what: "the settings of the nix-daemon".to_owned(),
+            detail:
+                "trusted-users names everybody, so that a pod's expression would be root: name \
+                     the users that need it"
+                    .to_owned(),
+        })
+    }
+
+    /// Builds something, so that a node without a sandbox says so at its start and not with the first
+    /// pod.
+    async fn check_sandbox(&self, value: &serde_json::Value) -> Result<(), NixError> {
         if value == false || value == "false" {
             tracing::warn!("sandbox=false: every build may read what the driver can");
             return Ok(());
@@ -93,5 +115,30 @@ impl RealNix {
         args.extend(["show-config", "--json"].map(Into::into));
         let spec = spec(config, config.program.clone(), args);
         process::output(&spec, "nix show-config").await
+    }
+}
+
+/// Whether a setting such as `root * @wheel`, as a list or as text, names the user or everybody.
+fn is_trusted(users: &serde_json::Value, uid: &str) -> bool {
+    let texts: Vec<&str> = match users.as_array() {
+        Some(list) => list.iter().filter_map(serde_json::Value::as_str).collect(),
+        None => users.as_str().into_iter().collect(),
+    };
+    texts.into_iter().flat_map(str::split_whitespace).any(|user| user == "*" || user == uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_is_found_among_the_trusted() {
+        let is = |json: &str| is_trusted(&serde_json::from_str(json).unwrap(), "30999");
+        for json in [r#"["root","*"]"#, r#""root *""#, r#"["30999"]"#] {
+            assert!(is(json), "{json}");
+        }
+        for json in [r#"["root","@wheel"]"#, r#""root""#, "[]", "null"] {
+            assert!(!is(json), "{json}");
+        }
     }
 }

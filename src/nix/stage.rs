@@ -15,9 +15,9 @@ use super::real::Inner;
 /// The directory that one command makes its links in, gone when it is dropped. It lies among the
 /// roots, so its links are roots directly. The indirect ones that Nix also makes, named by a hash
 /// in `gcroots/auto`, then lead nowhere; the next collection removes them.
-pub(super) struct Stage(PathBuf);
+pub(super) struct Staging(PathBuf);
 
-impl Stage {
+impl Staging {
     pub(super) fn new(root: &Path) -> Result<Self, NixError> {
         let dir = staging_name(root);
         fs::create_dir(&dir).map_err(|err| io_error("create", &dir, err))?;
@@ -40,7 +40,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for Staging {
     fn drop(&mut self) {
         if let Err(err) = fs::remove_dir_all(&self.0) {
             tracing::warn!(path = %self.0.display(), %err, "can't remove a staging directory");

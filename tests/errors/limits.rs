@@ -14,6 +14,14 @@ fn cases() -> Vec<Case> {
     let build = |script: &str, code, expected: &str| {
         Case::new("nixExpr", &derivation(script), code, expected)
     };
+    let fixed = |script: &str, code, expected: &str| {
+        let text = derivation(script).replace(
+            "PATH =",
+            "outputHash = \"sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"; \
+             outputHashMode = \"flat\"; outputHashAlgo = \"sha256\"; PATH =",
+        );
+        Case::new("nixExpr", &text, code, expected)
+    };
     vec![
         evaluate(
             "builtins.length (builtins.genList (x: x) 1000000000)",
@@ -58,17 +66,25 @@ fn cases() -> Vec<Case> {
             "build of broken failed after N s: builder failed due to signal 9 (Killed) (something \
              killed it; the node may be short of memory)\nlast lines of its log:\n  working",
         ),
-        Case::new(
-            "nixExpr",
-            &derivation("echo a > $out").replace(
-                "PATH =",
-                "outputHash = \"sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"; \
-                 outputHashMode = \"flat\"; outputHashAlgo = \"sha256\"; PATH =",
-            ),
+        fixed(
+            "echo a > $out",
             Code::FailedPrecondition,
             "build of broken failed after N s: hash mismatch: specified \
              sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=, got \
              sha256-h0KPxSKAPTEGXnvOPPA/5HUJZjHl4Hu9eg/eYMTPJcc=",
+        ),
+        // What is fixed may fetch: its network failure is no fault of the derivation.
+        fixed(
+            "echo 'curl: (6) Could not resolve host: example.invalid'; exit 6",
+            Code::Unavailable,
+            "fetch failed for now after N s: broken: builder failed with exit code 6: curl: (6) Could \
+             not resolve host: example.invalid",
+        ),
+        build(
+            "echo 'curl: (6) Could not resolve host: example.invalid'; exit 6",
+            Code::FailedPrecondition,
+            "build of broken failed after N s: builder failed with exit code 6\nlast lines of its \
+             log:\n  curl: (6) Could not resolve host: example.invalid",
         ),
     ]
 }

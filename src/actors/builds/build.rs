@@ -85,6 +85,8 @@ async fn realise(work: Work) -> Result<Built, Failure> {
 
 /// What is to be realised, as far as it is known.
 struct Asked {
+    /// Locked, if it was a mutable reference.
+    source: Source,
     key: Key,
     revision: Option<String>,
 }
@@ -95,7 +97,7 @@ impl Asked {
             Source::FlakeRef(reference) => locked_revision(reference).map(str::to_owned),
             Source::StorePath(_) | Source::NixExpr(_) => None,
         };
-        Self { key: Key::of(source), revision }
+        Self { source: source.clone(), key: Key::of(source), revision }
     }
 }
 
@@ -110,10 +112,10 @@ impl Work {
     async fn run(self) -> Result<Built, Failure> {
         let mut asked = Asked::of(&self.source);
         let result = self.steps(&mut asked).await;
-        let (memory, Asked { key, revision }) = (&self.shared.memory, asked);
+        let (memory, Asked { key, revision, .. }) = (&self.shared.memory, asked);
         match result {
             Ok(realised) => {
-                memory.learn(key, realised.root.clone());
+                memory.learn(&self.source, key, realised.root.clone());
                 Ok(Built { realised, revision, root: self.root })
             }
             Err(early @ Failure { again_in: Some(_), .. }) => Err(early),
@@ -164,7 +166,7 @@ impl Work {
             }
         }
         let (root, progress) = (self.derivation.path().to_owned(), self.progress.clone());
-        let source = asked.key.source.clone();
+        let source = asked.source.clone();
         let Evaluated { buildable, path } =
             self.shared.nix.evaluate(source, self.tenant.clone(), root, progress).await?;
         match path {
@@ -200,7 +202,8 @@ impl Work {
                 (Err(error), _) => return Err(error.into()),
             }
         };
-        *asked = Asked { key: Key::locked(&lock), revision: lock.revision };
+        let source = Source::FlakeRef(lock.reference.clone());
+        *asked = Asked { source, key: Key::locked(&lock), revision: lock.revision };
         Ok(true)
     }
 

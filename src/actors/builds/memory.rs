@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Failure;
@@ -14,6 +15,8 @@ use crate::nix::{Lock, locked_revision};
 
 /// Entries of each kind; the oldest goes.
 const MOST: usize = 4096;
+/// Failures, which keep a source's text.
+const MOST_FAILED: usize = 512;
 /// A failure older than this is a new one's first.
 const FORGET: Duration = Duration::from_secs(3600);
 
@@ -27,22 +30,32 @@ pub struct MemoryConfig {
     pub retry_max: Duration,
 }
 
-/// A request as far as it is known: a mutable reference is replaced by what it is locked to.
+/// A request as far as it is known: a mutable reference is replaced by what it is locked to. A digest,
+/// because a text may be long.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key {
-    pub source: Source,
-    /// Of a flake that was locked here: everything it depends on.
-    inputs: String,
+pub(super) struct Key {
+    digest: [u8; 32],
+    /// The result is the same for ever.
+    lasts: bool,
 }
 
 impl Key {
-    pub fn of(source: &Source) -> Self {
-        Self { source: source.clone(), inputs: String::new() }
+    pub(super) fn of(source: &Source) -> Self {
+        let lasts = matches!(source, Source::FlakeRef(_));
+        Self::new([source.key(), &source.text(), ""], lasts)
     }
 
     pub(super) fn locked(lock: &Lock) -> Self {
-        let source = Source::FlakeRef(lock.reference.clone());
-        Self { source, inputs: lock.inputs.clone() }
+        Self::new(["flakeRef", &lock.reference, &lock.inputs], true)
+    }
+
+    fn new(parts: [&str; 3], lasts: bool) -> Self {
+        let mut digest = Sha256::new();
+        for part in parts {
+            digest.update(part.len().to_le_bytes());
+            digest.update(part);
+        }
+        Self { digest: digest.finalize().into(), lasts }
     }
 }
 
@@ -128,20 +141,21 @@ impl Memory {
     }
 
     pub(super) fn learn_lock(&self, reference: &str, lock: Lock) {
-        insert(&mut self.inner().locks, reference.to_owned(), lock);
+        insert(&mut self.inner().locks, reference.to_owned(), lock, MOST);
     }
 
     pub(super) fn resolved(&self, key: &Key) -> Option<StorePath> {
         let inner = self.inner();
         let (at, path) = inner.resolved.get(key)?;
-        let lasts = matches!(key.source, Source::FlakeRef(_));
-        (lasts || at.elapsed() < self.config.refresh).then(|| path.clone())
+        (key.lasts || at.elapsed() < self.config.refresh).then(|| path.clone())
     }
 
-    pub(super) fn learn(&self, key: Key, path: StorePath) {
+    /// The result of `source`, whose failures are forgotten.
+    pub(super) fn learn(&self, source: &Source, key: Key, path: StorePath) {
         let mut inner = self.inner();
         inner.failed.remove(&key);
-        insert(&mut inner.resolved, key, path);
+        inner.failed.remove(&Key::of(source));
+        insert(&mut inner.resolved, key, path, MOST);
     }
 
     /// The failure of a request that is not to be tried again yet.
@@ -174,7 +188,7 @@ impl Memory {
         let wait = self.config.retry_min.saturating_mul(factor).min(self.config.retry_max);
         let again = Instant::now() + wait;
         let failed = Failed { number, source: source.clone(), failure, times, again };
-        insert(&mut inner.failed, key, failed);
+        insert(&mut inner.failed, key, failed, MOST_FAILED);
     }
 
     /// What failed and waits, oldest first.
@@ -206,8 +220,13 @@ impl Memory {
     }
 }
 
-fn insert<K: Hash + Eq + Clone, V>(map: &mut HashMap<K, (Instant, V)>, key: K, value: V) {
-    if map.len() >= MOST && !map.contains_key(&key) {
+fn insert<K: Hash + Eq + Clone, V>(
+    map: &mut HashMap<K, (Instant, V)>,
+    key: K,
+    value: V,
+    most: usize,
+) {
+    if map.len() >= most && !map.contains_key(&key) {
         let oldest = map.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());
         oldest.and_then(|key| map.remove(&key));
     }
@@ -247,7 +266,7 @@ mod tests {
         let mutable = Source::FlakeRef("github:o/r#x".into());
         assert_eq!(memory.known(&mutable), None);
         memory.learn_lock("github:o/r#x", lock("a"));
-        memory.learn(Key::locked(&lock("a")), path.clone());
+        memory.learn(&mutable, Key::locked(&lock("a")), path.clone());
         let known = memory.known(&mutable).unwrap();
         assert_eq!((known.path, known.revision.as_deref()), (path.clone(), Some("a")));
         pass(61).await;
@@ -259,9 +278,9 @@ mod tests {
         assert_eq!(memory.known(&mutable), None);
 
         let locked = Source::FlakeRef(lock("a").reference);
-        memory.learn(Key::of(&locked), path.clone());
+        memory.learn(&locked, Key::of(&locked), path.clone());
         let expression = Source::NixExpr("x".into());
-        memory.learn(Key::of(&expression), path);
+        memory.learn(&expression, Key::of(&expression), path);
         assert!(memory.known(&expression).is_some());
         pass(100_000).await;
         assert!(memory.known(&locked).is_some());
@@ -287,7 +306,7 @@ mod tests {
         assert!(memory.too_early(&source).is_none());
         fail();
         assert_eq!(memory.too_early(&source).unwrap().again_in, Some(CONFIG.retry_min));
-        memory.learn(Key::of(&source), StorePath::parse(PATH).unwrap());
+        memory.learn(&source, Key::of(&source), StorePath::parse(PATH).unwrap());
         assert!(memory.too_early(&source).is_none());
         // What may be gone the next moment is no reason to wait.
         let (step, cause) = (Step::Fetch, "network".to_owned());
@@ -313,7 +332,7 @@ mod tests {
         let path = StorePath::parse(PATH).unwrap();
         let source = |n: usize| Source::NixExpr(n.to_string());
         for n in 0..=MOST {
-            memory.learn(Key::of(&source(n)), path.clone());
+            memory.learn(&source(n), Key::of(&source(n)), path.clone());
             if n == 0 {
                 pass(1).await;
             }

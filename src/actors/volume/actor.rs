@@ -51,6 +51,8 @@ pub struct VolumeActor {
     pub(super) began: Option<Instant>,
     /// When a publish came in last, or was seen to wait.
     last_call: Instant,
+    /// Numbers the looks for a volume that nobody waits for; the last one counts.
+    watches: u64,
     pub(super) published_at: i64,
 }
 
@@ -81,6 +83,7 @@ impl VolumeActor {
             source: "none",
             began: None,
             last_call: Instant::now(),
+            watches: 0,
             published_at: jiff::Timestamp::now().as_second(),
         }
     }
@@ -160,7 +163,13 @@ impl VolumeActor {
     fn watch(&mut self, ctx: &mut Ctx<Self>) {
         let patience = self.effects.hands.abandon_after;
         let end = self.last_call + patience;
+        self.watches += 1;
+        let number = self.watches;
         ctx.effect(sleep_until(end), move |this, (), ctx| {
+            // Of an earlier resolution, perhaps.
+            if number != this.watches {
+                return;
+            }
             let State::Resolving { request, waiters, .. } = this.machine.state() else {
                 return;
             };

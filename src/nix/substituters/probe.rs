@@ -29,8 +29,9 @@ pub(super) async fn probe(
             Target::Directory(path) => directory(path, turn).await,
             Target::Tcp { host, port } => connected(host, *port, |_| async { Ok(()) }).await,
             Target::Http { host, port, path } => {
+                let name = if host.contains(':') { format!("[{host}]") } else { host.clone() };
                 let request = format!(
-                    "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
+                    "GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n"
                 );
                 connected(host, *port, |stream| answered(stream, request.clone())).await
             }
