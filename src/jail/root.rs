@@ -15,7 +15,7 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
     mount_change, move_mount, open_tree, unmount,
 };
-use rustix::process::{Gid, Uid, chdir, pivot_root};
+use rustix::process::{Gid, Uid, chdir, chroot, pivot_root};
 use rustix::thread::{
     CapabilitySet, UnshareFlags, remove_capability_from_bounding_set, set_no_new_privs,
     set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -25,6 +25,9 @@ use super::{Access, Bind, Jail, SetupError, setup, sys};
 
 /// Where the new root is put together. Every system has it, and in this namespace nobody misses it.
 const STAGE: &str = "/proc";
+/// The jail's root is a directory of the new root: to a process in a chroot(2) the kernel gives no
+/// user namespace, where it would be root of much of the kernel's code. There is nothing beside it.
+const JAIL: &str = "jail";
 /// Bytes: directories, links and two short files.
 const ROOT_BYTES: u64 = 4 << 20;
 /// Bytes: a file costs as much memory as it holds.
@@ -70,6 +73,7 @@ pub(super) fn enter(jail: &Jail) -> Result<(), SetupError> {
     chdir(STAGE).map_err(setup("enter", STAGE))?;
     pivot_root(".", ".").map_err(setup("change", "the root"))?;
     unmount(".", UnmountFlags::DETACH).map_err(setup("detach", "the old root"))?;
+    chroot(JAIL).map_err(setup("enter", "the jail's root"))?;
     chdir(&jail.chdir).map_err(setup("enter", &jail.chdir))?;
     drop_privileges(jail)
 }
@@ -195,7 +199,7 @@ fn show(target: &Path, what: &What) -> Result<(), SetupError> {
 
 /// A place of the jail while it is put together. Targets have no `..` in them.
 fn inside(target: &Path) -> PathBuf {
-    Path::new(STAGE).join(target.strip_prefix("/").unwrap_or(target))
+    Path::new(STAGE).join(JAIL).join(target.strip_prefix("/").unwrap_or(target))
 }
 
 fn directory(path: &Path) -> Result<(), SetupError> {

@@ -16,6 +16,7 @@ use rustix::process::{
     wait,
 };
 use rustix::thread::UnshareFlags;
+use tokio::time::Instant;
 
 use super::sys::{self, Forked};
 use super::{Guard, Limits, SETUP_FAILED, SetupError, root, setup};
@@ -120,6 +121,7 @@ fn watch(child: Pid, signals: &OwnedFd, guard: &Guard) -> ExitCode {
     let lifeline = io::stdin();
     let mut kill_at: Option<SystemTime> = None;
     let mut orphans = Vec::new();
+    let mut look_at = Instant::now() + LOOK;
     loop {
         if let Some(status) = reap(child) {
             end_all();
@@ -130,12 +132,14 @@ fn watch(child: Pid, signals: &OwnedFd, guard: &Guard) -> ExitCode {
             PollFd::from_borrowed_fd(lifeline.as_fd(), PollFlags::IN),
         ];
         let left = kill_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-        let look = guard.ends_orphans.then_some(LOOK);
+        let look = guard.ends_orphans.then(|| look_at.saturating_duration_since(Instant::now()));
         let timeout = left.into_iter().chain(look).min();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let nothing = matches!(poll(&mut ready, timeout.as_ref()), Ok(0));
-        if nothing && guard.ends_orphans {
+        let _ = poll(&mut ready, timeout.as_ref());
+        // Also while there is always something new: an orphan that ends is.
+        if guard.ends_orphans && Instant::now() >= look_at {
             orphans = end_orphans(child, &orphans);
+            look_at = Instant::now() + LOOK;
         }
         let told = ready.map(|fd| !fd.revents().is_empty());
         let is_over =
