@@ -41,6 +41,13 @@ pub static BUILDS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     register(IntGaugeVec::new(opts, &["stage"]))
 });
 
+/// Of all realisations under way, as far as Nix has planned.
+pub static PROGRESS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Derivations to build and bytes to fetch of what is under way.";
+    let opts = Opts::new("nixcsi_build_progress", help);
+    register(IntGaugeVec::new(opts, &["unit", "state"]))
+});
+
 pub static FAILURES_REMEMBERED: LazyLock<IntGauge> = LazyLock::new(|| {
     let help = "Requests that failed and are not tried again yet.";
     register(IntGauge::new("nixcsi_build_failures_remembered", help))

@@ -50,7 +50,7 @@ pub async fn serve(
 
 async fn metrics(State(state): State<HttpState>) -> Answer {
     state.directory.count().await;
-    state.builds.count();
+    state.builds.count().await;
     crate::metrics::render().map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
 

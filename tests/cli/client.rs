@@ -7,6 +7,7 @@ use std::path::Path;
 use nix_csi::model::System;
 use serde_json::Value;
 
+use crate::http::get;
 use crate::lab;
 use crate::lab::{Lab, until};
 use crate::program::{Said, client, run_in, said};
@@ -255,6 +256,9 @@ async fn builds_are_shown_watched_and_tried_again() {
             );
             assert_eq!(build["logTail"], serde_json::json!(["begun"]));
         }
+        let (_, metrics) = get(&node, "/metrics");
+        let under_way = "nixcsi_build_progress{state=\"expected\",unit=\"derivations\"} 2\n";
+        assert!(metrics.contains(under_way), "{metrics}");
         let table = run(&["builds"]);
         assert!(table.success().starts_with(" NO  SOURCE"), "{}", table.success());
         assert!(table.success().contains("building good"), "{}", table.success());
