@@ -138,7 +138,7 @@ async fn realise(
             nix.evaluate(source, tenant, link, sink.clone()).await?.buildable
         }
     };
-    nix.realise(what, root, sink).await
+    nix.realise(what, root, sink, Arc::new(())).await
 }
 
 /// What the trait promises. `good` can be realised, `bad` can't; collecting keeps `roots`.

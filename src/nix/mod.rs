@@ -4,7 +4,9 @@
 //! [`Nix`] is what the actors see; `real` drives an installed Nix, `fake` is an in-memory
 //! stand-in with faults on demand. One test suite runs over both.
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
@@ -95,6 +97,9 @@ pub struct Evaluated {
     pub path: Option<StorePath>,
 }
 
+/// A right to run, whatever it is, that is given back by dropping it.
+pub type Slot = Arc<dyn Any + Send + Sync>;
+
 /// Limits of one realisation; zero is unlimited.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -137,11 +142,13 @@ pub trait Nix: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>>;
 
     /// Fetches or builds. The root is made with the same command, so that no collector gets between.
+    /// `slot` is dropped when all of it has ended, which is a little later than a dropped future.
     fn realise(
         &self,
         what: Buildable,
         root: PathBuf,
         progress: ProgressSink,
+        slot: Slot,
     ) -> BoxFuture<'static, Result<Realised, RealiseError>>;
 
     /// How many substituters did not answer when they were asked last.

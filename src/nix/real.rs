@@ -17,7 +17,7 @@ use super::redact::{Redactor, secrets_of_netrc};
 use super::substituters::{Choice, Substituters};
 use super::{
     Buildable, Capabilities, Evaluated, Lock, Nix, NixError, ProgressSink, RealiseError, Realised,
-    db_write, evaluate, process, realise,
+    Slot, db_write, evaluate, process, realise,
 };
 
 /// Nix's default.
@@ -109,8 +109,9 @@ impl Nix for RealNix {
         what: Buildable,
         root: PathBuf,
         progress: ProgressSink,
+        slot: Slot,
     ) -> BoxFuture<'static, Result<Realised, RealiseError>> {
-        realise::realise(self.0.clone(), what, root, progress).boxed()
+        realise::realise(self.0.clone(), what, root, progress, slot).boxed()
     }
 
     fn substituters_down(&self) -> usize {

@@ -13,8 +13,8 @@ use super::real::Inner;
 use super::stage::{Staging, place};
 use super::substituters::Choice;
 use super::{
-    Buildable, NixError, Origin, ProgressSink, RealiseError, Realised, Step, TimedOut, command,
-    process,
+    Buildable, NixError, Origin, ProgressSink, RealiseError, Realised, Slot, Step, TimedOut,
+    command, process,
 };
 
 /// Leaves out the substituters that don't answer; if one goes down in the middle, the command is
@@ -24,11 +24,12 @@ pub(super) async fn realise(
     what: Buildable,
     root: PathBuf,
     progress: ProgressSink,
+    slot: Slot,
 ) -> Result<Realised, RealiseError> {
     refuse_derivation(&what)?;
     let mut choice = nix.substituters().await;
     loop {
-        match run(&nix, &what, &root, &progress, &choice).await {
+        match run(&nix, &what, &root, (&progress, &slot), &choice).await {
             Err(error) if may_be_a_substituters(&error) && !choice.up.is_empty() => {
                 let now = nix.substituters_again().await;
                 if now.up.len() >= choice.up.len() {
@@ -63,7 +64,7 @@ async fn run(
     nix: &Arc<Inner>,
     what: &Buildable,
     root: &Path,
-    progress: &ProgressSink,
+    (progress, slot): (&ProgressSink, &Slot),
     choice: &Choice,
 ) -> Result<Realised, RealiseError> {
     let only = (!choice.down.is_empty()).then(|| choice.up.join(" "));
@@ -74,12 +75,12 @@ async fn run(
     let limit = nix.config.limits.realise;
     let ended = {
         let on_line = |line: &[u8]| progress.update(|p| log.line(line, p));
-        limit.bound(process::run(&spec, &[], on_line, stage)).await
+        limit.bound(process::run(&spec, &[], on_line, (stage, slot.clone()))).await
     };
     let Some(ended) = ended else {
         return Err(TimedOut::whole(step_under_way(what, &log), limit).into());
     };
-    let (ended, stage) = ended?;
+    let (ended, (stage, _slot)) = ended?;
     nix.learn_from(&log);
     if ended.code != Some(0) {
         let asked = Asked::Realise { what, limits: &nix.config.limits, choice };

@@ -136,10 +136,10 @@ impl Work {
                 Next::Build(buildable) => buildable,
             },
         };
-        let _slot = self.slot(&self.shared.builds, Stage::QueuedBuild).await;
+        let slot = Arc::new(self.slot(&self.shared.builds, Stage::QueuedBuild).await);
         let _building = stage(&self.progress, Stage::Building);
         let root = self.root.path().to_owned();
-        Ok(self.shared.nix.realise(buildable, root, self.progress.clone()).await?)
+        Ok(self.shared.nix.realise(buildable, root, self.progress.clone(), slot).await?)
     }
 
     async fn instantiate(&self, asked: &mut Asked) -> Result<Next, Failure> {

@@ -264,8 +264,14 @@ mod tests {
         let link = dir.path().join("r");
         let (tenant, sink) = (Tenant::local(), ProgressSink::default());
         let evaluated = nix.evaluate(source.clone(), tenant, link.clone(), sink).await.unwrap();
-        let realise =
-            || nix.realise(evaluated.buildable.clone(), link.clone(), ProgressSink::default());
+        let realise = || {
+            nix.realise(
+                evaluated.buildable.clone(),
+                link.clone(),
+                ProgressSink::default(),
+                Arc::new(()),
+            )
+        };
 
         let gate = nix.hold(source.clone());
         let mut held = realise();

@@ -13,7 +13,8 @@ use crate::model::{Closure, PathInfo, Source, StorePath, Tenant};
 use crate::nix::error::io_error;
 use crate::nix::gc_lock::staging_name;
 use crate::nix::{
-    Buildable, Evaluated, Lock, Nix, NixError, ProgressSink, RealiseError, Realised, Step, db_write,
+    Buildable, Evaluated, Lock, Nix, NixError, ProgressSink, RealiseError, Realised, Slot, Step,
+    db_write,
 };
 
 impl Nix for FakeNix {
@@ -53,9 +54,11 @@ impl Nix for FakeNix {
         what: Buildable,
         root: PathBuf,
         progress: ProgressSink,
+        slot: Slot,
     ) -> BoxFuture<'static, Result<Realised, RealiseError>> {
         let nix = self.clone();
         async move {
+            let _slot = slot;
             let source = match what {
                 Buildable::Path(path) => Source::StorePath(path),
                 Buildable::Output { derivation, .. } => {
