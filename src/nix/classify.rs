@@ -92,7 +92,8 @@ pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> Rea
     {
         return out_of_memory(evaluator);
     }
-    network::network(first, log).unwrap_or_else(|| refused(first))
+    let jailed = matches!(asked, Asked::Evaluate { .. });
+    network::network(first, log, jailed).unwrap_or_else(|| refused(first))
 }
 
 fn out_of_memory(evaluator: &Evaluator) -> RealiseError {

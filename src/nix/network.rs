@@ -2,6 +2,7 @@
 //! reference's. Pure; tested with `classify`.
 
 use super::classify::{cause, contains_any, cut};
+use super::hints::UNSEEN;
 use super::internal_log::{LogReader, Message};
 use super::{RealiseError, Step};
 
@@ -24,7 +25,9 @@ const GIT: [&str; 4] = [
     "Failed to fetch git repository",
 ];
 
-pub(super) fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
+/// `jailed`: an evaluation, which sees few of the node's files.
+pub(super) fn network(first: &Message, log: &LogReader, jailed: bool) -> Option<RealiseError> {
+    let is_file = jailed && first.text.contains("unable to download 'file:");
     let is_git = contains_any(&first.text, &GIT);
     let status = first
         .text
@@ -35,11 +38,13 @@ pub(super) fn network(first: &Message, log: &LogReader) -> Option<RealiseError> 
     let hint = match status {
         Some(401 | 403) => Some("the source needs credentials"),
         Some(404) => Some("check the name; a private source answers so without credentials"),
+        _ if is_file => Some(UNSEEN),
+        _ if is_git && cause.contains("does not appear to be a git repository") => Some(UNSEEN),
         _ => None,
     };
     let download = contains_any(&first.text, &["unable to download", "Failed to fetch"]);
     let for_now = match status {
-        None if first.text.contains("bad/illegal format") => false,
+        None if is_file || first.text.contains("bad/illegal format") => false,
         Some(429 | 500..) => true,
         Some(_) => false,
         None => first.text.contains("unable to download") || contains_any(&cause, &NETWORK),
