@@ -98,7 +98,8 @@ pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> Rea
     {
         return out_of_memory(evaluator);
     }
-    network::network(first, log).unwrap_or_else(|| refused(asked, first))
+    let jailed = matches!(asked, Asked::Evaluate { .. });
+    network::network(first, log, jailed).unwrap_or_else(|| refused(asked, first))
 }
 
 fn out_of_memory(evaluator: &Evaluator) -> RealiseError {

@@ -2,6 +2,10 @@
 
 use super::Step;
 
+/// A file or a directory of the node that is not in the jail.
+pub(super) const UNSEEN: &str =
+    "an evaluation sees the store alone; the operator shows it a directory with --eval-path";
+
 /// Words of a message, the step they belong to, and what helps.
 pub(super) const HINTS: [(&[&str], Step, &str); 11] = [
     (
@@ -20,7 +24,7 @@ pub(super) const HINTS: [(&[&str], Step, &str); 11] = [
         "an expression may read the store alone: --eval-mode is restricted on this node",
     ),
     (
-        &["pure evaluation mode", "pure eval"],
+        &["pure evaluation mode", "pure eval", "on unlocked flake reference"],
         Step::Evaluate,
         "flakes are pure, and expressions where --eval-mode is pure",
     ),
@@ -45,10 +49,6 @@ pub(super) const HINTS: [(&[&str], Step, &str); 11] = [
         Step::Fetch,
         "name the flake in full, such as github:owner/repo",
     ),
-    (
-        &["getting status of", "does not exist", "No such file or directory"],
-        Step::Fetch,
-        "an evaluation sees the store alone; the operator shows it a directory with --eval-path",
-    ),
+    (&["getting status of", "does not exist", "No such file or directory"], Step::Fetch, UNSEEN),
     (&["could not find a flake.nix"], Step::Fetch, ""),
 ];

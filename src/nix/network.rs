@@ -2,6 +2,7 @@
 //! reference's. Pure; tested with `classify`.
 
 use super::classify::{cause, contains_any, cut};
+use super::hints::UNSEEN;
 use super::internal_log::{LogReader, Message};
 use super::{RealiseError, Step};
 
@@ -29,7 +30,9 @@ pub(super) fn is_of_a_network(line: &str) -> bool {
     contains_any(line, &NETWORK)
 }
 
-pub(super) fn network(first: &Message, log: &LogReader) -> Option<RealiseError> {
+/// `jailed`: an evaluation, which sees few of the node's files.
+pub(super) fn network(first: &Message, log: &LogReader, jailed: bool) -> Option<RealiseError> {
+    let is_file = jailed && first.text.contains("unable to download 'file:");
     let is_git = contains_any(&first.text, &GIT);
     let status = first
         .text
@@ -40,6 +43,8 @@ pub(super) fn network(first: &Message, log: &LogReader) -> Option<RealiseError> 
     let hint = match status {
         Some(401 | 403) => Some("the source needs credentials"),
         Some(404) => Some("check the name; a private source answers so without credentials"),
+        _ if is_file => Some(UNSEEN),
+        _ if is_git && cause.contains("does not appear to be a git repository") => Some(UNSEEN),
         _ => None,
     };
     let download = contains_any(&first.text, &["unable to download", "Failed to fetch"]);
@@ -47,7 +52,7 @@ pub(super) fn network(first: &Message, log: &LogReader) -> Option<RealiseError> 
     let broke_off = contains_any(&first.text, &["Truncated tar archive", "from tarball"]);
     let for_now = match status {
         _ if broke_off => true,
-        None if first.text.contains("bad/illegal format") => false,
+        None if is_file || first.text.contains("bad/illegal format") => false,
         // curl names the status of an answer that broke off, too.
         Some(..=299 | 408 | 429 | 500..) => true,
         // GitHub's way to say 429.

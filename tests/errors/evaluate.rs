@@ -52,7 +52,7 @@ fn flakes(dir: &str) -> Vec<Case> {
         case("path:/nonexistent#x", "fetch failed after N s: path '//nonexistent' does not exist (an evaluation sees the store alone; the operator shows it a directory with --eval-path)")
             .on("2.8", "fetch failed after N s: getting status of '/nonexistent': No such file or directory (an evaluation sees the store alone; the operator shows it a directory with --eval-path)"),
         case("git+file:///nonexistent#x", "fetch failed after N s: Git repository \"/nonexistent\" does not exist. (an evaluation sees the store alone; the operator shows it a directory with --eval-path)")
-            .on("2.8", "fetch failed after N s: git: '/nonexistent' does not appear to be a git repository")
+            .on("2.8", "fetch failed after N s: git: '/nonexistent' does not appear to be a git repository (an evaluation sees the store alone; the operator shows it a directory with --eval-path)")
             .on("2.26", "fetch failed after N s: git is not installed on this node"),
         case(&format!("path:{dir}#nope"), &format!("evaluate failed after N s: flake 'path:{dir}?LOCK' does not provide attribute 'packages.SYSTEM.nope', 'legacyPackages.SYSTEM.nope' or 'nope' {provides}")),
         case(&format!("path:{dir}"), &format!("evaluate failed after N s: flake 'path:{dir}?LOCK' does not provide attribute 'packages.SYSTEM.default' or 'defaultPackage.SYSTEM' {provides}")),
