@@ -87,6 +87,11 @@ impl Cache {
         lab.ok("nix", &[&features[..], &["copy", "--to", &to, root]].concat());
     }
 
+    /// Any other file.
+    pub fn put(&self, name: &str, text: &str) {
+        fs::write(self.dir.join(name), text).unwrap();
+    }
+
     pub fn set(&self, mode: Mode) {
         self.state.settings.lock().unwrap().0 = mode;
     }

@@ -145,10 +145,15 @@ impl Lab {
         self.ok("nix-build", &all)
     }
 
+    /// The machine's `/proc`, as the test sees it.
+    pub fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/proc", self.init))
+    }
+
     /// Processes of the machine as `<pid> <state> <arguments>`, without its pid 1 and that one's
     /// sleep. Read from its `/proc`: not every root has a ps.
     pub fn processes(&self) -> Vec<String> {
-        let proc = PathBuf::from(format!("/proc/{}/root/proc", self.init));
+        let proc = self.proc();
         let pids = fs::read_dir(&proc).unwrap().filter_map(|entry| {
             let name = entry.unwrap().file_name().into_string().unwrap();
             name.parse::<u32>().ok().filter(|pid| *pid != 1)

@@ -1,0 +1,15 @@
+//! What a pod's author tries with an expression, a flake or a builder, against a real node and a real
+//! Nix: files of the node, of its driver and of others.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod build;
+mod evaluate;
+mod local;
+mod no_sandbox;
+mod shown;
+
+mod world;

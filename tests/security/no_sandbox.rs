@@ -1,0 +1,60 @@
+//! A node whose builds would have no sandbox does not start.
+
+use crate::lab::Lab;
+use crate::planted;
+
+/// Runs a node by `start`, a script that ends in `"$@"`, which must not come up; what it says.
+fn start(lab: &Lab, script: &str, options: &[&str]) -> String {
+    let run = lab.path("run");
+    let run = run.to_str().unwrap();
+    let mut command = lab.command("timeout");
+    command.args([
+        "--signal=KILL",
+        "30",
+        "sh",
+        "-euc",
+        script,
+        "sh",
+        env!("CARGO_BIN_EXE_nix-csi"),
+        "node",
+    ]);
+    command.args(["--run-dir", run, "--endpoint", &format!("{run}/csi.sock")]);
+    command.args([
+        "--admin-endpoint",
+        &format!("{run}/admin.sock"),
+        "--http",
+        "127.0.0.1:0",
+        "--log",
+        "warn",
+    ]);
+    let output = command.args(options).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    println!("{text}");
+    text
+}
+
+const HELP: &str = "Nix needs mount, pid, network and user namespaces and the build users of nixbld: a container must be privileged; --nix-option sandbox=false builds without a sandbox, where every build may read what the driver can";
+
+#[test]
+fn without_a_namespace() {
+    let lab = planted!();
+    // The limit is the user namespace's own, not the machine's. Its users are the machine's.
+    let script = r#"mkfifo /run/in /run/mapped
+        unshare --user --mount sh -euc 'echo > /run/in; read -r _ < /run/mapped
+            exec sh -euc "echo 0 > /proc/sys/user/max_net_namespaces; exec \"\$@\"" sh "$@"' sh "$@" &
+        read -r _ < /run/in
+        for map in uid_map gid_map; do echo 0 0 65536 > /proc/$!/$map; done
+        echo > /run/mapped; wait $!"#;
+    let text = start(&lab, script, &[]);
+    assert!(text.contains("builds have no sandbox") && text.contains(HELP), "{text}");
+}
+
+#[test]
+fn without_build_users() {
+    let lab = planted!();
+    let script =
+        "grep -v ^nixbld: /etc/group > /run/group; mount --bind /run/group /etc/group; exec \"$@\"";
+    let text = start(&lab, script, &[]);
+    assert!(text.contains("builds have no sandbox") && text.contains(HELP), "{text}");
+}
