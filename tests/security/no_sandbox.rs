@@ -47,7 +47,11 @@ fn without_a_namespace() {
         for map in uid_map gid_map; do echo 0 0 65536 > /proc/$!/$map; done
         echo > /run/mapped; wait $!"#;
     let text = start(&lab, script, &[]);
-    assert!(text.contains("builds have no sandbox") && text.contains(HELP), "{text}");
+    assert!(
+        text.contains("this Nix can't serve: a build in the sandbox failed: ")
+            && text.contains(HELP),
+        "{text}"
+    );
 }
 
 #[test]
@@ -56,5 +60,9 @@ fn without_build_users() {
     let script =
         "grep -v ^nixbld: /etc/group > /run/group; mount --bind /run/group /etc/group; exec \"$@\"";
     let text = start(&lab, script, &[]);
-    assert!(text.contains("builds have no sandbox") && text.contains(HELP), "{text}");
+    assert!(
+        text.contains("this Nix can't serve: a build in the sandbox failed: ")
+            && text.contains(HELP),
+        "{text}"
+    );
 }

@@ -65,7 +65,7 @@ async fn tenants_have_homes_of_their_own() {
     let server = lab.cache().await;
     server.put("file", "fetched");
     let fetch = seen(&format!("builtins.readFile (builtins.fetchurl \"{}/file\")", server.url()));
-    let list = "throw (\"=\" + builtins.toJSON (builtins.attrNames (builtins.readDir /home/nix-eval/.cache/nix)))";
+    let list = "throw (\"=\" + builtins.toJSON (builtins.attrNames (builtins.readDir /nix-csi/home/.cache/nix)))";
     let mut homes = Vec::new();
     for tenant in ["web", "db", ""] {
         let mut volume = lab.volume("v", &[("nixExpr", &fetch)]);
