@@ -14,6 +14,11 @@ const MISSING: &str = "Nix needs mount, pid, network and user namespaces and the
                        nixbld: a container must be privileged; --nix-option sandbox=false builds \
                        without a sandbox, where every build may read what the driver can";
 
+/// What Nix says last, after why.
+const VAGUE: &str = "unable to start build process";
+/// clone(2), ENOSPC.
+const LIMITED: &str = " (a limit of namespaces in /proc/sys/user is reached)";
+
 /// Builds an empty tree, in whatever Nix builds in, and needs no shell for it. The number makes
 /// it another derivation each time: what is valid already would not be built.
 fn probe(number: u128) -> String {
@@ -93,16 +98,19 @@ impl RealNix {
         let mut said = String::new();
         let on_line = |line: &[u8]| {
             let line = clean(&String::from_utf8_lossy(line), MAX_LINE_BYTES);
-            if let Some(error) = line.trim().strip_prefix("error: ") {
+            if let Some(error) = line.trim().strip_prefix("error: ")
+                && (said.is_empty() || error != VAGUE)
+            {
                 error.clone_into(&mut said);
             }
         };
         let (ended, ()) = process::run(&spec, &[], on_line, ()).await?;
+        let limited = said.starts_with("cloning") && said.ends_with("No space left on device");
         match ended.code {
             Some(0) => Ok(()),
             _ => Err(NixError::Command {
                 what: "a build in the sandbox".to_owned(),
-                detail: format!("{said}: {MISSING}"),
+                detail: format!("{said}{}: {MISSING}", if limited { LIMITED } else { "" }),
             }),
         }
     }

@@ -47,8 +47,10 @@ async fn a_build_sees_its_inputs_and_nothing_of_the_node() {
     assert!(numbers.lines().all(|number| number.parse::<u32>().unwrap() < 10), "{numbers}");
     let id =
         found("id", "$b id -u; $b grep -E '^Cap(Prm|Eff)|^NoNewPrivs' /proc/self/status").await;
+    let (user, id) = id.split_once('\n').unwrap();
+    assert_ne!(user, "0");
     let none = "0000000000000000";
-    assert_eq!(id, format!("1000\nCapPrm:\t{none}\nCapEff:\t{none}\nNoNewPrivs:\t1"));
+    assert_eq!(id, format!("CapPrm:\t{none}\nCapEff:\t{none}\nNoNewPrivs:\t1"));
     let variables = found("variables", "$b env").await;
     for word in [MARK, "KUBERNETES", "NIX_CSI", "access"] {
         assert!(!variables.contains(word), "{variables}");
@@ -58,7 +60,8 @@ async fn a_build_sees_its_inputs_and_nothing_of_the_node() {
     let out = out
         .split("; ")
         .map(|way| format!("$b {way} 2>/dev/null && echo '{way}';"))
-        .collect::<String>();
+        .collect::<Vec<_>>()
+        .concat();
     assert_eq!(found("out", &out).await, "");
     assert_eq!(traces(&lab, &node), [""; 0]);
 }
@@ -124,12 +127,9 @@ async fn a_derivation_can_not_ask_for_more() {
         ),
         (
             builder("graph", &format!("exportReferencesGraph = [ \"x\" \"{TOKEN}\" ];"), &read),
-            "exportReferencesGraph' contains a non-store path",
+            "store",
         ),
-        (
-            builtin("fetchurl", &format!("url = \"file://{TOKEN}\"; {known}")),
-            "Couldn't read a file:// file",
-        ),
+        (builtin("fetchurl", &format!("url = \"file://{TOKEN}\"; {known}")), "read a file:// file"),
         (builtin("unpack-channel", &format!("src = \"{TOKEN}\"; channelName = \"x\";")), "open"),
         (
             builtin(

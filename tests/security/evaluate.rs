@@ -68,16 +68,20 @@ async fn all_refused(lab: &Lab, node: &Node, expressions: &[String]) {
     let refusals = expressions.iter().map(|expression| async move {
         (expression, refusal(lab, node, "nixExpr", expression).await)
     });
-    let nameless = join_all(refusals)
-        .await
-        .into_iter()
-        .filter(|(_, text)| !SETTINGS.iter().any(|setting| text.contains(setting)));
+    let is_named = |text: &str| {
+        // Not every root has one.
+        let no_git = text.ends_with("git is not installed on this node");
+        no_git || SETTINGS.iter().any(|setting| text.contains(setting))
+    };
+    let nameless = join_all(refusals).await.into_iter().filter(|(_, text)| !is_named(text));
     assert_eq!(nameless.collect::<Vec<_>>(), [], "no setting is named");
 }
 
 async fn in_mode(mode: &str) {
     let lab = planted!();
-    let node = lab.node(&["--eval-mode", mode, "--access-tokens-file", TOKENS_FILE]).await;
+    let once = ["--nix-option", "download-attempts=1"];
+    let options = ["--eval-mode", mode, "--access-tokens-file", TOKENS_FILE];
+    let node = lab.node(&[once.as_slice(), &options].concat()).await;
     // So that there is a record and a tenant's home.
     let volume = publish(&lab, &node, "nixExpr", &seen("\"x\"")).await;
     let volume = match volume {
@@ -121,7 +125,8 @@ async fn an_impure_expression_sees_the_jail() {
     let said = async |expression: &str| {
         let expression = format!("throw (\"=\" + builtins.toJSON ({expression}))");
         let text = refusal(&lab, &node, "nixExpr", &expression).await;
-        text.split_once("=").unwrap().1.to_owned()
+        let (_, said) = text.split_once('=').unwrap_or_else(|| panic!("{text}"));
+        said.to_owned()
     };
     let names =
         async |dir: &str| said(&format!("builtins.attrNames (builtins.readDir {dir})")).await;
@@ -135,7 +140,11 @@ async fn an_impure_expression_sees_the_jail() {
     assert_eq!(said(processes).await, r#"["1"]"#);
     // Its standard input had the access tokens.
     for file in ["/proc/self/fd/0", "/proc/1/fd/0", "/dev/fd/0"] {
-        assert_eq!(said(&format!("builtins.readFile \"{file}\"")).await, "\"\"");
+        let read = format!("throw (\"=\" + builtins.readFile \"{file}\")");
+        let text = refusal(&lab, &node, "nixExpr", &read).await;
+        // Newer versions follow the link by themselves, to nowhere.
+        let gone = text.contains("'/proc/1/fd/pipe:[") && text.contains("--eval-path");
+        assert!(gone || text.ends_with(": ="), "{text}");
     }
     let variables = "map builtins.getEnv [\"HOME\" \"NIX_REMOTE\" \"KUBERNETES_SERVICE_HOST\" \"NIX_CSI_ACCESS_TOKENS_FILE\"]";
     assert_eq!(

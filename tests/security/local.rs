@@ -26,6 +26,9 @@ const LOCAL: &[(&str, &str)] = &[
     ("flake:nixpkgs", "a flake of a registry"),
 ];
 
+/// Nobody is asked for it.
+const NO_REGISTRY: &[&str] = &["--nix-option", "flake-registry=/nowhere/registry.json"];
+
 fn with(text: &str) -> String {
     let (dir, _) = TOKEN.rsplit_once('/').unwrap();
     text.replace("FILE", TOKEN).replace("DIR", dir)
@@ -34,7 +37,7 @@ fn with(text: &str) -> String {
 #[tokio::test]
 async fn a_pods_reference_to_the_node_is_refused_before_nix_sees_it() {
     let lab = planted!();
-    let node = lab.node(&[]).await;
+    let node = lab.node(NO_REGISTRY).await;
     for (reference, what) in LOCAL {
         let reference = with(reference);
         let shown: String = reference.chars().take(80).collect();
@@ -55,7 +58,7 @@ async fn a_pods_reference_to_the_node_is_refused_before_nix_sees_it() {
 #[tokio::test]
 async fn a_reference_that_may_be_local_ends_at_the_jail() {
     let lab = planted!();
-    let node = lab.node(&["--allow-local-flakes"]).await;
+    let node = lab.node(&[NO_REGISTRY, &["--allow-local-flakes"]].concat()).await;
     for (reference, _) in
         LOCAL.iter().filter(|(text, _)| !text.contains("flake:") && !text.contains("nixpkgs"))
     {

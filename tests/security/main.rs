@@ -11,5 +11,6 @@ mod evaluate;
 mod local;
 mod no_sandbox;
 mod shown;
+mod tokens;
 
 mod world;

@@ -3,8 +3,8 @@
 use crate::lab::Lab;
 use crate::planted;
 
-/// Runs a node by `start`, a script that ends in `"$@"`, which must not come up; what it says.
-fn start(lab: &Lab, script: &str, options: &[&str]) -> String {
+/// Runs a node by `start`, a script that ends in `"$@"`, which must not come up; why.
+fn start(lab: &Lab, script: &str) -> String {
     let run = lab.path("run");
     let run = run.to_str().unwrap();
     let mut command = lab.command("timeout");
@@ -27,17 +27,24 @@ fn start(lab: &Lab, script: &str, options: &[&str]) -> String {
         "--log",
         "warn",
     ]);
-    let output = command.args(options).output().unwrap();
+    let output = command.output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    println!("{text}");
-    text
+    let reason =
+        text.strip_prefix("nix-csi: this Nix can't serve: a build in the sandbox failed: ");
+    let reason = reason.and_then(|text| text.strip_suffix(&format!(": {HELP}\n")));
+    reason.unwrap_or_else(|| panic!("{text}")).to_owned()
 }
 
 const HELP: &str = "Nix needs mount, pid, network and user namespaces and the build users of nixbld: a container must be privileged; --nix-option sandbox=false builds without a sandbox, where every build may read what the driver can";
 
 #[test]
 fn without_a_namespace() {
+    if std::env::var_os("NIX_CSI_TEST_ROOT").is_some_and(|root| !root.is_empty()) {
+        let why = "the kernel gives no user namespace in a chroot, as another root is";
+        crate::lab::skipped("without_a_namespace", why);
+        return;
+    }
     let lab = planted!();
     // The limit is the user namespace's own, not the machine's. Its users are the machine's.
     let script = r#"mkfifo /run/in /run/mapped
@@ -46,12 +53,9 @@ fn without_a_namespace() {
         read -r _ < /run/in
         for map in uid_map gid_map; do echo 0 0 65536 > /proc/$!/$map; done
         echo > /run/mapped; wait $!"#;
-    let text = start(&lab, script, &[]);
-    assert!(
-        text.contains("this Nix can't serve: a build in the sandbox failed: ")
-            && text.contains(HELP),
-        "{text}"
-    );
+    let expected = "cloning builder process: No space left on device (a limit of namespaces in \
+                    /proc/sys/user is reached)";
+    assert_eq!(start(&lab, script), expected);
 }
 
 #[test]
@@ -59,10 +63,6 @@ fn without_build_users() {
     let lab = planted!();
     let script =
         "grep -v ^nixbld: /etc/group > /run/group; mount --bind /run/group /etc/group; exec \"$@\"";
-    let text = start(&lab, script, &[]);
-    assert!(
-        text.contains("this Nix can't serve: a build in the sandbox failed: ")
-            && text.contains(HELP),
-        "{text}"
-    );
+    let expected = "the group 'nixbld' specified in 'build-users-group' does not exist";
+    assert_eq!(start(&lab, script), expected);
 }

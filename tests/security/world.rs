@@ -29,7 +29,7 @@ pub(crate) fn planted() -> Result<Lab, String> {
          for file in {TOKEN} {TOKENS_FILE} {OTHERS}; do
              mkdir -p ${{file%/*}}; echo {MARK} > $file
          done
-         echo 'access-tokens = {FORGE}={MARK}' > {TOKENS_FILE}
+         echo 'access-tokens = {FORGE}=PAT:{MARK}' > {TOKENS_FILE}
          chmod 644 {TOKEN}; chmod 600 {TOKENS_FILE} {OTHERS}; chown 1000 {OTHERS}"
     );
     lab.ok("sh", &["-euc", &script]);
