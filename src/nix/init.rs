@@ -10,7 +10,8 @@ impl RealNix {
     /// it: a misspelt `sandbox` would leave builds as they are by default.
     pub async fn check_options(&self) -> Result<(), NixError> {
         let config = self.config();
-        let mut args = Vec::new();
+        // Settings of flakes are none without the feature, from 2.20 on.
+        let mut args = vec!["--extra-experimental-features".into(), "nix-command flakes".into()];
         push_options(&mut args, pairs(&config.nix_options));
         args.push("--version".into());
         let mut wrong = None;
