@@ -49,10 +49,6 @@ pub(super) const HINTS: [(&[&str], Step, &str); 11] = [
         Step::Fetch,
         "name the flake in full, such as github:owner/repo",
     ),
-    (
-        &["getting status of", "does not exist", "No such file or directory"],
-        Step::Fetch,
-        UNSEEN,
-    ),
+    (&["getting status of", "does not exist", "No such file or directory"], Step::Fetch, UNSEEN),
     (&["could not find a flake.nix"], Step::Fetch, ""),
 ];

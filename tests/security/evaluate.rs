@@ -79,7 +79,9 @@ async fn all_refused(lab: &Lab, node: &Node, expressions: &[String]) {
 
 async fn in_mode(mode: &str) {
     let lab = planted!();
-    let node = lab.node(&["--eval-mode", mode, "--access-tokens-file", TOKENS_FILE]).await;
+    let once = ["--nix-option", "download-attempts=1"];
+    let options = ["--eval-mode", mode, "--access-tokens-file", TOKENS_FILE];
+    let node = lab.node(&[once.as_slice(), &options].concat()).await;
     // So that there is a record and a tenant's home.
     let volume = publish(&lab, &node, "nixExpr", &seen("\"x\"")).await;
     let volume = match volume {
