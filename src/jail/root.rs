@@ -17,8 +17,8 @@ use rustix::mount::{
 };
 use rustix::process::{Gid, Uid, chdir, chroot, pivot_root};
 use rustix::thread::{
-    CapabilitySet, UnshareFlags, remove_capability_from_bounding_set, set_no_new_privs,
-    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, UnshareFlags, remove_capability_from_bounding_set,
+    set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use super::{Access, Bind, Jail, SetupError, setup, sys};
@@ -84,6 +84,10 @@ fn drop_privileges(jail: &Jail) -> Result<(), SetupError> {
     set_thread_groups(&[]).map_err(setup("leave", "all groups"))?;
     set_thread_res_gid(gid, gid, gid).map_err(setup("change", "the group"))?;
     set_thread_res_uid(uid, uid, uid).map_err(setup("change", "the user"))?;
+    // That cleared all but what is inheritable, which some container runtimes give.
+    let none = CapabilitySet::empty();
+    let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    set_capabilities(None, none).map_err(setup("give up", "capabilities"))?;
     set_no_new_privs(true).map_err(setup("give up", "new privileges"))?;
     // Linux 6.12 and newer; an older one leaves the rest that the module's words tell of.
     let _ = sys::leave_abstract_sockets();

@@ -86,12 +86,11 @@ async fn what_can_be_built_needs_no_cache_that_has_just_died() {
     is_built(&lab, &node, "second").await;
 }
 
-/// It is there, so Nix's own attempts are not spared, but they are all that it costs.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_can_be_built_needs_no_cache_that_answers_500() {
+/// A cache that is there and of no use costs a probe, or Nix's own attempts, and no more.
+async fn is_built_beside(mode: Mode) {
     let lab = lab!();
     let cache = lab.cache().await;
-    cache.set(Mode::Broken);
+    cache.set(mode);
     let pace = Pace::of_this_run();
     let node = node_with(&lab, &with_caches(pace, &[&cache])).await;
     let gate = Gate::new(&lab, "one");
@@ -102,6 +101,16 @@ async fn what_can_be_built_needs_no_cache_that_answers_500() {
     kubelet.assert_only_retryable();
     assert!(last.end < Duration::from_secs(10), "{:#?}", kubelet.calls());
     assert_ends(&lab, &node, &volume).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_built_needs_no_cache_that_answers_500() {
+    is_built_beside(Mode::Broken).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_built_does_not_wait_for_a_cache_that_hangs() {
+    is_built_beside(Mode::Hang).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,23 +197,5 @@ async fn a_path_that_is_pushed_later_is_found() {
     };
     tokio::join!(kubelet.until_published(), pushed);
     assert_eq!(kubelet.codes()[0], Code::NotFound);
-    assert_ends(&lab, &node, &volume).await;
-}
-
-/// A cache that accepts connections and says nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_can_be_built_does_not_wait_for_a_cache_that_hangs() {
-    let lab = lab!();
-    let cache = lab.cache().await;
-    cache.set(Mode::Hang);
-    let pace = Pace::of_this_run();
-    let node = node_with(&lab, &with_caches(pace, &[&cache])).await;
-    let gate = Gate::new(&lab, "one");
-    gate.open();
-    let volume = lab.volume("one", &[("nixExpr", &gate.expression())]);
-    let kubelet = Kubelet::new(&node, &volume, pace);
-    let last = kubelet.until_published().await;
-    kubelet.assert_only_retryable();
-    assert!(last.end < Duration::from_secs(10), "{:#?}", kubelet.calls());
     assert_ends(&lab, &node, &volume).await;
 }

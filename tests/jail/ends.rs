@@ -32,9 +32,10 @@ fn closing_the_lifeline_ends_the_whole_tree() {
     let (mut guarded, processes) = tree(&Guard::default());
     assert_eq!(alive(&processes).len(), 3);
     guarded.close_lifeline();
-    let said = guarded.end();
+    guarded.wait();
     // Before the guard: who waits for it need not look again.
     assert!(alive(&processes).is_empty(), "{processes:?}");
+    let said = guarded.end();
     assert_eq!((said.status.code(), &*said.err), (Some(SETUP_FAILED.into()), ""));
 }
 
@@ -44,9 +45,10 @@ fn the_programs_end_ends_what_it_left() {
     let mut guarded = Guarded::start(&Guard::default(), script);
     let left = guarded.process();
     guarded.signal(Signal::TERM);
+    guarded.wait();
+    assert!(!left.is_alive());
     let said = guarded.end();
     assert_eq!((said.status.code(), &*said.out, &*said.err), (Some(3), "", ""));
-    assert!(!left.is_alive());
 }
 
 #[test]
@@ -70,9 +72,10 @@ fn what_ignores_sigterm_is_killed_after_the_grace() {
     let processes = [guarded.process(), guarded.process()];
     let asked = Instant::now();
     guarded.signal(Signal::TERM);
-    let said = guarded.end();
+    guarded.wait();
     let took = asked.elapsed();
     assert!(alive(&processes).is_empty(), "{processes:?}");
+    let said = guarded.end();
     assert!(took >= grace && took < grace + Duration::from_secs(5), "{took:?}");
     assert_eq!(said.status.code(), Some(SETUP_FAILED.into()));
 }

@@ -2,17 +2,26 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 use nix_csi::jail::Bind;
 
-use crate::program::{USER, can_jail, jailed, run};
+use crate::program::{USER, can_jail, command, jailed, run};
 
 #[test]
 fn it_has_no_privileges() {
     if !can_jail("it_has_no_privileges") {
         return;
     }
-    let status = run(&jailed(vec![]), "cat /proc/self/status").out;
+    // As a container's runtime may start the driver: with groups, and with inheritable capabilities.
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--groups", "0,4", "--inh-caps", "+sys_admin,+chown", "--"]);
+    let guard = command(&jailed(vec![]), "/bin/cat", &["/proc/self/status"]);
+    setpriv.arg(guard.get_program()).args(guard.get_args());
+    let mut child = setpriv.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let lifeline = child.stdin.take();
+    let status = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    drop(lifeline);
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
         line.unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
@@ -96,11 +105,7 @@ fn a_set_user_id_program_is_an_ordinary_one() {
     }
     // Nor a device.
     let null = dir.path().join("null");
-    let made = std::process::Command::new("mknod")
-        .args(["-m", "666"])
-        .arg(&null)
-        .args(["c", "1", "3"])
-        .status();
+    let made = Command::new("mknod").args(["-m", "666"]).arg(&null).args(["c", "1", "3"]).status();
     assert!(made.unwrap().success());
     let said = run(&jailed(vec![Bind::writable(dir.path(), "/shown")]), "cat /shown/null");
     assert!(said.err.contains("Permission denied"), "{said:?}");

@@ -76,6 +76,11 @@ impl Guarded {
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
+    /// Waits for the guard alone. What it leaves may hold its output open.
+    pub(crate) fn wait(&mut self) {
+        self.guard.wait().unwrap();
+    }
+
     /// Waits for its end, holding the lifeline if it is not closed yet.
     pub(crate) fn end(&mut self) -> Said {
         let status = self.guard.wait().unwrap();

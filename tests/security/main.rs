@@ -12,5 +12,4 @@ mod local;
 mod no_sandbox;
 mod shown;
 mod tokens;
-
 mod world;
