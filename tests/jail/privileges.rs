@@ -30,7 +30,7 @@ fn it_has_no_privileges() {
     assert_eq!(field("Uid"), [&*user; 4]);
     assert_eq!(field("Gid"), [&*user; 4]);
     assert_eq!(field("Groups"), [""; 0]);
-    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(field(set), ["0000000000000000"], "{set}");
     }
     assert_eq!(field("NoNewPrivs"), ["1"]);
