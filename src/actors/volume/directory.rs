@@ -135,16 +135,17 @@ impl Directory {
         let mut last = ActorGone { actor: "volume" };
         for _ in 0..MEETINGS {
             let found = self.open.get(id).map(|addr| addr.clone()).filter(Addr::connected);
-            let answer = match found {
-                Some(addr) => ask(&addr, message.clone()).await,
+            let answer = match &found {
+                Some(addr) => ask(addr, message.clone()).await,
                 None => ask(&self.volumes, Deliver(id.clone(), message.clone())).await?,
             };
             match answer {
                 Ok(answer) => return Ok(answer),
                 Err(gone) => last = gone,
             }
-            // It lives on: the message itself made it panic, and would again.
-            if self.open.get(id).is_some_and(|addr| addr.connected()) {
+            // It lives on, it and not its successor: the message itself made it panic, and would again.
+            let asked = found.or_else(|| self.open.get(id).map(|addr| addr.clone()));
+            if asked.is_some_and(|addr| addr.connected()) {
                 break;
             }
         }
