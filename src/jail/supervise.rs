@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -119,7 +119,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Until the program or the driver has ended, and nothing is left.
 fn watch(child: Pid, signals: &OwnedFd, guard: &Guard) -> ExitCode {
     let lifeline = io::stdin();
-    let mut kill_at: Option<SystemTime> = None;
+    let mut kill_at: Option<Instant> = None;
     let mut orphans = Vec::new();
     let mut look_at = Instant::now() + LOOK;
     loop {
@@ -131,8 +131,9 @@ fn watch(child: Pid, signals: &OwnedFd, guard: &Guard) -> ExitCode {
             PollFd::new(signals, PollFlags::IN),
             PollFd::from_borrowed_fd(lifeline.as_fd(), PollFlags::IN),
         ];
-        let left = kill_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-        let look = guard.ends_orphans.then(|| look_at.saturating_duration_since(Instant::now()));
+        let until = |at: Instant| at.saturating_duration_since(Instant::now());
+        let left = kill_at.map(until);
+        let look = guard.ends_orphans.then(|| until(look_at));
         let timeout = left.into_iter().chain(look).min();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let _ = poll(&mut ready, timeout.as_ref());
@@ -150,7 +151,7 @@ fn watch(child: Pid, signals: &OwnedFd, guard: &Guard) -> ExitCode {
         }
         if told[0] && asked_to_end(signals) && kill_at.is_none() {
             let _ = kill_process_group(child, Signal::TERM);
-            kill_at = Some(SystemTime::now() + guard.grace);
+            kill_at = Some(Instant::now() + guard.grace);
         }
     }
 }

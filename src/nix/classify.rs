@@ -55,6 +55,15 @@ impl Asked<'_> {
         }
     }
 
+    /// All that `nix-store` before 2.34 says of a path that nobody has.
+    fn path_failed<'l>(&self, log: &'l LogReader) -> Option<&'l Message> {
+        let Self::Realise { what: Buildable::Path(path), .. } = self else {
+            return None;
+        };
+        let words = format!("build of '{path}' failed");
+        log.errors().find(|message| message.text.contains(&words))
+    }
+
     fn limits(&self) -> &Limits {
         match self {
             Self::Evaluate { limits, .. } | Self::Realise { limits, .. } => limits,
@@ -85,12 +94,7 @@ pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> Rea
     if let Some(message) = said(&SHORT) {
         return RealiseError::Temporary { step: asked.step(), cause: cause(message) };
     }
-    let nobody_has = match asked {
-        // All that `nix-store` before 2.34 says of a path.
-        Asked::Realise { what: Buildable::Path(path), .. } => format!("build of '{path}' failed"),
-        _ => NOBODY[0].to_owned(),
-    };
-    if let Some(message) = said(&NOBODY).or_else(|| said(&[&nobody_has])) {
+    if let Some(message) = said(&NOBODY).or_else(|| asked.path_failed(log)) {
         return nobody(asked, message, log);
     }
     if let Asked::Evaluate { evaluator, .. } = asked

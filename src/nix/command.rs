@@ -160,9 +160,19 @@ pub(super) fn sibling(config: &Config, name: &str, args: &[&OsStr]) -> CommandSp
 }
 
 pub(super) fn spec(config: &Config, program: PathBuf, args: Vec<OsString>) -> CommandSpec {
-    let mut env = base_env(&config.home, &config.search_path);
+    client(config, (&config.home, config.daemon_socket.as_deref()), program, args)
+}
+
+/// A client of the store that finds its home and the daemon's socket at these places.
+pub(super) fn client(
+    config: &Config,
+    (home, socket): (&Path, Option<&Path>),
+    program: PathBuf,
+    args: Vec<OsString>,
+) -> CommandSpec {
+    let mut env = base_env(home, &config.search_path);
     env.push(("NIX_STATE_DIR".into(), config.state_dir.clone().into()));
-    match &config.daemon_socket {
+    match socket {
         Some(socket) => {
             let mut remote = OsString::from("unix://");
             remote.push(socket);

@@ -104,6 +104,13 @@ impl Limit {
     }
 }
 
+impl NixError {
+    /// Work on a thread of its own that panicked.
+    pub fn panicked(what: &str, panic: &tokio::task::JoinError) -> Self {
+        Self::Command { what: what.to_owned(), detail: panic.to_string() }
+    }
+}
+
 pub(super) fn io_error(verb: &'static str, path: &Path, source: io::Error) -> NixError {
     let path = path.to_owned();
     NixError::Io { verb, path, source }

@@ -63,17 +63,16 @@ async fn run(
     progress: &ProgressSink,
 ) -> Result<Vec<u8>, RealiseError> {
     let config = &nix.config;
-    let settings = config.evaluator.settings()?;
+    let tokens = config.evaluator.tokens()?;
+    let settings = tokens.settings();
     let home = {
         let (nix, tenant) = (nix.clone(), tenant.clone());
         let made = tokio::task::spawn_blocking(move || nix.config.evaluator.home(&tenant)).await;
-        made.unwrap_or_else(|err| {
-            let what = "making a home for the evaluation".to_owned();
-            Err(NixError::Command { what, detail: err.to_string() })
-        })?
+        let what = "making a home for the evaluation";
+        made.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic)))?
     };
     let spec = command(config, task, settings.len(), &home);
-    let mut log = LogReader::new(nix.redactor());
+    let mut log = LogReader::new(nix.redactor(&tokens));
     progress.update(|p| "evaluating".clone_into(&mut p.current));
     let limit = config.limits.evaluate;
     let ended = {

@@ -8,7 +8,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,10 +17,10 @@ use sha2::{Digest, Sha256};
 use crate::jail::{Bind, Guard, Jail, Limits};
 use crate::model::{Source, Tenant};
 
-use super::command::{CommandSpec, Config, base_env, pairs, push_options};
+use super::command::{CommandSpec, Config, client, pairs, push_options};
 use super::error::io_error;
 use super::redact::{access_tokens, secrets_of_access_tokens};
-use super::{NixError, RealiseError};
+use super::{NixError, process};
 
 /// Where things are inside of the jail: below no directory of the node that an operator may show.
 const HOME: &str = "/nix-csi/home";
@@ -101,32 +100,17 @@ impl Evaluator {
         }
     }
 
-    /// Values that must not be shown. A file that can't be read has none to show.
-    pub(super) fn secrets(&self) -> Vec<String> {
-        self.tokens().map(|text| secrets_of_access_tokens(&text)).unwrap_or_default()
-    }
-
-    /// The access tokens as a file of settings, for the evaluator's standard input: Nix reads it once,
-    /// and no expression can read it again.
-    pub(super) fn settings(&self) -> Result<Vec<u8>, RealiseError> {
-        let text = self.tokens()?;
-        let pairs = access_tokens(&text);
-        if pairs.is_empty() {
-            return Ok(Vec::new());
-        }
-        Ok(format!("access-tokens = {}\n", pairs.join(" ")).into_bytes())
-    }
-
-    fn tokens(&self) -> Result<String, NixError> {
+    /// The access tokens as they are now: an operator may change the file.
+    pub(super) fn tokens(&self) -> Result<Tokens, NixError> {
         let Some(path) = &self.access_tokens else {
-            return Ok(String::new());
+            return Ok(Tokens::default());
         };
         let text = fs::read_to_string(path).map_err(|err| io_error("read", path, err))?;
         if text.len() > MAX_TOKENS {
             let err = io::Error::other(format!("more than {MAX_TOKENS} bytes"));
             return Err(io_error("read", path, err));
         }
-        Ok(text)
+        Ok(Tokens(text))
     }
 
     /// Blocking. The tenant's home, made if need be: what one fetched is no other's to read.
@@ -138,6 +122,27 @@ impl Evaluator {
         make(&home).map_err(|err| io_error("create", &home, err))?;
         chown(&home, Some(self.uid), Some(self.uid)).map_err(|err| io_error("own", &home, err))?;
         Ok(home)
+    }
+}
+
+/// The text of an access-tokens file.
+#[derive(Default)]
+pub(super) struct Tokens(String);
+
+impl Tokens {
+    /// Values that must not be shown.
+    pub(super) fn secrets(&self) -> Vec<String> {
+        secrets_of_access_tokens(&self.0)
+    }
+
+    /// A file of settings, for the evaluator's standard input: Nix reads it once, and no expression can
+    /// read it again.
+    pub(super) fn settings(&self) -> Vec<u8> {
+        let pairs = access_tokens(&self.0);
+        if pairs.is_empty() {
+            return Vec::new();
+        }
+        format!("access-tokens = {}\n", pairs.join(" ")).into_bytes()
     }
 }
 
@@ -189,21 +194,16 @@ pub(super) fn command(config: &Config, task: &Task, settings: usize, home: &Path
         Task::Instantiate(source) => instantiate(&mut args, source, evaluator),
     }
     let guard = config.guard.clone().map(|binary| (binary, guard(config, settings, home)));
-    let (home, socket) = match guard {
+    let places = match guard {
         Some(_) => (Path::new(HOME), config.daemon_socket.as_ref().map(|_| Path::new(SOCKET))),
         None => (home, config.daemon_socket.as_deref()),
     };
-    let mut env = base_env(home, &config.search_path);
-    env.retain(|(name, _)| name != "NIX_PATH");
-    env.push(("NIX_PATH".into(), evaluator.nix_path.join(":").into()));
-    env.push(("NIX_USER_CONF_FILES".into(), "/proc/self/fd/0".into()));
-    env.push(("NIX_STATE_DIR".into(), config.state_dir.clone().into()));
-    let remote = socket
-        .map_or("local".into(), |socket| [b"unix://", socket.as_os_str().as_bytes()].concat());
-    env.push(("NIX_REMOTE".into(), std::os::unix::ffi::OsStringExt::from_vec(remote)));
-    env.extend(config.environment.iter().cloned());
-    let program = crate::nix::process::find(&config.program, &config.search_path);
-    CommandSpec { program, args, env, directory: config.home.clone(), guard }
+    let program = process::find(&config.program, &config.search_path);
+    let mut spec = client(config, places, program, args);
+    // The last of a name counts.
+    spec.env.push(("NIX_PATH".into(), evaluator.nix_path.join(":").into()));
+    spec.env.push(("NIX_USER_CONF_FILES".into(), "/proc/self/fd/0".into()));
+    CommandSpec { guard, ..spec }
 }
 
 fn instantiate(args: &mut Vec<OsString>, source: &Source, evaluator: &Evaluator) {
@@ -289,11 +289,11 @@ mod tests {
             "sandbox = a=b\nextra-access-tokens = github.com=ghp_x",
         ] {
             fs::write(&file, text).unwrap();
-            let settings = String::from_utf8(evaluator.settings().unwrap()).unwrap();
+            let settings = String::from_utf8(evaluator.tokens().unwrap().settings()).unwrap();
             assert_eq!(settings, "access-tokens = github.com=ghp_x\n", "{text}");
-            assert_eq!(evaluator.secrets(), ["ghp_x"], "{text}");
+            assert_eq!(evaluator.tokens().unwrap().secrets(), ["ghp_x"], "{text}");
         }
         fs::write(&file, "# nothing").unwrap();
-        assert!(evaluator.settings().unwrap().is_empty());
+        assert!(evaluator.tokens().unwrap().settings().is_empty());
     }
 }

@@ -11,6 +11,7 @@ use crate::model::{Closure, Source, StorePath, Tenant};
 
 use super::command::{self, Config};
 use super::db::Database;
+use super::evaluator::Tokens;
 use super::gc_lock::GcLock;
 use super::internal_log::LogReader;
 use super::redact::{Redactor, secrets_of_netrc};
@@ -166,13 +167,12 @@ impl Inner {
         }
     }
 
-    /// Knows the secrets as they are now: an operator may change the files. One that can't be read
-    /// has none to show.
-    pub(super) fn redactor(&self) -> Redactor {
+    /// Knows these tokens, and the netrc's secrets as they are now. A netrc that can't be read has none
+    /// to show.
+    pub(super) fn redactor(&self, tokens: &Tokens) -> Redactor {
         let named = self.config.nix_options.iter().rev().find(|(name, _)| name == "netrc-file");
         let netrc = named.map_or(NETRC, |(_, path)| path);
         let netrc = fs::read_to_string(netrc).unwrap_or_default();
-        let tokens = self.config.evaluator.secrets();
-        Redactor::new(tokens.into_iter().chain(secrets_of_netrc(&netrc)))
+        Redactor::new(tokens.secrets().into_iter().chain(secrets_of_netrc(&netrc)))
     }
 }

@@ -71,7 +71,9 @@ async fn run(
     let stage = Staging::new(root)?;
     let spec = command::realise(&nix.config, what, &stage.link(), only.as_deref());
     progress.update(|p| "planning".clone_into(&mut p.current));
-    let mut log = LogReader::new(nix.redactor());
+    // A file that can't be read has none to show.
+    let tokens = nix.config.evaluator.tokens().unwrap_or_default();
+    let mut log = LogReader::new(nix.redactor(&tokens));
     let limit = nix.config.limits.realise;
     let ended = {
         let on_line = |line: &[u8]| progress.update(|p| log.line(line, p));

@@ -67,9 +67,7 @@ pub(super) async fn place<K: Send + 'static>(
         drop(kept);
         Ok(placed)
     });
-    blocking.await.unwrap_or_else(|err| {
-        Err(NixError::Command { what: "placing a root".to_owned(), detail: err.to_string() })
-    })
+    blocking.await.unwrap_or_else(|panic| Err(NixError::panicked("placing a root", &panic)))
 }
 
 /// Turns false when its future is dropped.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::Memory;
 use super::build::{BuildActor, Cancel, Shared, Work, roots};
 use super::messages::{
-    Abandon, BuildEvent, BuildOf, BuildSummary, Ended, ListBuilds, Realise, RealiseResult,
+    Abandon, BuildEvent, BuildOf, BuildSummary, Ended, ListBuilds, Ping, Realise, RealiseResult,
     Subscribe,
 };
 use super::root::sweep;
@@ -239,6 +239,12 @@ impl Handler<Ended> for Builds {
         }
         self.tell_subscribers(BuildEvent::Ended { build, error });
     }
+}
+
+impl Handler<Ping> for Builds {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Ctx<Self>) {}
 }
 
 impl Handler<ListBuilds> for Builds {

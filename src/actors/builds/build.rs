@@ -73,8 +73,7 @@ async fn realise(work: Work) -> Result<Built, Failure> {
     // Not on the actors' thread, which would read every line that a builder prints.
     let task = AbortOnDropHandle::new(tokio::spawn(work.run().in_current_span()));
     let result = task.await.unwrap_or_else(|panic| {
-        let what = "the realisation".to_owned();
-        Err(RealiseError::from(NixError::Command { what, detail: panic.to_string() }).into())
+        Err(RealiseError::from(NixError::panicked("the realisation", &panic)).into())
     });
     let outcome = result.as_ref().map_or_else(|f| f.error.kind(), |_| "ok");
     metrics::REALISE_SECONDS
@@ -115,7 +114,10 @@ impl Work {
         let (memory, Asked { key, revision, .. }) = (&self.shared.memory, asked);
         match result {
             Ok(realised) => {
-                memory.learn(&self.source, key, realised.root.clone());
+                // A path needs no memory of where it leads.
+                if !matches!(self.source, Source::StorePath(_)) {
+                    memory.learn(&self.source, key, realised.root.clone());
+                }
                 Ok(Built { realised, revision, root: self.root })
             }
             Err(early @ Failure { again_in: Some(_), .. }) => Err(early),
@@ -211,10 +213,8 @@ impl Work {
     async fn is_valid(&self, path: &StorePath) -> Result<bool, Failure> {
         let (nix, path, root) = (self.shared.nix.clone(), path.clone(), self.root.clone());
         let placed = core::blocking(move || nix.root_if_valid(&path, root.path())).await;
-        let placed = placed.unwrap_or_else(|panic| {
-            let what = "placing a root".to_owned();
-            Err(NixError::Command { what, detail: panic.to_string() })
-        });
+        let placed =
+            placed.unwrap_or_else(|panic| Err(NixError::panicked("placing a root", &panic)));
         Ok(placed.map_err(RealiseError::from)?)
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use actix::Addr;
 use tokio::sync::broadcast;
 
-use super::{BuildEvent, BuildOf, BuildSummary, Builds, ListBuilds, Memory, Remembered, Subscribe};
+use super::{
+    BuildEvent, BuildOf, BuildSummary, Builds, ListBuilds, Memory, Ping, Remembered, Subscribe,
+};
 use crate::actors::core::{ActorGone, ask};
 use crate::actors::metrics;
 use crate::model::{Source, VolumeId};
@@ -22,7 +24,7 @@ pub struct BuildsHandle {
 impl BuildsHandle {
     /// Whether the actor answers.
     pub async fn answer(&self) -> Result<(), ActorGone> {
-        ask(&self.builds, ListBuilds).await.map(drop)
+        ask(&self.builds, Ping).await
     }
 
     pub async fn list(&self) -> Vec<BuildSummary> {

@@ -23,6 +23,11 @@ pub struct Realise {
 #[rtype(result = "()")]
 pub struct Abandon(pub VolumeId);
 
+/// Whether the actor answers.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Ping;
+
 /// What is under way, for people and progress messages.
 #[derive(Message)]
 #[rtype(result = "Vec<BuildSummary>")]

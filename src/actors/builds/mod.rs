@@ -24,7 +24,9 @@ pub use actor::{Builds, BuildsConfig};
 pub use failure::Failure;
 pub use handle::BuildsHandle;
 pub use memory::{Known, Memory, MemoryConfig, Remembered};
-pub use messages::{Abandon, BuildEvent, BuildOf, BuildSummary, ListBuilds, Realise, Subscribe};
+pub use messages::{
+    Abandon, BuildEvent, BuildOf, BuildSummary, ListBuilds, Ping, Realise, Subscribe,
+};
 pub use root::RootGuard;
 
 use std::sync::Arc;
