@@ -1,6 +1,59 @@
-//! Kubernetes' side of a node. Watches and Events come with the kubelet's registration; what is
-//! here is the vocabulary that the kubelet uses in CSI calls.
+//! Kubernetes' side of a node: what the kubelet adds to CSI calls, and the API server. The only room
+//! that names `kube`.
+//!
+//! [`Api`] is what the actors see; `real` speaks to an API server, `fake` is an in-memory
+//! stand-in with faults on demand.
 
+use std::fmt;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+mod error;
+mod event;
+pub mod fake;
+mod pod;
 mod pod_info;
+mod real;
 
+pub use error::ApiError;
+pub use event::{Event, EventName, Kind};
+pub use pod::{Pod, PodChange};
 pub use pod_info::split_attributes;
+pub use real::RealApi;
+
+/// The API server as seen from one node. The futures end when they are dropped, and no later than
+/// [`CALL_LIMIT`].
+pub trait Api: fmt::Debug + Send + Sync + 'static {
+    /// The node's pods: all of them first, then every change. Never ends; after a lost connection it
+    /// begins anew by itself.
+    fn watch_pods(&self) -> BoxStream<'static, PodChange>;
+
+    /// A pod as the API server has it at this moment; `None`: there is none of that name.
+    fn find_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> BoxFuture<'static, Result<Option<Pod>, ApiError>>;
+
+    /// Posts a new Event; its name is for [`Api::repeat_event`].
+    fn post_event(&self, event: Event) -> BoxFuture<'static, Result<EventName, ApiError>>;
+
+    /// Says that an Event has happened `count` times now. An Event that has expired is `Gone`.
+    fn repeat_event(
+        &self,
+        event: EventName,
+        count: i32,
+    ) -> BoxFuture<'static, Result<(), ApiError>>;
+
+    /// Whether the kubelet lists the driver in the node's CSINode object.
+    fn is_driver_listed(&self) -> BoxFuture<'static, Result<bool, ApiError>>;
+
+    /// Takes the taint with this key from the node; `Ok(false)`: it had none.
+    fn remove_taint(&self, key: &str) -> BoxFuture<'static, Result<bool, ApiError>>;
+}
+
+/// The longest that one call may take, watches aside. An API server that is slower than that is
+/// as good as down, and nobody waits for it with a mount.
+pub const CALL_LIMIT: Duration = Duration::from_secs(10);

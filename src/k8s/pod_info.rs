@@ -23,6 +23,7 @@ pub fn split_attributes(
             Some("pod.namespace") => pod.namespace = value,
             Some("pod.uid") => pod.uid = value,
             Some("serviceAccount.name") => pod.service_account = value,
+            Some("ephemeral") => pod.is_ephemeral = value == "true",
             Some(_) => {}
         }
     }
@@ -49,6 +50,7 @@ mod tests {
         assert_eq!(own, BTreeMap::from([("nixExpr".to_owned(), "1".to_owned())]));
         let pod = pod.unwrap();
         assert_eq!((&*pod.name, &*pod.namespace, &*pod.service_account), ("p", "ns", "sa"));
+        assert!(pod.is_ephemeral);
         assert_eq!(split_attributes(HashMap::new()).1, None);
     }
 }

@@ -18,12 +18,15 @@ pub enum Access {
 
 /// What the kubelet says about the pod with `podInfoOnMount` (`csi.storage.k8s.io/…`).
 /// Unauthenticated text unless the caller is a kubelet.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PodInfo {
     pub name: String,
     pub namespace: String,
     pub uid: String,
     pub service_account: String,
+    /// `ephemeral`: the volume is an inline one of the pod.
+    #[serde(default)]
+    pub is_ephemeral: bool,
 }
 
 /// Everything that decides whether two publishes of one id are the same request

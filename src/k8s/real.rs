@@ -1,0 +1,170 @@
+//! [`Api`] over HTTP, as the driver's service account or as a kubeconfig says.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::events::v1 as events;
+use k8s_openapi::api::storage::v1::CSINode;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Config};
+use serde_json::json;
+
+use super::{Api, ApiError, CALL_LIMIT, Event, EventName, Pod, PodChange};
+
+/// Seconds after which the API server ends a watch and it is begun anew. A connection whose other end
+/// vanished without a word is noticed only then.
+const WATCH_SECONDS: u32 = 60;
+
+#[derive(Clone)]
+pub struct RealApi {
+    client: Client,
+    node: Arc<str>,
+    driver: Arc<str>,
+}
+
+impl std::fmt::Debug for RealApi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RealApi").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl RealApi {
+    /// Reads the configuration; nothing is asked of the API server yet. Without a kubeconfig it is
+    /// that of a pod: its service account and the addresses in its environment.
+    pub async fn open(
+        node: &str,
+        driver: &str,
+        kubeconfig: Option<&Path>,
+    ) -> Result<Self, ApiError> {
+        let what = "configure the Kubernetes client";
+        let invalid = |e: &dyn ToString| ApiError::Invalid { what, reason: e.to_string() };
+        let mut config = match kubeconfig {
+            Some(path) => {
+                let file = Kubeconfig::read_from(path).map_err(|e| invalid(&e))?;
+                let options = KubeConfigOptions::default();
+                Config::from_custom_kubeconfig(file, &options).await.map_err(|e| invalid(&e))?
+            }
+            None => Config::incluster().map_err(|e| invalid(&e))?,
+        };
+        config.connect_timeout = Some(CALL_LIMIT);
+        config.read_timeout = Some(2 * std::time::Duration::from_secs(WATCH_SECONDS.into()));
+        let client = Client::try_from(config).map_err(|e| invalid(&e))?;
+        Ok(Self { client, node: node.into(), driver: driver.into() })
+    }
+
+    fn events(&self, namespace: &str) -> kube::Api<events::Event> {
+        kube::Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+/// Runs a call within its limit and names it in its error.
+fn call<T: Send + 'static>(
+    what: &'static str,
+    work: impl Future<Output = kube::Result<T>> + Send + 'static,
+) -> BoxFuture<'static, Result<T, ApiError>> {
+    let limited = tokio::time::timeout(CALL_LIMIT, work);
+    let slow = move |_| ApiError::Down { what, reason: format!("no answer within {CALL_LIMIT:?}") };
+    limited.map(move |done| done.map_err(slow)?.map_err(|e| ApiError::new(what, &e))).boxed()
+}
+
+impl Api for RealApi {
+    fn watch_pods(&self) -> BoxStream<'static, PodChange> {
+        let pods: kube::Api<core::Pod> = kube::Api::all(self.client.clone());
+        let config = watcher::Config::default()
+            .fields(&format!("spec.nodeName={}", self.node))
+            .timeout(WATCH_SECONDS)
+            .any_semantic();
+        let changes = watcher(pods, config).default_backoff();
+        // A list comes in parts, and is one message when it is whole.
+        let fold = |listed: &mut Vec<Pod>, item: watcher::Result<watcher::Event<core::Pod>>| {
+            let change = match item {
+                Ok(watcher::Event::Init) => {
+                    listed.clear();
+                    None
+                }
+                Ok(watcher::Event::InitApply(pod)) => {
+                    listed.extend(Pod::of(pod));
+                    None
+                }
+                Ok(watcher::Event::InitDone) => Some(PodChange::Reset(std::mem::take(listed))),
+                Ok(watcher::Event::Apply(pod)) => Pod::of(pod).map(PodChange::Applied),
+                Ok(watcher::Event::Delete(pod)) => Pod::of(pod).map(PodChange::Deleted),
+                Err(error) => Some(PodChange::Lost(error.to_string())),
+            };
+            futures::future::ready(Some(change))
+        };
+        changes.scan(Vec::new(), fold).filter_map(futures::future::ready).boxed()
+    }
+
+    fn find_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> BoxFuture<'static, Result<Option<Pod>, ApiError>> {
+        let pods: kube::Api<core::Pod> = kube::Api::namespaced(self.client.clone(), namespace);
+        let name = name.to_owned();
+        call("read a pod", async move { Ok(pods.get_opt(&name).await?.and_then(Pod::of)) })
+    }
+
+    fn post_event(&self, event: Event) -> BoxFuture<'static, Result<EventName, ApiError>> {
+        let object = event.object(&self.driver, &self.node);
+        let name = EventName {
+            namespace: object.metadata.namespace.clone().unwrap_or_default(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+        };
+        let events = self.events(&name.namespace);
+        call("post an Event", async move {
+            events.create(&PostParams::default(), &object).await?;
+            Ok(name)
+        })
+    }
+
+    fn repeat_event(
+        &self,
+        event: EventName,
+        count: i32,
+    ) -> BoxFuture<'static, Result<(), ApiError>> {
+        let events = self.events(&event.namespace);
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+        let series = json!({ "series": { "count": count, "lastObservedTime": now } });
+        call("update an Event", async move {
+            events.patch(&event.name, &PatchParams::default(), &Patch::Merge(series)).await?;
+            Ok(())
+        })
+    }
+
+    fn is_driver_listed(&self) -> BoxFuture<'static, Result<bool, ApiError>> {
+        let nodes: kube::Api<CSINode> = kube::Api::all(self.client.clone());
+        let (node, driver) = (self.node.clone(), self.driver.clone());
+        call("read the node's CSINode", async move {
+            let node = nodes.get_opt(&node).await?;
+            Ok(node.is_some_and(|node| node.spec.drivers.iter().any(|d| *d.name == *driver)))
+        })
+    }
+
+    fn remove_taint(&self, key: &str) -> BoxFuture<'static, Result<bool, ApiError>> {
+        let nodes: kube::Api<core::Node> = kube::Api::all(self.client.clone());
+        let (name, key) = (self.node.clone(), key.to_owned());
+        call("take the startup taint from the node", async move {
+            let node = nodes.get(&name).await?;
+            let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+            let kept: Vec<_> = taints.iter().filter(|taint| taint.key != key).collect();
+            if kept.len() == taints.len() {
+                return Ok(false);
+            }
+            // With the version that was read: another's taint must not be lost.
+            let patch = json!({
+                "metadata": { "resourceVersion": node.metadata.resource_version },
+                "spec": { "taints": kept },
+            });
+            nodes.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            Ok(true)
+        })
+    }
+}
