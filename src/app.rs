@@ -1,5 +1,6 @@
 //! A node's life: start in order, serve, stop in order.
 
+mod cluster;
 mod nix;
 
 use std::fs;
@@ -18,9 +19,10 @@ use crate::actors::builds::MemoryConfig;
 use crate::actors::core::Admission;
 use crate::actors::node::{DAEMON, NodeActors, NodeActorsConfig, VOLUMES};
 use crate::config::NodeConfig;
-use crate::grpc::{self, AdminService, IdentityService, NodeFacts, NodeService};
+use crate::grpc::{self, AdminService, Admittance, IdentityService, NodeFacts, NodeService};
 use crate::health::{Condition, Health};
 use crate::http::{self, HttpState};
+use crate::k8s::Api;
 use crate::model::System;
 use crate::mount::{Mounts, RealMounts};
 use crate::nix::{DaemonSpec, RealNix};
@@ -68,6 +70,7 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     let node_id = node_id(&config);
     let _locks = [lock("--run-dir", &config.run_dir)?, lock("--state-dir", &config.state_dir)?];
     let health = Health::waiting_for(&[DAEMON, VOLUMES]);
+    let api = cluster::open_api(&config).await?;
     let (nix, capabilities) = nix::open(&config).await?;
     let mounts = open_mounts(&config).await?;
     let facts = NodeFacts {
@@ -79,11 +82,12 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     };
     tracing::info!(?facts, "starting");
     let (given_up, mut gave_up) = mpsc::unbounded_channel();
-    let actors = start_actors(&config, nix, Arc::new(mounts), &health, &given_up)?;
+    let actors = start_actors(&config, nix, Arc::new(mounts), api.clone(), &health, &given_up)?;
 
     let stop = CancellationToken::new();
     let served = serve(&config, facts, &health, &actors, log_filter, &stop).await?;
     tokio::pin!(served);
+    let registrar = cluster::register(&config, api, &health);
     let recovered = actors.directory.clone();
     let ready = health.clone();
     tokio::spawn(async move {
@@ -96,6 +100,9 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
         Some(reason) = gave_up.recv() => Err(NodeError(reason)),
         early = &mut served => early.and(Err(NodeError("the servers ended".to_owned()))),
     };
+    if let Some(registrar) = registrar {
+        registrar.stop().await;
+    }
     stop.cancel();
     let stopping = async {
         if ended.is_ok() && tokio::time::timeout(config.grace, &mut served).await.is_err() {
@@ -160,6 +167,7 @@ fn start_actors(
     config: &NodeConfig,
     nix: RealNix,
     mounts: Arc<dyn Mounts>,
+    cluster: Option<Arc<dyn Api>>,
     health: &Health,
     given_up: &mpsc::UnboundedSender<String>,
 ) -> Result<NodeActors, NodeError> {
@@ -190,6 +198,8 @@ fn start_actors(
         abandon_after: settings.abandon_after,
         keep_idle: config.keep_idle,
         verify_interval: config.verify_interval,
+        cluster,
+        sweep_after: config.cluster.sweep_after,
     };
     NodeActors::start(actors, Arc::new(nix), mounts, health, given_up)
         .map_err(|e| fail("can't start")(&e))
@@ -226,8 +236,13 @@ async fn serve(
         builds: actors.builds.clone(),
         publishes: Admission::new("publishes", config.max_publishes as usize),
         hold: config.hold,
-        system: System::current(),
-        allow_local_flakes: config.builds.allow_local_flakes,
+        admittance: Admittance {
+            system: System::current(),
+            allow_local_flakes: config.builds.allow_local_flakes,
+            kubelet: config.cluster.kubelet_calls(),
+            driver: config.driver_name.clone(),
+        },
+        pods: actors.pods.clone(),
     };
     let admin_service = AdminService {
         facts,

@@ -1,6 +1,7 @@
 //! The command line and the environment, read here and nowhere else.
 
 mod builds;
+mod cluster;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use builds::{BuildSettings, EvalModeArg};
+pub use cluster::ClusterSettings;
 
 use crate::grpc::Endpoint;
 use crate::mount::PresentationChoice;
@@ -80,6 +82,8 @@ pub struct NodeConfig {
     pub nix_option: Vec<(String, String)>,
     #[command(flatten)]
     pub builds: BuildSettings,
+    #[command(flatten)]
+    pub cluster: ClusterSettings,
     /// How long a publish is held before it is answered ABORTED; the kubelet's limit is 2 minutes.
     #[arg(long, env = "NIX_CSI_HOLD", value_parser = humantime::parse_duration, default_value = "100s")]
     pub hold: Duration,

@@ -29,6 +29,12 @@ impl Health {
         }
     }
 
+    /// Whether all parts but this one are ready.
+    pub fn is_ready_but_for(&self, part: &str) -> bool {
+        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().all(|(name, c)| *name == part || *c == Condition::Ready)
+    }
+
     /// Sick if any part is, else starting if any part is; the reason names the parts.
     pub fn overall(&self) -> (Condition, String) {
         let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -77,11 +77,40 @@ pub static CHILD_EXITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     register(IntCounterVec::new(opts, &["child"]))
 });
 
+/// What became of the driver's registration with the kubelet.
+pub static REGISTRATIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let opts = Opts::new("nixcsi_registrations_total", "What the kubelet made of the driver.");
+    register(IntCounterVec::new(opts, &["outcome"]))
+});
+
+/// Pods of the node, as far as the watch knows.
+pub static PODS: LazyLock<IntGauge> = LazyLock::new(|| {
+    register(IntGauge::new("nixcsi_pods_watched", "Pods of this node that the watch knows."))
+});
+
+/// Watches of the node's pods that broke.
+pub static WATCHES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Times that the watch of the node's pods broke.";
+    register(IntCounter::new("nixcsi_pod_watches_lost_total", help))
+});
+
+/// Volumes that were unpublished because their pod was gone and nobody asked.
+pub static SWEPT: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Volumes unpublished for pods that are gone for good.";
+    register(IntCounter::new("nixcsi_volumes_swept_total", help))
+});
+
 /// Shows what has not happened yet as zero: an alert sees the first time only so.
 pub fn show_all() {
     for stage in Stage::ALL {
         BUILDS.with_label_values(&[stage.as_str()]);
     }
+    for outcome in ["registered", "refused", "lost"] {
+        REGISTRATIONS.with_label_values(&[outcome]);
+    }
+    LazyLock::force(&PODS);
+    LazyLock::force(&WATCHES_LOST);
+    LazyLock::force(&SWEPT);
     LazyLock::force(&FAILURES_REMEMBERED);
     LazyLock::force(&SUBSTITUTERS_DOWN);
     LazyLock::force(&VIEW_PATHS_REPLACED);

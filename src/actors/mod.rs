@@ -1,6 +1,6 @@
 //! The actors. `core` is the framework; each other module is one actor or one family.
 //!
-//! Asks point one way: grpc → volumes → volume → builds and views → the nix and mount rooms.
+//! Asks point one way: grpc, pods → volumes → volume → builds and views → the nix and mount rooms.
 //! The other way go only events, so no ring of asks can wait for itself.
 
 pub mod builds;
@@ -8,5 +8,7 @@ mod child;
 pub mod core;
 mod metrics;
 pub mod node;
+pub mod pods;
+pub mod registrar;
 pub mod views;
 pub mod volume;

@@ -10,9 +10,12 @@ use tokio::sync::mpsc;
 use super::builds::{Builds, BuildsConfig, BuildsHandle, Memory, MemoryConfig};
 use super::child::{ChildProcess, Stop};
 use super::core::{ActorGone, Backoff, End, ask, supervise};
+use super::pods::{PodTable, Pods, PodsConfig};
+use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
 use super::views::{Views, ViewsConfig, ViewsHandle};
 use super::volume::{Directory, VolumeError, Volumes, VolumesConfig};
 use crate::health::{Condition, Health};
+use crate::k8s::Api;
 use crate::mount::Mounts;
 use crate::nix::{DaemonSpec, Nix};
 
@@ -43,6 +46,20 @@ pub struct NodeActorsConfig {
     pub abandon_after: Duration,
     pub keep_idle: Duration,
     pub verify_interval: Duration,
+    /// `None`: there is no Kubernetes, or nobody may ask it.
+    pub cluster: Option<Arc<dyn Api>>,
+    /// How long a pod must be gone before its volumes are.
+    pub sweep_after: Duration,
+}
+
+/// Offers the driver to the kubelet. Its giving up costs the registration, not what is mounted.
+pub fn start_registrar(config: RegistrarConfig) -> RegistrarHandle {
+    let (part, health) = (config.part, config.health.clone());
+    RegistrarHandle(supervise(KubeletRegistrar::new(config), CORE, move |end| {
+        if let End::GaveUp { reason } = end {
+            health.set(part, &Condition::Sick(reason));
+        }
+    }))
 }
 
 /// What other rooms need of the actors.
@@ -51,6 +68,10 @@ pub struct NodeActors {
     pub directory: Directory,
     pub builds: BuildsHandle,
     pub views: ViewsHandle,
+    /// The node's pods, if somebody watches them.
+    pub pods: Option<PodTable>,
+    /// Held, because an actor without an address is not restarted.
+    _watch: Option<Addr<Pods>>,
     daemon: Option<Addr<ChildProcess>>,
 }
 
@@ -100,7 +121,15 @@ impl NodeActors {
         };
         let directory =
             Volumes::start(volumes, mounts, builds.clone(), views.clone(), CORE, watch(VOLUMES))?;
-        Ok(Self { directory, builds, views: ViewsHandle(views), daemon })
+        let pods = config.cluster.map(|api| {
+            let table = PodTable::default();
+            let (directory, sweep_after) = (directory.clone(), config.sweep_after);
+            let pods = PodsConfig { api, table: table.clone(), directory, sweep_after };
+            (table, supervise(Pods::new(pods), CORE, watch("pods")))
+        });
+        let (pods, watch) = pods.unzip();
+        let views = ViewsHandle(views);
+        Ok(Self { directory, builds, views, pods, _watch: watch, daemon })
     }
 
     /// A message through each core actor: whether they live and are not stuck.

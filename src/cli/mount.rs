@@ -69,7 +69,7 @@ async fn publish(
     let published = async {
         loop {
             let mut node = client::node(sockets.endpoint.path()).await?;
-            match node.node_publish_volume(call.clone()).await {
+            match node.node_publish_volume(client::by_a_person(call.clone())).await {
                 Ok(_) => return Ok(()),
                 Err(e) if e.code() == client::Code::Aborted => {}
                 Err(e) => return Err(message(&e)),

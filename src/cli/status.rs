@@ -137,6 +137,9 @@ fn volume_json(v: &Volume) -> Value {
         "revision": v.revision,
         "presentation": v.presentation,
         "pod": v.pod,
+        "podUid": v.pod_uid,
+        "serviceAccount": v.service_account,
+        "ephemeral": v.ephemeral,
         "namespace": v.namespace,
     })
 }

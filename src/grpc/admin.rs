@@ -157,6 +157,9 @@ fn volume(status: VolumeStatus) -> Volume {
         volume.source = request.spec.source.public_text();
         volume.read_only = request.spec.access == Access::ReadOnly;
         volume.pod = pod.name;
+        volume.pod_uid = pod.uid;
+        volume.service_account = pod.service_account;
+        volume.ephemeral = pod.is_ephemeral;
         volume.namespace = pod.namespace;
     }
     if let Some(lease) = status.lease {

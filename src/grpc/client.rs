@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tonic::Request;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
@@ -58,6 +60,21 @@ fn hint(error: &std::io::Error) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// Metadata of a call that no kubelet makes: a person's, who speaks for no pod. Only root reaches the
+/// socket, and nothing that a pod's author writes gets into a call's metadata.
+const PERSON: &str = "nix-csi-person";
+
+/// A call of a person's at a terminal.
+pub fn by_a_person<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(PERSON, MetadataValue::from_static("true"));
+    request
+}
+
+pub(super) fn is_by_a_person<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(PERSON)
 }
 
 pub async fn node(socket: &Path) -> Result<NodeClient<Channel>, Unreachable> {

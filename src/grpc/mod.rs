@@ -1,11 +1,12 @@
-//! CSI's Identity and Node services and our Admin service, on Unix sockets; and the client of both
-//! that the command line uses. The only room that names tonic.
+//! CSI's Identity and Node services, our Admin service and the kubelet's registration, on Unix
+//! sockets; and the client of them that the command line and tests use. The only room that names tonic.
 
 mod admin;
 pub mod client;
 mod identity;
 mod node;
 mod publish_request;
+mod registration;
 mod server;
 mod socket;
 mod status;
@@ -13,6 +14,8 @@ mod status;
 pub use admin::{AdminService, NodeFacts};
 pub use identity::IdentityService;
 pub use node::NodeService;
+pub use publish_request::Admittance;
+pub use registration::RegistrationSocket;
 pub use server::serve;
 pub use socket::{BindError, Endpoint, InvalidEndpoint};
 
@@ -24,5 +27,8 @@ pub mod proto {
     }
     pub mod admin {
         tonic::include_proto!("nixcsi.v1");
+    }
+    pub mod registration {
+        tonic::include_proto!("pluginregistration");
     }
 }

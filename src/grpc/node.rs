@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
+use super::client;
 use super::proto::csi::node_server::Node;
 use super::proto::csi::node_service_capability::{Rpc, Type, rpc};
 use super::proto::csi::volume_usage::Unit;
@@ -16,12 +17,13 @@ use super::proto::csi::{
     NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse,
     NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, VolumeUsage,
 };
-use super::publish_request;
+use super::publish_request::{self, Admittance};
 use super::status::status_of;
 use crate::actors::builds::BuildsHandle;
 use crate::actors::core::Admission;
+use crate::actors::pods::PodTable;
 use crate::actors::volume::{Directory, VolumeError, VolumeStats};
-use crate::model::{InvalidTarget, System, TargetPath, VolumeId};
+use crate::model::{InvalidTarget, PodInfo, TargetPath, VolumeId};
 
 pub struct NodeService {
     pub node_id: String,
@@ -32,10 +34,13 @@ pub struct NodeService {
     /// How long a publish is held before it is answered with ABORTED; the kubelet gives up at
     /// 2 minutes and calls again.
     pub hold: Duration,
-    pub system: System,
-    /// Pods may name flakes of the node and of registries.
-    pub allow_local_flakes: bool,
+    pub admittance: Admittance,
+    /// The node's pods; a call that is held for one that is deleted ends. `None`: nobody watches.
+    pub pods: Option<PodTable>,
 }
+
+/// How long a call goes on for a pod that is being deleted.
+const LEAVING: Duration = Duration::from_secs(1);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -46,18 +51,30 @@ impl Node for NodeService {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Answer<NodePublishVolumeResponse> {
-        let (id, wanted) =
-            publish_request::parse(request.into_inner(), &self.system, self.allow_local_flakes)?;
+        let is_by_a_person = client::is_by_a_person(&request);
+        let call = request.into_inner();
+        let (id, wanted) = publish_request::parse(call, &self.admittance, is_by_a_person)?;
         let _permit = self.publishes.enter().map_err(|e| status_of(&VolumeError::from(e)))?;
-        let pod = wanted.spec.pod.clone().unwrap_or_default();
-        let span = tracing::info_span!(
-            "publish", volume = %id, pod = pod.name, namespace = pod.namespace
-        );
+        let pod = wanted.spec.pod.clone();
+        let span = match &pod {
+            None => tracing::info_span!("publish", volume = %id),
+            Some(pod) => tracing::info_span!(
+                "publish", volume = %id, pod = pod.name, namespace = pod.namespace,
+                pod_uid = pod.uid, service_account = pod.service_account,
+                ephemeral = pod.is_ephemeral
+            ),
+        };
         let publish = self.directory.publish(&id, wanted).instrument(span);
-        match tokio::time::timeout(self.hold, publish).await {
-            Ok(Ok(())) => Ok(Response::new(NodePublishVolumeResponse {})),
-            Ok(Err(error)) => Err(status_of(&error)),
-            Err(_) => Err(self.still_pending(&id).await),
+        tokio::select! {
+            biased;
+            done = tokio::time::timeout(self.hold, publish) => match done {
+                Ok(Ok(())) => Ok(Response::new(NodePublishVolumeResponse {})),
+                Ok(Err(error)) => Err(status_of(&error)),
+                Err(_) => Err(self.still_pending(&id).await),
+            },
+            () = self.pod_left(pod) => Err(Status::aborted(
+                "the pod is being deleted: the volume is not mounted any more",
+            )),
         }
     }
 
@@ -134,6 +151,18 @@ impl Node for NodeService {
 }
 
 impl NodeService {
+    /// Ends a little after the pod has been deleted: what was almost done may come to its end. The
+    /// kubelet itself does not cancel the call, and unpublishes when it has ended.
+    async fn pod_left(&self, pod: Option<PodInfo>) {
+        match (&self.pods, pod) {
+            (Some(pods), Some(pod)) => {
+                pods.left(&pod).await;
+                tokio::time::sleep(LEAVING).await;
+            }
+            _ => std::future::pending().await,
+        }
+    }
+
     /// The work goes on; the caller's retry joins it.
     async fn still_pending(&self, id: &VolumeId) -> Status {
         let progress = match self.builds.of_volume(id).await {

@@ -6,16 +6,29 @@ use super::proto::csi::NodePublishVolumeRequest;
 use super::proto::csi::volume_capability::access_mode::Mode;
 use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use crate::actors::volume::Request;
-use crate::k8s::split_attributes;
-use crate::model::{Access, Source, System, TargetPath, VolumeId, VolumeSpec, choose_source};
+use crate::k8s::{KubeletVolume, split_attributes};
+use crate::model::{
+    Access, PodInfo, Source, System, TargetPath, VolumeId, VolumeSpec, choose_source,
+};
 
 /// Bytes of all attributes together; one expression may take most of it.
 const MAX_ATTRIBUTES: usize = 128 * 1024;
 
+/// What the edge lets in.
+pub struct Admittance {
+    pub system: System,
+    /// Pods may name flakes of the node and of registries.
+    pub allow_local_flakes: bool,
+    /// Who calls is a kubelet, which says whose a volume is.
+    pub kubelet: bool,
+    /// For what is said to a pod's author.
+    pub driver: String,
+}
+
 pub(super) fn parse(
     call: NodePublishVolumeRequest,
-    system: &System,
-    allow_local_flakes: bool,
+    admittance: &Admittance,
+    is_by_a_person: bool,
 ) -> Result<(VolumeId, Request), Status> {
     let bad = |e: &dyn ToString| Status::invalid_argument(e.to_string());
     let id = VolumeId::parse(&call.volume_id).map_err(|e| bad(&e))?;
@@ -46,12 +59,37 @@ pub(super) fn parse(
         )));
     }
     let (attributes, pod) = split_attributes(call.volume_context);
-    let source = choose_source(&attributes, system).map_err(|e| bad(&e))?;
-    if pod.is_some() && !allow_local_flakes {
+    if admittance.kubelet && !is_by_a_person {
+        check_pod(pod.as_ref(), &target, &admittance.driver)?;
+    }
+    let source = choose_source(&attributes, &admittance.system).map_err(|e| bad(&e))?;
+    if pod.is_some() && !admittance.allow_local_flakes {
         refuse_local(&source)?;
     }
     let spec = VolumeSpec { access, access_mode, attributes, source, pod };
     Ok((id, Request { spec, target }))
+}
+
+/// The kubelet says whose the volume is, and that it is inline: without that anybody's volume would be
+/// nobody's, and what a pod's author writes could pass for the kubelet's word. A pod's uid is known to
+/// no author beforehand, and the kubelet puts it into the target path as well.
+fn check_pod(pod: Option<&PodInfo>, target: &TargetPath, driver: &str) -> Result<(), Status> {
+    let Some(pod) = pod.filter(|pod| pod.is_ephemeral) else {
+        return Err(Status::invalid_argument(format!(
+            "volume_context csi.storage.k8s.io/ephemeral is not \"true\": only inline volumes are \
+             served: write `volumes: [{{name: nix, csi: {{driver: {driver}, volumeAttributes: …}}}}]` \
+             into the pod, not a PersistentVolume; and the CSIDriver object needs podInfoOnMount: true"
+        )));
+    };
+    match KubeletVolume::at(target) {
+        Some(volume) if volume.pod_uid == pod.uid => Ok(()),
+        _ => Err(Status::invalid_argument(format!(
+            "volume_context csi.storage.k8s.io/pod.uid {:?} is not the pod of target_path {:?}: the \
+             CSIDriver object needs podInfoOnMount: true, so that the kubelet says whose a volume is",
+            pod.uid.chars().take(64).collect::<String>(),
+            target.to_string().chars().take(200).collect::<String>(),
+        ))),
+    }
 }
 
 /// A pod's author has no files on the node, and a registry is whoever answers for it.

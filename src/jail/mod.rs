@@ -1,6 +1,6 @@
 //! The guard: our own binary, started again as `nix-csi guard … -- PROGRAM ARGS…`, which runs a
 //! program for the driver so that nothing it starts outlives it or the driver, and, if asked, in a
-//! jail. A leaf: it knows no other room. `nix` uses it for every command that works for long.
+//! jail; and the first process of a container ([`split_if_first`]). A leaf: it knows no other room. `nix` uses it for every command that works for long.
 //!
 //! - **Lifeline**: its standard input is a pipe whose other end the driver holds. When that closes, as
 //!   it does when the driver is killed, everything ends.
@@ -15,10 +15,13 @@
 //!
 //! A failure to set this up is one line on standard error and the exit code [`SETUP_FAILED`].
 
+mod init;
 mod options;
 mod root;
 mod supervise;
 mod sys;
+
+pub use init::split_if_first;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -149,27 +149,27 @@ fn watch(child: Pid, signals: &OwnedFd, guard: &Guard) -> ExitCode {
             end_all();
             return ExitCode::from(SETUP_FAILED);
         }
-        if told[0] && asked_to_end(signals) && kill_at.is_none() {
+        let asked = |signal: i32| signal != libc::SIGCHLD;
+        if told[0] && signals_that_came(signals).into_iter().any(asked) && kill_at.is_none() {
             let _ = kill_process_group(child, Signal::TERM);
             kill_at = Some(Instant::now() + guard.grace);
         }
     }
 }
 
-/// Takes the signals that have come; whether one of them asks for the end.
-fn asked_to_end(signals: &OwnedFd) -> bool {
+/// Takes the signals that have come.
+pub(super) fn signals_that_came(signals: &OwnedFd) -> Vec<i32> {
     let mut record = [0; sys::SIGNAL_RECORD];
-    let mut asked = false;
+    let mut came = Vec::new();
     while let Ok(n @ 4..) = rustix::io::read(signals, &mut record) {
         // signalfd(2): `ssi_signo` comes first.
-        let first = record[..n].first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
-        asked |= first != Some(libc::SIGCHLD.cast_unsigned());
+        came.extend(record[..n].first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)));
     }
-    asked
+    came
 }
 
 /// Waits for everybody who has ended; how the program did, if it was among them.
-fn reap(child: Pid) -> Option<WaitStatus> {
+pub(super) fn reap(child: Pid) -> Option<WaitStatus> {
     let mut ended = None;
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         if pid == child {
@@ -226,7 +226,7 @@ fn children() -> Vec<Pid> {
 }
 
 /// Ends the same way, so that whoever started us sees the program's end.
-fn as_it_ended(status: WaitStatus) -> ExitCode {
+pub(super) fn as_it_ended(status: WaitStatus) -> ExitCode {
     if let Some(signal) = status.terminating_signal() {
         sys::unblock_signals();
         sys::die_of(signal);

@@ -74,6 +74,11 @@ impl FakeApi {
         drop(self.changes.send(PodChange::Reset(state.pods.clone())));
     }
 
+    /// The API server is out of the watches' reach, until `break_watches`.
+    pub fn lose_watches(&self) {
+        drop(self.changes.send(PodChange::Lost("lost by the test".to_owned())));
+    }
+
     /// What all calls meet from now on; watches go on.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.state().fault = fault;

@@ -13,12 +13,14 @@ use futures::stream::BoxStream;
 mod error;
 mod event;
 pub mod fake;
+mod kubelet_dir;
 mod pod;
 mod pod_info;
 mod real;
 
 pub use error::ApiError;
 pub use event::{Event, EventName, Kind};
+pub use kubelet_dir::KubeletVolume;
 pub use pod::{Pod, PodChange};
 pub use pod_info::split_attributes;
 pub use real::RealApi;

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod builds;
+mod pods;
+mod registrar;
 mod views;
 mod volumes;
 mod world;

@@ -9,6 +9,7 @@ use nix_csi::actors::builds::MemoryConfig;
 use nix_csi::actors::node::{NodeActors, NodeActorsConfig};
 use nix_csi::actors::volume::{Request, VolumeError};
 use nix_csi::health::Health;
+use nix_csi::k8s::fake::FakeApi;
 use nix_csi::model::{Access, Source, StorePath, TargetPath, VolumeId, VolumeSpec};
 use nix_csi::mount::fake::FakeMounts;
 use nix_csi::nix::Origin;
@@ -21,11 +22,13 @@ pub const REFRESH: Duration = Duration::from_secs(60);
 pub const RETRY: Duration = Duration::from_secs(10);
 pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub const ABANDON_AFTER: Duration = Duration::from_secs(600);
+pub const SWEEP_AFTER: Duration = Duration::from_secs(900);
 
 pub struct World {
     pub dir: tempfile::TempDir,
     pub nix: FakeNix,
     pub mounts: FakeMounts,
+    pub api: FakeApi,
     pub actors: NodeActors,
 }
 
@@ -42,13 +45,14 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let nix = FakeNix::new(dir.path()).unwrap();
         let mounts = FakeMounts::new();
-        let actors = start(dir.path(), &nix, &mounts);
-        Self { dir, nix, mounts, actors }
+        let api = FakeApi::default();
+        let actors = start(dir.path(), &nix, &mounts, &api);
+        Self { dir, nix, mounts, api, actors }
     }
 
     /// Another driver after this one was killed: same disk, same kernel, no memory.
     pub fn restarted(&self) -> NodeActors {
-        start(self.dir.path(), &self.nix, &self.mounts)
+        start(self.dir.path(), &self.nix, &self.mounts, &self.api)
     }
 
     pub fn records(&self) -> PathBuf {
@@ -80,7 +84,7 @@ impl World {
     }
 }
 
-fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts) -> NodeActors {
+fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts, api: &FakeApi) -> NodeActors {
     let config = NodeActorsConfig {
         daemon: None,
         records: dir.join("records"),
@@ -98,6 +102,8 @@ fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts) -> NodeActors {
         abandon_after: ABANDON_AFTER,
         keep_idle: KEEP_IDLE,
         verify_interval: Duration::from_secs(300),
+        cluster: Some(Arc::new(api.clone())),
+        sweep_after: SWEEP_AFTER,
     };
     // Nobody listens: a core actor that gives up makes its test fail by itself.
     let (tell, _) = mpsc::unbounded_channel();

@@ -8,6 +8,7 @@ mod lab;
 
 mod confined;
 mod ends;
+mod init;
 mod privileges;
 mod program;
 mod settings;
