@@ -7,12 +7,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tower::service_fn;
 
 use super::proto::admin::admin_client::AdminClient;
 use super::proto::csi::identity_client::IdentityClient;
 use super::proto::csi::node_client::NodeClient;
+pub use tonic::transport::Channel;
 pub use tonic::{Code, Status};
 
 /// Long enough for a busy machine, short enough to tell "not there" from "slow".
