@@ -14,7 +14,7 @@ use crate::health::{Condition, Health};
 use crate::k8s::{Api, ApiError};
 
 /// Between looks at the socket.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(200);
 /// Between questions to the API server.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// Tries to remove the startup taint: without end, since pods wait for it.
@@ -169,7 +169,7 @@ impl KubeletRegistrar {
                 Err(error) => error,
             };
             tracing::warn!(key, %error, "the startup taint stays for now");
-            let wait = this.taint.next_delay().unwrap_or(TICK);
+            let wait = this.taint.next_delay().unwrap_or(ASK_EVERY);
             ctx.effect(sleep(wait), |this, (), ctx| {
                 this.is_untainting = false;
                 this.remove_taint(ctx);
