@@ -100,7 +100,7 @@ pub struct NodeConfig {
     #[arg(long, env = "NIX_CSI_GRACE", value_parser = humantime::parse_duration, default_value = "10s")]
     pub grace: Duration,
     /// Log filter, such as `info` or `nix_csi=debug`; /log-filter changes it while running.
-    #[arg(long, env = "NIX_CSI_LOG", default_value = "info", value_parser = telemetry::checked)]
+    #[arg(long, env = "NIX_CSI_LOG", default_value = telemetry::DEFAULT_FILTER, value_parser = telemetry::checked)]
     pub log: String,
     #[arg(long, env = "NIX_CSI_LOG_FORMAT", value_enum, default_value = "human")]
     pub log_format: LogFormat,

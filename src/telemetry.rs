@@ -9,6 +9,9 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::LogFormat;
 
+/// Each failed call to the API server is reported by whoever made it, with what it was for.
+pub const DEFAULT_FILTER: &str = "info,kube_client=off";
+
 type Reload = reload::Handle<EnvFilter, Registry>;
 
 /// The log filter of this process.

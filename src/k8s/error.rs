@@ -51,7 +51,7 @@ impl ApiError {
 }
 
 /// An error with what caused it: hyper's own words are "client error (Connect)".
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

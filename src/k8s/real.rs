@@ -15,6 +15,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Config};
 use serde_json::json;
 
+use super::error::with_causes;
 use super::{Api, ApiError, CALL_LIMIT, Event, EventName, Pod, PodChange};
 
 /// Seconds after which the API server ends a watch and it is begun anew. A connection whose other end
@@ -95,7 +96,7 @@ impl Api for RealApi {
                 Ok(watcher::Event::InitDone) => Some(PodChange::Reset(std::mem::take(listed))),
                 Ok(watcher::Event::Apply(pod)) => Pod::of(pod).map(PodChange::Applied),
                 Ok(watcher::Event::Delete(pod)) => Pod::of(pod).map(PodChange::Deleted),
-                Err(error) => Some(PodChange::Lost(error.to_string())),
+                Err(error) => Some(PodChange::Lost(with_causes(&error))),
             };
             futures::future::ready(Some(change))
         };

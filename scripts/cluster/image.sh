@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Builds the driver's image from deploy/Containerfile, without any registry, into a docker-archive:
+#   scripts/cluster/image.sh OUT.tar [NAME:TAG]
+# The release binary must be there (make build). The base image is made here by debootstrap and
+# carries the name that the Containerfile asks for; it and the layer with Debian's packages are left
+# on the machine, so only the first time takes a minute.
+set -euo pipefail
+
+out=$(realpath "${1:?usage: image.sh OUT.tar [NAME:TAG]}")
+name=${2:-localhost/nix-csi:e2e}
+cd "$(dirname "$0")/../.."
+cache=${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}
+base=docker.io/library/debian:trixie-slim
+
+scripts/install-nix.sh buildah
+storage=$cache/buildah
+mkdir -p "$storage"
+exec 9>"$storage.lock"
+flock 9
+run=$(mktemp -d)
+trap 'rm -rf "$run"' EXIT
+slim='
+  for part in doc man locale info; do
+    rm -rf "/usr/share/$part"
+    echo "path-exclude /usr/share/$part/*"
+  done >/etc/dpkg/dpkg.cfg.d/slim'
+build() { buildah --root "$storage" --runroot "$run" "$@"; }
+
+root=$(scripts/debian-root.sh "$cache/image-roots/trixie" trixie)
+if ! build inspect --type image "$base" >/dev/null 2>&1; then
+  container=$(build from scratch)
+  build add -q "$container" "$root" / >/dev/null
+  # As in Debian's own slim image: neither manuals nor translations.
+  build run --isolation chroot "$container" -- sh -euc "$slim"
+  build config --cmd bash "$container"
+  build commit -q "$container" "$base" >/dev/null
+  build rm "$container" >/dev/null
+fi
+log=$out.log
+build build --isolation chroot --network host --layers --pull-never \
+  -f deploy/Containerfile -t "$name" . >"$log" 2>&1 || {
+  tail -n 30 "$log" >&2
+  exit 1
+}
+rm -f "$out"
+build push -q "$name" "docker-archive:$out:$name"
+# What earlier builds left; the layers of this one and its base stay.
+build prune --force >/dev/null 2>&1 || true

@@ -1,0 +1,14 @@
+//! The driver in a real cluster: API server, kubelet, containerd, the project's manifests and image.
+//! `scripts/e2e.sh` makes the cluster, says in the environment where it is, and takes it down; tests run
+//! one after the other, since they stop and kill what they share.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod builds;
+mod cluster;
+mod driver;
+mod kubelet;
+mod leftovers;
+mod many;
+mod pods;
+mod programs;

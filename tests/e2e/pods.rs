@@ -1,0 +1,120 @@
+//! Pods with inline volumes, in an image that has nothing.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use crate::cluster::{Cluster, Space};
+use crate::leftovers::nothing_left;
+use crate::programs::{package, pod, writable};
+
+fn said(space: &Space<'_>, name: &str) -> String {
+    let log = space.succeeded(name);
+    assert!(log.contains("hello from"), "{log}");
+    log
+}
+
+/// The store path that a mounted pod's source resolved to.
+fn root_of(cluster: &Cluster, pod: &str) -> String {
+    let status = cluster.kubectl(&[
+        "-n",
+        "nix-csi",
+        "exec",
+        "ds/nix-csi-node",
+        "--",
+        "nix-csi",
+        "status",
+        "-o",
+        "json",
+    ]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let volumes = status["volumes"].as_array().unwrap();
+    let volume = volumes.iter().find(|volume| volume["pod"] == pod).unwrap();
+    volume["root"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn every_source_runs_read_only_and_writable() {
+    let cluster = Cluster::get();
+    let space = cluster.space("pods");
+    let expression = package("sources", "");
+    space.apply(vec![pod("holder", ("nixExpr", &expression), "serve")]);
+    space.running("holder");
+    let path = root_of(&cluster, "holder");
+    let flake = serve_flake(&cluster, &package("flake", ""));
+    let sources = [
+        ("nixexpr", "nixExpr", &expression),
+        ("storepath", "storePath", &path),
+        ("flakeref", "flakeRef", &flake),
+    ];
+    for (name, key, value) in sources {
+        let (ro, rw) = (format!("{name}-ro"), format!("{name}-rw"));
+        let source = (key, value.as_str());
+        space.apply(vec![pod(&ro, source, "hello"), writable(pod(&rw, source, "hello"))]);
+    }
+    for (name, ..) in sources {
+        let logs = [said(&space, &format!("{name}-ro")), said(&space, &format!("{name}-rw"))];
+        for log in logs {
+            // The closure and nothing else: the package, its busybox, and the line it says.
+            assert_eq!(log.lines().count(), 3, "{log}");
+        }
+    }
+    drop(space);
+    nothing_left(&cluster);
+}
+
+/// What one pod writes another of the same closure does not see.
+#[test]
+fn a_writable_volume_is_the_pods_own() {
+    let cluster = Cluster::get();
+    let space = cluster.space("writable");
+    let expression = package("writable", "");
+    let writer = |name| writable(pod(name, ("nixExpr", &expression), "serve"));
+    space.apply(vec![writer("writer"), writer("other")]);
+    space.running("writer");
+    space.running("other");
+    let busybox = |pod: &str, args: &[&str]| {
+        let listing = space.kubectl(&["exec", pod, "--", "/nix/var/result/bin/hello"]);
+        let dir = listing.lines().find(|line| line.ends_with("-busybox")).unwrap().to_owned();
+        let program = format!("/nix/store/{dir}/bin/busybox");
+        space.ask(&[&["exec", pod, "--", &program], args].concat())
+    };
+    assert!(busybox("writer", &["touch", "/nix/store/mine"]).is_some());
+    assert!(busybox("writer", &["ls", "/nix/store/mine"]).is_some());
+    assert!(busybox("other", &["ls", "/nix/store/mine"]).is_none());
+    drop(space);
+    nothing_left(&cluster);
+}
+
+/// A flake as a tarball, served where the driver's pod finds it, for as long as the tests run.
+fn serve_flake(cluster: &Cluster, expression: &str) -> String {
+    let route = cluster.on_node(&["ip", "-4", "route", "show", "default"]);
+    let host = route.split(' ').nth(2).unwrap();
+    let listener = TcpListener::bind((host, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let system = format!("\"{}-linux\"", std::env::consts::ARCH);
+    let text = expression.replace("builtins.currentSystem", &system);
+    let dir = tempfile::tempdir().unwrap();
+    let flake = dir.path().join("flake");
+    std::fs::create_dir(&flake).unwrap();
+    std::fs::write(flake.join("flake.nix"), format!("{{ outputs = _: {{ it = {text}; }}; }}"))
+        .unwrap();
+    let tarball = std::process::Command::new("tar")
+        .args(["-C", dir.path().to_str().unwrap(), "-czf", "-", "flake"])
+        .output()
+        .unwrap()
+        .stdout;
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nETag: \"e2e\"\r\nConnection: close\r\n\r\n",
+                tarball.len()
+            );
+            let body: &[u8] = if request.starts_with(b"HEAD") { &[] } else { &tarball };
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        }
+    });
+    format!("http://{address}/flake.tar.gz#it")
+}
