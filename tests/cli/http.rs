@@ -74,7 +74,7 @@ async fn readiness_follows_the_daemon() {
 async fn the_log_filter_can_be_changed() {
     let lab = lab!();
     let node = lab.node(&[]).await;
-    assert_eq!(get(&node, "/log-filter"), (200, "info,kube_client=off\n".to_owned()));
+    assert_eq!(get(&node, "/log-filter"), (200, "kube_client=off,info\n".to_owned()));
     let debug = "nix_csi=debug,warn\n";
     assert_eq!(http(&node, "PUT", "/log-filter", debug), (200, debug.to_owned()));
     assert_eq!(get(&node, "/log-filter").1, debug);
