@@ -83,6 +83,16 @@ pub static REGISTRATIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     register(IntCounterVec::new(opts, &["outcome"]))
 });
 
+/// What became of Events on pods.
+pub static EVENTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let opts = Opts::new("nixcsi_events_total", "Events on pods.");
+    register(IntCounterVec::new(opts, &["reason", "outcome"]))
+});
+
+pub static EVENTS_QUEUED: LazyLock<IntGauge> = LazyLock::new(|| {
+    register(IntGauge::new("nixcsi_events_queued", "Events that wait to be posted."))
+});
+
 /// Pods of the node, as far as the watch knows.
 pub static PODS: LazyLock<IntGauge> = LazyLock::new(|| {
     register(IntGauge::new("nixcsi_pods_watched", "Pods of this node that the watch knows."))
@@ -108,6 +118,12 @@ pub fn show_all() {
     for outcome in ["registered", "refused", "lost"] {
         REGISTRATIONS.with_label_values(&[outcome]);
     }
+    for reason in super::events::REASONS {
+        for outcome in ["posted", "repeated", "dropped", "failed"] {
+            EVENTS.with_label_values(&[reason, outcome]);
+        }
+    }
+    LazyLock::force(&EVENTS_QUEUED);
     LazyLock::force(&PODS);
     LazyLock::force(&WATCHES_LOST);
     LazyLock::force(&SWEPT);

@@ -6,6 +6,7 @@
 pub mod builds;
 mod child;
 pub mod core;
+pub mod events;
 mod metrics;
 pub mod node;
 pub mod pods;

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::builds::{Builds, BuildsConfig, BuildsHandle, Memory, MemoryConfig};
 use super::child::{ChildProcess, Stop};
 use super::core::{ActorGone, Backoff, End, ask, supervise};
+use super::events::EventRecorder;
 use super::pods::{PodTable, Pods, PodsConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
 use super::views::{Views, ViewsConfig, ViewsHandle};
@@ -114,13 +115,18 @@ impl NodeActors {
             verify_interval: config.verify_interval,
         };
         let views = supervise(Views::new(nix, mounts.clone(), views), CORE, watch("views"));
+        let events = config.cluster.clone().map(|api| {
+            let recorder = EventRecorder::new(api, builds.clone());
+            // Its end costs Events and nothing else; the supervisor says so.
+            supervise(recorder, CORE, |_| {})
+        });
         let volumes = VolumesConfig {
             records: config.records,
             boot_id: config.boot_id,
             abandon_after: config.abandon_after,
         };
-        let directory =
-            Volumes::start(volumes, mounts, builds.clone(), views.clone(), CORE, watch(VOLUMES))?;
+        let (theirs, end) = (views.clone(), watch(VOLUMES));
+        let directory = Volumes::start(volumes, mounts, builds.clone(), theirs, events, CORE, end)?;
         let pods = config.cluster.map(|api| {
             let table = PodTable::default();
             let (directory, sweep_after) = (directory.clone(), config.sweep_after);

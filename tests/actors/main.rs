@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod builds;
+mod events;
 mod pods;
 mod registrar;
 mod views;

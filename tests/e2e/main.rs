@@ -7,6 +7,7 @@
 mod builds;
 mod cluster;
 mod driver;
+mod events;
 mod kubelet;
 mod leftovers;
 mod many;

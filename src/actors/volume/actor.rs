@@ -17,6 +17,7 @@ use super::effects::{Effects, Hands, Resolved};
 use super::machine::{Effect, Event, Machine, Request, State};
 use super::record::Record;
 use crate::actors::core::{Ctx, Reply, answer_all, deferred, impl_supervised};
+use crate::actors::events::News;
 use crate::actors::views::Lease;
 use crate::model::{TargetPath, VolumeId};
 use crate::nix::Origin;
@@ -45,7 +46,9 @@ pub struct VolumeActor {
     pub(super) machine: Machine<Resolved, Caller, Waiter>,
     /// The target that this volume has claimed.
     claimed: Option<TargetPath>,
-    /// What is being published, for the metrics.
+    /// What is being published, or was last.
+    pub(super) asked: Option<Request>,
+    /// Its source, for the metrics.
     pub(super) source: &'static str,
     /// Since when a publish is at work; a repeated one, which only looks, is none.
     pub(super) began: Option<Instant>,
@@ -80,6 +83,7 @@ impl VolumeActor {
             id,
             machine: Machine::new(),
             claimed: None,
+            asked: None,
             source: "none",
             began: None,
             last_call: Instant::now(),
@@ -118,6 +122,8 @@ impl VolumeActor {
             Effect::Resolve { op, request } => {
                 self.began = Some(Instant::now());
                 self.source = request.spec.source.key();
+                self.tell_pod(&request, News::Began);
+                self.asked = Some(request.clone());
                 self.watch(ctx);
                 let work = effects.resolve(request.spec);
                 ctx.effect(work, move |this, result, ctx| {

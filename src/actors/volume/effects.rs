@@ -12,6 +12,7 @@ use super::record::{Record, RecordStore};
 use super::{ViewError, VolumeError};
 use crate::actors::builds::{Abandon, BuildsHandle, Known, Realise};
 use crate::actors::core::{self, ask, tell};
+use crate::actors::events::EventRecorder;
 use crate::actors::views::{Acquire, Lease, Views};
 use crate::crash::crash_point;
 use crate::model::{Source, StorePath, TargetPath, Tenant, VolumeId, VolumeSpec};
@@ -29,6 +30,8 @@ pub(super) struct Hands {
     pub(super) claims: Claims,
     /// How long a volume is resolved that nobody asks for any more.
     pub(super) abandon_after: Duration,
+    /// Who tells pods what happens; nobody without Kubernetes.
+    pub(super) events: Option<Addr<EventRecorder>>,
 }
 
 /// A resolved volume: its view, and how the closure came to be there.

@@ -73,6 +73,22 @@ impl ViewError {
 }
 
 impl VolumeError {
+    /// What stays true: without when it is tried again.
+    pub fn lasting_text(&self) -> String {
+        match self {
+            Self::Realise(failure) => failure.error.text(Some(failure.after)),
+            other => other.to_string(),
+        }
+    }
+
+    /// Equal for the same failure, whenever it happens and however long it took.
+    pub fn same(&self) -> String {
+        match self {
+            Self::Realise(failure) => failure.error.text(None),
+            other => other.to_string(),
+        }
+    }
+
     /// A closed set of names for metrics.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -8,7 +8,8 @@ use super::VolumeError;
 use super::actor::{Answer, VolumeActor};
 use super::effects::{Effects, blocking};
 use super::machine::{Request, State};
-use crate::actors::core::Ctx;
+use crate::actors::core::{Ctx, tell};
+use crate::actors::events::{Facts, News, Subject, VolumeNews};
 use crate::actors::metrics;
 use crate::actors::views::Lease;
 use crate::model::{Access, TargetPath, VolumeId};
@@ -62,6 +63,7 @@ impl VolumeActor {
         let seconds = began.elapsed().as_secs_f64();
         let outcome = result.as_ref().map_or_else(|e| e.kind(), |()| "ok");
         metrics::PUBLISH_SECONDS.with_label_values(&[self.source, outcome]).observe(seconds);
+        self.tell_end(result, seconds);
         match (result, self.machine.state()) {
             (Ok(()), State::Mounted { request, view, .. }) => {
                 self.published_at = jiff::Timestamp::now().as_second();
@@ -77,6 +79,34 @@ impl VolumeActor {
         if mounted {
             self.began = None;
         }
+    }
+
+    /// For `kubectl describe pod`.
+    pub(super) fn tell_pod(&self, request: &Request, news: News) {
+        let events = self.effects.hands.events.as_ref();
+        if let Some((events, subject)) = events.zip(Subject::of(&self.id, request)) {
+            tell(events, VolumeNews { subject, news });
+        }
+    }
+
+    fn tell_end(&self, result: &Answer, seconds: f64) {
+        let Some(request) = &self.asked else {
+            return;
+        };
+        let news = match (result, self.machine.state()) {
+            (Ok(()), State::Mounted { request, view, .. }) => {
+                let (origin, view) = (view.origin, view.lease.view());
+                let (source, root) = (request.spec.source.clone(), view.root.clone());
+                let (paths, bytes) = (view.paths, view.nar_size);
+                News::Mounted(Facts { source, root, paths, bytes, seconds, origin })
+            }
+            (Ok(()), _) => return,
+            (Err(error), _) => match error.as_ref() {
+                VolumeError::Removing | VolumeError::Overtaken => News::Gone,
+                error => News::Failed { note: error.lasting_text(), same: error.same() },
+            },
+        };
+        self.tell_pod(request, news);
     }
 
     fn status(&self) -> VolumeStatus {

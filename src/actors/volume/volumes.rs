@@ -21,6 +21,7 @@ use super::record::{RecordStore, Unreadable};
 use super::recovery::{Found, recover};
 use crate::actors::builds::BuildsHandle;
 use crate::actors::core::{ActorGone, Backoff, Ctx, End, ask, impl_supervised, supervise, tell};
+use crate::actors::events::EventRecorder;
 use crate::actors::metrics;
 use crate::actors::views::Views;
 use crate::model::VolumeId;
@@ -77,6 +78,7 @@ impl Volumes {
         mounts: Arc<dyn Mounts>,
         builds: BuildsHandle,
         views: Addr<Views>,
+        events: Option<Addr<EventRecorder>>,
         backoff: Backoff,
         on_end: impl FnOnce(End) + 'static,
     ) -> Result<Directory, VolumeError> {
@@ -89,6 +91,7 @@ impl Volumes {
             boot_id: config.boot_id,
             claims: Claims::default(),
             abandon_after: config.abandon_after,
+            events,
         };
         let (open, unreadable) = (Arc::<DashMap<_, _>>::default(), Arc::<DashMap<_, _>>::default());
         let recovered = Arc::<AtomicBool>::default();
