@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nix_csi::model::Access::{ReadOnly, Writable};
+use nix_csi::model::Shape::{ReadOnly, Writable};
 use nix_csi::model::{Closure, TargetPath};
 use nix_csi::mount::fake::FakeMounts;
 use nix_csi::mount::{Attached, MountError, Mounts, ViewId};

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
-use nix_csi::model::Access;
+use nix_csi::model::Shape;
 use nix_csi::mount::{Attached, CRASH_POINTS, Mounts, Presentation, RealMounts};
 
 use crate::compare;
@@ -15,7 +15,7 @@ use crate::world::{BOTH, World, in_namespace, volume};
 const VARIABLE: &str = "MOUNT_TEST_LIFE";
 const SIGKILL: i32 = 9;
 
-fn life(world: &World, mounts: &RealMounts, access: Access) {
+fn life(world: &World, mounts: &RealMounts, shape: Shape) {
     let (target, vol) = (world.target("a"), volume("v"));
     world.view(mounts, 1).unwrap();
     mounts.attach(&world.id(1), &target, &vol, access).unwrap();
@@ -37,7 +37,7 @@ fn helper() {
     };
     let world = World::at(Path::new(&base));
     let presentation = BOTH.into_iter().find(|p| format!("{p:?}") == presentation);
-    let accesses = [Access::ReadOnly, Access::Writable];
+    let accesses = [Shape::ReadOnly, Shape::Writable];
     let access = accesses.into_iter().find(|a| format!("{a:?}") == access);
     if when == "start" {
         nix_csi::crash::arm(&point);
@@ -48,7 +48,7 @@ fn helper() {
 }
 
 /// Whether the process died where it was told to.
-fn die(world: &World, presentation: Presentation, access: Access, point: &str, when: &str) -> bool {
+fn die(world: &World, presentation: Presentation, shape: Shape, point: &str, when: &str) -> bool {
     let base = world.base.display();
     let status = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crashes::helper", "--nocapture"])
@@ -61,7 +61,7 @@ fn die(world: &World, presentation: Presentation, access: Access, point: &str, w
 }
 
 /// What the driver does after its start with a volume that is still wanted.
-fn finish(world: &World, mounts: &RealMounts, access: Access, what: &str) {
+fn finish(world: &World, mounts: &RealMounts, shape: Shape, what: &str) {
     let (target, vol, id) = (world.target("a"), volume("v"), world.id(1));
     let view = match mounts.reopen_view(&id).unwrap() {
         Some(view) => view,
@@ -98,13 +98,13 @@ fn clean_up(world: &World, mounts: &RealMounts, what: &str) {
     assert!(!world.target("a").as_path().try_exists().unwrap(), "{what}");
 }
 
-fn at_every_point(presentation: Presentation, access: Access) {
+fn at_every_point(presentation: Presentation, shape: Shape) {
     in_namespace(move |world| {
         for point in CRASH_POINTS {
             let what = format!("{point}, {presentation:?}, {access:?}");
             let died = die(world, presentation, access, point, "later");
             let only_writable = ["attach-files-made", "attach-record-written"].contains(point);
-            assert!(died || (only_writable && access == Access::ReadOnly), "{what} is not reached");
+            assert!(died || (only_writable && access == Shape::ReadOnly), "{what} is not reached");
             let mounts = world.open(presentation);
             finish(world, &mounts, access, &what);
             clean_up(world, &mounts, &what);
@@ -119,20 +119,20 @@ fn at_every_point(presentation: Presentation, access: Access) {
 
 #[test]
 fn a_redirect_views_read_only_volume_survives() {
-    at_every_point(Presentation::Redirect, Access::ReadOnly);
+    at_every_point(Presentation::Redirect, Shape::ReadOnly);
 }
 
 #[test]
 fn a_redirect_views_writable_volume_survives() {
-    at_every_point(Presentation::Redirect, Access::Writable);
+    at_every_point(Presentation::Redirect, Shape::Writable);
 }
 
 #[test]
 fn a_hard_link_views_read_only_volume_survives() {
-    at_every_point(Presentation::Hardlink, Access::ReadOnly);
+    at_every_point(Presentation::Hardlink, Shape::ReadOnly);
 }
 
 #[test]
 fn a_hard_link_views_writable_volume_survives() {
-    at_every_point(Presentation::Hardlink, Access::Writable);
+    at_every_point(Presentation::Hardlink, Shape::Writable);
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use nix_csi::model::Access::{ReadOnly, Writable};
+use nix_csi::model::Shape::{ReadOnly, Writable};
 use nix_csi::model::{StorePath, TargetPath};
 use nix_csi::mount::{Config, MountError, Mounts, Presentation, PresentationChoice, RealMounts};
 use nix_csi::nix::NixError;

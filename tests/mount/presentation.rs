@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use nix_csi::model::Access::{ReadOnly, Writable};
+use nix_csi::model::Shape::{ReadOnly, Writable};
 use nix_csi::mount::{Mounts, Presentation};
 use rustix::io::Errno;
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nix_csi::model::Access::{ReadOnly, Writable};
+use nix_csi::model::Shape::{ReadOnly, Writable};
 use nix_csi::mount::{Attached, MountError, Mounts};
 
 use crate::compare;

@@ -73,7 +73,7 @@ fn a_volume_costs_little() {
         let mounts = world.open(Presentation::Redirect);
         world.view(&mounts, 1).unwrap();
         let (target, vol) = (world.target("a"), volume("v"));
-        for access in [Access::ReadOnly, Access::Writable] {
+        for access in [Shape::ReadOnly, Shape::Writable] {
             let mut best = [Duration::MAX; 3];
             for _ in 0..ROUNDS {
                 let start = Instant::now();

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{FakeMounts, Op, Shown, not_found};
-use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
+use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId};
 use crate::mount::{
     Attached, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase,
 };
@@ -80,22 +80,25 @@ impl Mounts for FakeMounts {
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<(), MountError> {
         let mut state = self.enter(Op::Attach)?;
         state.allow(target)?;
-        if let Some(shown) = state.shown.get(target) {
-            return if shown.is(view, volume, access) {
+        let half_made = Shown::HalfMade(volume.clone());
+        if let Some(shown) = state.shown.get(target)
+            && !(shape == Shape::Idmapped && *shown == half_made)
+        {
+            return if shown.is(view, volume, shape) {
                 Ok(())
             } else {
                 Err(MountError::Foreign { target: target.clone() })
             };
         }
         state.view(view)?;
-        if access == Access::Writable {
+        if shape == Shape::Writable {
             state.files.insert(volume.clone(), view.clone());
         }
-        let wanted = Shown::Volume(view.clone(), volume.clone(), access);
+        let wanted = Shown::Volume(view.clone(), volume.clone(), shape);
         state.shown.insert(target.clone(), wanted);
         Ok(())
     }
@@ -121,13 +124,16 @@ impl Mounts for FakeMounts {
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<Attached, MountError> {
         let state = self.enter(Op::Attached)?;
         state.allow(target)?;
         Ok(match state.shown.get(target) {
             None => Attached::Nothing,
-            Some(shown) if shown.is(view, volume, access) => Attached::Ours,
+            Some(shown) if shown.is(view, volume, shape) => Attached::Ours,
+            Some(Shown::HalfMade(id)) if shape == Shape::Idmapped && id == volume => {
+                Attached::Nothing
+            }
             Some(_) => Attached::Foreign,
         })
     }
