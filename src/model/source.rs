@@ -135,8 +135,7 @@ pub fn choose_source(
     system: &System,
 ) -> Result<Source, InvalidSource> {
     let own: Vec<&String> = attributes.keys().filter(|k| !k.contains('/')).collect();
-    let is_known =
-        |k: &str| SOURCE_KEYS.contains(&k) || k == HOST_USERS || System::is_key(k);
+    let is_known = |k: &str| SOURCE_KEYS.contains(&k) || k == HOST_USERS || System::is_key(k);
     if let Some(unknown) = own.iter().find(|k| !is_known(k)) {
         return Err(InvalidSource::UnknownKey { key: unknown.chars().take(80).collect() });
     }

@@ -59,14 +59,11 @@ impl ViewIdentity {
 
     /// Whether the mount roots `store` and `var` are binds of the parts of this view, which is in
     /// `dir`.
-    pub(super) fn is_shown_in(
-        &self,
-        dir: &Path,
-        [store, var]: &[Part; 2],
-    ) -> Result<bool, Errno> {
+    pub(super) fn is_shown_in(&self, dir: &Path, [store, var]: &[Part; 2]) -> Result<bool, Errno> {
         let shown = dir.join(LAYER).join(SHOWN);
         let look = |name| rustix::fs::statat(CWD, shown.join(name), AtFlags::SYMLINK_NOFOLLOW);
-        let is = |part: &Part, own: Stat| (part.place.dev, part.place.ino) == (own.st_dev, own.st_ino);
+        let is =
+            |part: &Part, own: Stat| (part.place.dev, part.place.ino) == (own.st_dev, own.st_ino);
         if is(store, look(PARTS[0])?) && is(var, look(PARTS[1])?) {
             return Ok(true);
         }

@@ -83,20 +83,19 @@ impl RealMounts {
             return Ok(if ours { Attached::Ours } else { Attached::Foreign });
         }
         let ours = is_named(here, &parts, volume, |shown| shown == view)?;
-        Ok(if ours { Attached::Nothing } else { Attached::Foreign })
+        Ok(if ours == Some(true) { Attached::Nothing } else { Attached::Foreign })
     }
 }
 
-/// Whether the tmpfs at a target, whole or half-made, is this volume's own and has nothing but binds
-/// of views on it; `None` if no volume could look so.
+/// Whether the volume's own tmpfs at a target, whole or half-made, has nothing but binds of views on
+/// it; `None` if something else is there.
 pub(super) fn is_own_idmapped(
     dir: &OwnedFd,
     here: Place,
     target: &TargetPath,
     volume: &VolumeId,
 ) -> Result<Option<bool>, MountError> {
-    let found = parts(dir, target.as_path())?;
-    found.map(|parts| is_named(here, &parts, volume, |_| true)).transpose()
+    parts(dir, target.as_path())?.map_or(Ok(None), |parts| is_named(here, &parts, volume, |_| true))
 }
 
 /// Takes off the parts and then the tmpfs, whose root `dir` is. If one of them is busy, those that
@@ -170,8 +169,7 @@ fn make_top(volume: &VolumeId) -> Result<OwnedFd, Errno> {
     }
     fsconfig_create(context.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let top =
-        rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let top = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     for part in PARTS {
         rustix::fs::mkdirat(&top, part, DIR_MODE)?;
         // Whatever the umask is.
@@ -203,24 +201,25 @@ fn parts(dir: &OwnedFd, path: &Path) -> Result<Option<[Part; 2]>, MountError> {
     }
 }
 
-/// Whether the mount table says that the tmpfs is the volume's, and of each mount on it that it is
-/// of a view that `is_expected`.
+/// Whether the mount table says of each mount on the tmpfs that it is of a view that `is_expected`;
+/// `None` if the tmpfs is not the volume's.
 fn is_named(
     here: Place,
     parts: &[Part; 2],
     volume: &VolumeId,
     is_expected: impl Fn(&ViewId) -> bool,
-) -> Result<bool, MountError> {
+) -> Result<Option<bool>, MountError> {
     let mounts = mountinfo::read()?;
     let find = |place: Place| mounts.iter().find(|mount| mount.id == place.mount_id);
     let source = format!("{SOURCE}{volume}");
     if find(here).is_none_or(|mount| mount.source != source.as_bytes()) {
-        return Ok(false);
+        return Ok(None);
     }
-    Ok(parts.iter().zip(PARTS).filter(|(part, _)| part.place.is_mount_root).all(|(part, name)| {
+    let mut on_it = parts.iter().zip(PARTS).filter(|(part, _)| part.place.is_mount_root);
+    Ok(Some(on_it.all(|(part, name)| {
         let view = find(part.place).and_then(|mount| view_of(mount, name));
         view.is_some_and(|view| is_expected(&view))
-    }))
+    })))
 }
 
 /// The view of whose part the mount is a bind.

@@ -18,7 +18,7 @@ const SIGKILL: i32 = 9;
 fn life(world: &World, mounts: &RealMounts, shape: Shape) {
     let (target, vol) = (world.target("a"), volume("v"));
     world.view(mounts, 1).unwrap();
-    mounts.attach(&world.id(1), &target, &vol, access).unwrap();
+    mounts.attach(&world.id(1), &target, &vol, shape).unwrap();
     mounts.detach(&target, &vol).unwrap();
     mounts.remove_view(&world.id(1)).unwrap();
 }
@@ -30,21 +30,21 @@ fn helper() {
         return;
     };
     let spec = spec.into_string().unwrap();
-    let (point, presentation, access, when, base) = {
+    let (point, presentation, shape, when, base) = {
         let mut parts = spec.splitn(5, ';').map(str::to_owned);
         let mut next = || parts.next().unwrap();
         (next(), next(), next(), next(), next())
     };
     let world = World::at(Path::new(&base));
     let presentation = BOTH.into_iter().find(|p| format!("{p:?}") == presentation);
-    let accesses = [Shape::ReadOnly, Shape::Writable];
-    let access = accesses.into_iter().find(|a| format!("{a:?}") == access);
+    let shapes = [Shape::ReadOnly, Shape::Idmapped, Shape::Writable];
+    let shape = shapes.into_iter().find(|a| format!("{a:?}") == shape);
     if when == "start" {
         nix_csi::crash::arm(&point);
     }
     let mounts = world.open(presentation.unwrap());
     nix_csi::crash::arm(&point);
-    life(&world, &mounts, access.unwrap());
+    life(&world, &mounts, shape.unwrap());
 }
 
 /// Whether the process died where it was told to.
@@ -52,7 +52,7 @@ fn die(world: &World, presentation: Presentation, shape: Shape, point: &str, whe
     let base = world.base.display();
     let status = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crashes::helper", "--nocapture"])
-        .env(VARIABLE, format!("{point};{presentation:?};{access:?};{when};{base}"))
+        .env(VARIABLE, format!("{point};{presentation:?};{shape:?};{when};{base}"))
         .output()
         .unwrap()
         .status;
@@ -68,10 +68,11 @@ fn finish(world: &World, mounts: &RealMounts, shape: Shape, what: &str) {
         None => world.view(mounts, 1).unwrap(),
     };
     assert_eq!(view.paths, 4, "{what}");
-    mounts.attach(&id, &target, &vol, access).unwrap();
-    let found = mounts.attached(&id, &target, &vol, access).unwrap();
+    mounts.attach(&id, &target, &vol, shape).unwrap();
+    let found = mounts.attached(&id, &target, &vol, shape).unwrap();
     assert_eq!(found, Attached::Ours, "{what}");
-    assert_eq!(world.mounts_below(&world.pods), 1, "{what}");
+    let expected = if shape == Shape::Idmapped { 3 } else { 1 };
+    assert_eq!(world.mounts_below(&world.pods), expected, "{what}");
     assert_eq!(world.mounts_below(&world.views), 1, "{what}");
     for info in world.closure().paths {
         let name = info.path.base_name();
@@ -98,21 +99,31 @@ fn clean_up(world: &World, mounts: &RealMounts, what: &str) {
     assert!(!world.target("a").as_path().try_exists().unwrap(), "{what}");
 }
 
+/// Whether a volume of this shape comes along the point in its life.
+fn is_passed(point: &str, shape: Shape) -> bool {
+    match point {
+        "attach-files-made" | "attach-record-written" => shape == Shape::Writable,
+        "attach-top-shown" | "attach-part-shown" | "detach-part-unmounted" => {
+            shape == Shape::Idmapped
+        }
+        _ => true,
+    }
+}
+
 fn at_every_point(presentation: Presentation, shape: Shape) {
     in_namespace(move |world| {
         for point in CRASH_POINTS {
-            let what = format!("{point}, {presentation:?}, {access:?}");
-            let died = die(world, presentation, access, point, "later");
-            let only_writable = ["attach-files-made", "attach-record-written"].contains(point);
-            assert!(died || (only_writable && access == Shape::ReadOnly), "{what} is not reached");
+            let what = format!("{point}, {presentation:?}, {shape:?}");
+            let died = die(world, presentation, shape, point, "later");
+            assert_eq!(died, is_passed(point, shape), "{what}");
             let mounts = world.open(presentation);
-            finish(world, &mounts, access, &what);
+            finish(world, &mounts, shape, &what);
             clean_up(world, &mounts, &what);
 
-            die(world, presentation, access, point, "later");
+            die(world, presentation, shape, point, "later");
             clean_up(world, &world.open(presentation), &what);
         }
-        assert!(die(world, presentation, access, "view-skeleton-made", "start"));
+        assert!(die(world, presentation, shape, "view-skeleton-made", "start"));
         clean_up(world, &world.open(presentation), "a start");
     });
 }
@@ -123,6 +134,11 @@ fn a_redirect_views_read_only_volume_survives() {
 }
 
 #[test]
+fn a_redirect_views_idmapped_volume_survives() {
+    at_every_point(Presentation::Redirect, Shape::Idmapped);
+}
+
+#[test]
 fn a_redirect_views_writable_volume_survives() {
     at_every_point(Presentation::Redirect, Shape::Writable);
 }
@@ -130,6 +146,11 @@ fn a_redirect_views_writable_volume_survives() {
 #[test]
 fn a_hard_link_views_read_only_volume_survives() {
     at_every_point(Presentation::Hardlink, Shape::ReadOnly);
+}
+
+#[test]
+fn a_hard_link_views_idmapped_volume_survives() {
+    at_every_point(Presentation::Hardlink, Shape::Idmapped);
 }
 
 #[test]

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::VolumeError;
 use super::machine::Request;
 use crate::model::{
-    Access, Layout, PodInfo, Source, StorePath, System, TargetPath, VolumeId, VolumeSpec, choose_source,
+    Access, Layout, PodInfo, Source, StorePath, System, TargetPath, VolumeId, VolumeSpec,
+    choose_source,
 };
 use crate::mount::ViewId;
 

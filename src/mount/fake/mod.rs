@@ -29,7 +29,7 @@ pub enum Op {
 enum Shown {
     Volume(ViewId, VolumeId, Shape),
     /// What a death in the middle leaves of an idmapped volume.
-    HalfMade(VolumeId),
+    HalfMade(ViewId, VolumeId),
     Foreign,
 }
 
@@ -40,7 +40,7 @@ impl Shown {
             Self::Volume(v, id, s) => {
                 v == view && *s == shape && (shape != Shape::Writable || id == volume)
             }
-            Self::HalfMade(_) | Self::Foreign => false,
+            Self::HalfMade(..) | Self::Foreign => false,
         }
     }
 }
@@ -135,8 +135,8 @@ impl FakeMounts {
     /// An idmapped volume loses some of its mounts, as after a death half-way.
     pub fn lose_part(&self, target: &TargetPath) {
         let mut state = self.state();
-        if let Some(Shown::Volume(_, id, Shape::Idmapped)) = state.shown.get(target).cloned() {
-            state.shown.insert(target.clone(), Shown::HalfMade(id));
+        if let Some(Shown::Volume(view, id, Shape::Idmapped)) = state.shown.get(target).cloned() {
+            state.shown.insert(target.clone(), Shown::HalfMade(view, id));
         }
     }
 

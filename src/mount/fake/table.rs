@@ -55,7 +55,7 @@ impl Mounts for FakeMounts {
 
     fn remove_view(&self, id: &ViewId) -> Result<(), MountError> {
         let mut state = self.enter(Op::RemoveView)?;
-        let shows = |s: &Shown| matches!(s, Shown::Volume(view, ..) if view == id);
+        let shows = |s: &Shown| matches!(s, Shown::Volume(view, ..) | Shown::HalfMade(view, _) if view == id);
         if state.shown.values().any(shows) || state.files.values().any(|view| view == id) {
             return Err(MountError::ViewInUse { id: id.clone() });
         }
@@ -84,7 +84,7 @@ impl Mounts for FakeMounts {
     ) -> Result<(), MountError> {
         let mut state = self.enter(Op::Attach)?;
         state.allow(target)?;
-        let half_made = Shown::HalfMade(volume.clone());
+        let half_made = Shown::HalfMade(view.clone(), volume.clone());
         if let Some(shown) = state.shown.get(target)
             && !(shape == Shape::Idmapped && *shown == half_made)
         {
@@ -106,7 +106,11 @@ impl Mounts for FakeMounts {
     fn detach(&self, target: &TargetPath, volume: &VolumeId) -> Result<(), MountError> {
         let mut state = self.enter(Op::Detach)?;
         state.allow(target)?;
-        if state.shown.get(target) == Some(&Shown::Foreign) {
+        let is_foreign = match state.shown.get(target) {
+            Some(Shown::HalfMade(_, id)) => id != volume,
+            found => found == Some(&Shown::Foreign),
+        };
+        if is_foreign {
             let target = target.clone();
             return Err(MountError::Foreign { target });
         }
@@ -131,7 +135,9 @@ impl Mounts for FakeMounts {
         Ok(match state.shown.get(target) {
             None => Attached::Nothing,
             Some(shown) if shown.is(view, volume, shape) => Attached::Ours,
-            Some(Shown::HalfMade(id)) if shape == Shape::Idmapped && id == volume => {
+            Some(Shown::HalfMade(v, id))
+                if shape == Shape::Idmapped && (v, id) == (view, volume) =>
+            {
                 Attached::Nothing
             }
             Some(_) => Attached::Foreign,
