@@ -181,3 +181,42 @@ fn layout_of(
          not enough), or hostUsers: true into the pod's spec"
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(
+        access: Access,
+        written: Option<&str>,
+        known: Option<bool>,
+    ) -> Result<Layout, String> {
+        let written = written.map(|value| (HOST_USERS.to_owned(), value.to_owned()));
+        layout_of(access, &BTreeMap::from_iter(written), known)
+            .map_err(|status| status.message().to_owned())
+    }
+
+    #[test]
+    fn the_api_server_knows_better_than_the_attribute() {
+        let read_only = |written, known| layout(Access::ReadOnly, written, known).unwrap();
+        assert_eq!(read_only(None, None), Layout::Plain);
+        assert_eq!(read_only(Some("true"), None), Layout::Plain);
+        assert_eq!(read_only(Some("false"), None), Layout::Idmapped);
+        assert_eq!(read_only(Some("false"), Some(true)), Layout::Plain);
+        assert_eq!(read_only(Some("true"), Some(false)), Layout::Idmapped);
+        assert_eq!(read_only(None, Some(false)), Layout::Idmapped);
+        // A value that means nothing is said, whoever knows better.
+        assert!(layout(Access::ReadOnly, Some("False"), Some(true)).is_err());
+    }
+
+    #[test]
+    fn a_writable_volume_is_refused_by_the_name_of_who_says_so() {
+        let writable = |written, known| layout(Access::Writable, written, known);
+        assert_eq!(writable(None, None), Ok(Layout::Plain));
+        assert_eq!(writable(Some("false"), Some(true)), Ok(Layout::Plain));
+        let e = writable(Some("false"), None).unwrap_err();
+        assert!(e.starts_with("volumeAttributes.hostUsers is false, "), "{e}");
+        let e = writable(Some("true"), Some(false)).unwrap_err();
+        assert!(e.starts_with("the pod's spec.hostUsers is false, "), "{e}");
+    }
+}
