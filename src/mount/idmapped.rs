@@ -27,6 +27,7 @@ use crate::model::{TargetPath, VolumeId};
 
 /// Of the tmpfs: nothing is ever written to it but the parts' directories.
 const OPTIONS: [(&str, &str); 3] = [("size", "4k"), ("nr_inodes", "16"), ("mode", "0755")];
+/// Mounted over: nobody sees it.
 const DIR_MODE: Mode = Mode::from_raw_mode(0o755);
 
 impl RealMounts {
@@ -172,8 +173,6 @@ fn make_top(volume: &VolumeId) -> Result<OwnedFd, Errno> {
     let top = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     for part in PARTS {
         rustix::fs::mkdirat(&top, part, DIR_MODE)?;
-        // Whatever the umask is.
-        rustix::fs::chmodat(&top, part, DIR_MODE, rustix::fs::AtFlags::empty())?;
     }
     // The file system too: a runtime binds it anew, and may leave out the mount's attribute.
     rustix::mount::fsconfig_set_flag(context.as_fd(), "ro")?;

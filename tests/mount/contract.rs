@@ -6,10 +6,9 @@ use nix_csi::model::Shape::{Idmapped, ReadOnly, Writable};
 use nix_csi::model::{Closure, Shape, TargetPath, VolumeId};
 use nix_csi::mount::fake::FakeMounts;
 use nix_csi::mount::{Attached, MountError, Mounts, ViewId};
-use rustix::mount::UnmountFlags;
 
 use crate::world::{
-    BOTH, World, in_namespace, mount_tmpfs, no_database, store_path, unmount, volume,
+    BOTH, World, in_namespace, lose_mount, mount_tmpfs, no_database, store_path, volume,
 };
 
 const SHAPES: [Shape; 3] = [ReadOnly, Idmapped, Writable];
@@ -58,10 +57,10 @@ impl Outside for World {
         mount_tmpfs(target.as_path(), "size=1m");
     }
     fn lose_mount(&self, target: &TargetPath) {
-        rustix::mount::unmount(target.as_path(), UnmountFlags::DETACH).unwrap();
+        lose_mount(target.as_path());
     }
     fn lose_part(&self, target: &TargetPath) {
-        unmount(&target.as_path().join("var"));
+        lose_mount(&target.as_path().join("var"));
     }
     fn lose_path(&self) {
         std::fs::remove_file(self.store.join(store_path('1', "single.conf").base_name())).unwrap();

@@ -18,7 +18,7 @@ use rustix::mount::{
 };
 
 use crate::presentation::{refuses_writes, shows_the_closure};
-use crate::world::{BOTH, World, in_namespace, mount_tmpfs, unmount, volume};
+use crate::world::{BOTH, World, in_namespace, lose_mount, mount_tmpfs, volume};
 
 const FIRST_ID: u32 = 100_000;
 
@@ -145,7 +145,7 @@ fn a_runtime_can_idmap_the_volume_and_the_pod_can_read_it() {
                 assert!(!said.status.success(), "{path}");
                 assert!(denied.iter().any(|d| error.contains(d)), "{path}: {error}");
             }
-            rustix::mount::unmount(&pod, rustix::mount::UnmountFlags::DETACH).unwrap();
+            lose_mount(&pod);
             assert_eq!(attached(world, &mounts, &target), Attached::Ours);
             mounts.detach(&target, &volume("v")).unwrap();
         });
@@ -196,7 +196,7 @@ fn the_mounts_spread_complete_and_go_together() {
             for half_made in [false, true] {
                 mounts.attach(&world.id(1), &target, &volume("v"), Idmapped).unwrap();
                 if half_made {
-                    unmount(&target.as_path().join("store"));
+                    lose_mount(&target.as_path().join("store"));
                     assert_eq!(world.mounts_below(&host), 3);
                     mounts.attach(&world.id(1), &target, &volume("v"), Idmapped).unwrap();
                 }
@@ -245,7 +245,7 @@ fn a_half_made_one_is_completed_or_removed() {
             let target = world.target("a");
             let attach = || mounts.attach(&world.id(1), &target, &volume("v"), Idmapped).unwrap();
             for missing in [&["store"][..], &["var"], &["store", "var"]] {
-                let lose = || missing.iter().for_each(|m| unmount(&target.as_path().join(m)));
+                let lose = || missing.iter().for_each(|m| lose_mount(&target.as_path().join(m)));
                 attach();
                 lose();
                 assert_eq!(attached(world, &mounts, &target), Attached::Nothing, "{missing:?}");
@@ -273,7 +273,7 @@ fn what_somebody_else_mounted_on_it_stays() {
             mounts.attach(&world.id(1), &target, &volume("v"), Idmapped).unwrap();
             for half_made in [false, true] {
                 if half_made {
-                    unmount(&inner);
+                    lose_mount(&inner);
                 }
                 mount_tmpfs(&inner, "size=1m");
                 fs::write(inner.join("theirs"), "").unwrap();
@@ -286,7 +286,7 @@ fn what_somebody_else_mounted_on_it_stays() {
                     assert!(matches!(result, Err(MountError::Foreign { .. })), "{result:?}");
                 }
                 assert!(inner.join("theirs").is_file());
-                unmount(&inner);
+                lose_mount(&inner);
             }
             mounts.detach(&target, &volume("v")).unwrap();
             // A tmpfs that only looks like one of ours.
