@@ -136,6 +136,7 @@ fn volume_json(v: &Volume) -> Value {
         "origin": v.origin,
         "revision": v.revision,
         "presentation": v.presentation,
+        "layout": v.layout,
         "pod": v.pod,
         "podUid": v.pod_uid,
         "serviceAccount": v.service_account,

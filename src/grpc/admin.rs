@@ -155,6 +155,7 @@ fn volume(status: VolumeStatus) -> Volume {
         volume.target_path = request.target.to_string();
         request.spec.source.key().clone_into(&mut volume.source_kind);
         volume.source = request.spec.source.public_text();
+        request.spec.layout.as_str().clone_into(&mut volume.layout);
         volume.read_only = request.spec.access == Access::ReadOnly;
         volume.pod = pod.name;
         volume.pod_uid = pod.uid;

@@ -53,7 +53,7 @@ impl Node for NodeService {
     ) -> Answer<NodePublishVolumeResponse> {
         let is_by_a_person = client::is_by_a_person(&request);
         let call = request.into_inner();
-        let (id, wanted) = publish_request::parse(call, &self.admittance, is_by_a_person)?;
+        let (id, wanted) = publish_request::parse(call, &self.admittance, is_by_a_person, None)?;
         let _permit = self.publishes.enter().map_err(|e| status_of(&VolumeError::from(e)))?;
         let pod = wanted.spec.pod.clone();
         let span = match &pod {

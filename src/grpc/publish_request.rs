@@ -1,5 +1,7 @@
 //! From CSI's NodePublishVolumeRequest to a valid request, or an error that names the field.
 
+use std::collections::BTreeMap;
+
 use tonic::Status;
 
 use super::proto::csi::NodePublishVolumeRequest;
@@ -8,7 +10,8 @@ use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use crate::actors::volume::Request;
 use crate::k8s::{KubeletVolume, split_attributes};
 use crate::model::{
-    Access, PodInfo, Source, System, TargetPath, VolumeId, VolumeSpec, choose_source,
+    Access, HOST_USERS, Layout, PodInfo, Source, System, TargetPath, VolumeId, VolumeSpec,
+    choose_source,
 };
 
 /// Bytes of all attributes together; one expression may take most of it.
@@ -25,10 +28,12 @@ pub struct Admittance {
     pub driver: String,
 }
 
+/// `host_users` is what the API server says of the pod; it knows better than the attribute.
 pub(super) fn parse(
     call: NodePublishVolumeRequest,
     admittance: &Admittance,
     is_by_a_person: bool,
+    host_users: Option<bool>,
 ) -> Result<(VolumeId, Request), Status> {
     let bad = |e: &dyn ToString| Status::invalid_argument(e.to_string());
     let id = VolumeId::parse(&call.volume_id).map_err(|e| bad(&e))?;
@@ -66,7 +71,8 @@ pub(super) fn parse(
     if pod.is_some() && !admittance.allow_local_flakes {
         refuse_local(&source)?;
     }
-    let spec = VolumeSpec { access, access_mode, attributes, source, pod };
+    let layout = layout_of(access, &attributes, host_users)?;
+    let spec = VolumeSpec { access, access_mode, attributes, source, pod, layout };
     Ok((id, Request { spec, target }))
 }
 
@@ -140,5 +146,77 @@ fn access_of(mode: i32, readonly: bool) -> Result<Access, Status> {
              SINGLE_NODE_READER_ONLY or MULTI_NODE_READER_ONLY",
             other.map_or_else(|_| mode.to_string(), |m| m.as_str_name().to_owned()),
         ))),
+    }
+}
+
+/// The kubelet does not say whether a pod has a user namespace. An overlay can't be idmapped for one,
+/// and a writable volume is an overlay: mounted, it would only fail in the runtime.
+fn layout_of(
+    access: Access,
+    attributes: &BTreeMap<String, String>,
+    known: Option<bool>,
+) -> Result<Layout, Status> {
+    let written = match attributes.get(HOST_USERS).map(String::as_str) {
+        None => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(other) => {
+            let short: String = other.chars().take(32).collect();
+            return Err(Status::invalid_argument(format!(
+                "volumeAttributes.{HOST_USERS} {short:?}: give it the value of the pod's hostUsers, \
+                 \"true\" or \"false\" in quotes, or leave it out"
+            )));
+        }
+    };
+    if known.or(written).unwrap_or(true) {
+        return Ok(Layout::Plain);
+    }
+    if access == Access::ReadOnly {
+        return Ok(Layout::Idmapped);
+    }
+    let field = if known.is_some() { "the pod's spec." } else { "volumeAttributes." };
+    Err(Status::invalid_argument(format!(
+        "{field}{HOST_USERS} is false, and a writable volume can't be mapped into a user namespace: \
+         write readOnly: true beside driver in the pod's volumes[].csi (readOnly in volumeMounts is \
+         not enough), or hostUsers: true into the pod's spec"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(
+        access: Access,
+        written: Option<&str>,
+        known: Option<bool>,
+    ) -> Result<Layout, String> {
+        let written = written.map(|value| (HOST_USERS.to_owned(), value.to_owned()));
+        layout_of(access, &BTreeMap::from_iter(written), known)
+            .map_err(|status| status.message().to_owned())
+    }
+
+    #[test]
+    fn the_api_server_knows_better_than_the_attribute() {
+        let read_only = |written, known| layout(Access::ReadOnly, written, known).unwrap();
+        assert_eq!(read_only(None, None), Layout::Plain);
+        assert_eq!(read_only(Some("true"), None), Layout::Plain);
+        assert_eq!(read_only(Some("false"), None), Layout::Idmapped);
+        assert_eq!(read_only(Some("false"), Some(true)), Layout::Plain);
+        assert_eq!(read_only(Some("true"), Some(false)), Layout::Idmapped);
+        assert_eq!(read_only(None, Some(false)), Layout::Idmapped);
+        // A value that means nothing is said, whoever knows better.
+        assert!(layout(Access::ReadOnly, Some("False"), Some(true)).is_err());
+    }
+
+    #[test]
+    fn a_writable_volume_is_refused_by_the_name_of_who_says_so() {
+        let writable = |written, known| layout(Access::Writable, written, known);
+        assert_eq!(writable(None, None), Ok(Layout::Plain));
+        assert_eq!(writable(Some("false"), Some(true)), Ok(Layout::Plain));
+        let e = writable(Some("false"), None).unwrap_err();
+        assert!(e.starts_with("volumeAttributes.hostUsers is false, "), "{e}");
+        let e = writable(Some("true"), Some(false)).unwrap_err();
+        assert!(e.starts_with("the pod's spec.hostUsers is false, "), "{e}");
     }
 }

@@ -12,8 +12,8 @@ mod volume_id;
 
 pub use closure::{Closure, PathInfo};
 pub use credentials::{HIDDEN, hide, without_credentials};
-pub use source::{InvalidSource, Source, System, choose_source};
-pub use spec::{Access, PodInfo, VolumeSpec};
+pub use source::{HOST_USERS, InvalidSource, Source, System, choose_source};
+pub use spec::{Access, Layout, PodInfo, Shape, VolumeSpec};
 pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};
 pub use target::{InvalidTarget, TargetPath};
 pub use tenant::Tenant;

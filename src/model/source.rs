@@ -8,6 +8,8 @@ use super::{InvalidStorePath, StorePath, without_credentials};
 /// Bytes; the kernel refuses a single argument above 128 KiB, and the expression becomes one.
 const MAX_EXPRESSION: usize = 64 * 1024;
 const MAX_REFERENCE: usize = 4 * 1024;
+/// What is said about the pod, not about the source.
+pub const HOST_USERS: &str = "hostUsers";
 const SOURCE_KEYS: [&str; 4] = ["storePath", "flakeRef", "nixExpr", "expression"];
 
 /// A Nix system such as `x86_64-linux`.
@@ -97,7 +99,7 @@ pub enum InvalidSource {
     )]
     Several { system: String, seen: Vec<String> },
     #[error(
-        "volumeAttributes has an unknown key {key:?}: known are storePath, flakeRef, nixExpr, expression and systems such as x86_64-linux"
+        "volumeAttributes has an unknown key {key:?}: known are storePath, flakeRef, nixExpr, expression, hostUsers and systems such as x86_64-linux"
     )]
     UnknownKey { key: String },
     #[error("volumeAttributes.{key} is empty: give it a value or leave the key out")]
@@ -133,9 +135,8 @@ pub fn choose_source(
     system: &System,
 ) -> Result<Source, InvalidSource> {
     let own: Vec<&String> = attributes.keys().filter(|k| !k.contains('/')).collect();
-    if let Some(unknown) =
-        own.iter().find(|k| !SOURCE_KEYS.contains(&k.as_str()) && !System::is_key(k))
-    {
+    let is_known = |k: &str| SOURCE_KEYS.contains(&k) || k == HOST_USERS || System::is_key(k);
+    if let Some(unknown) = own.iter().find(|k| !is_known(k)) {
         return Err(InvalidSource::UnknownKey { key: unknown.chars().take(80).collect() });
     }
     if let Some(value) = attributes.get(&system.0) {

@@ -16,6 +16,48 @@ pub enum Access {
     Writable,
 }
 
+/// How the volume's mounts are laid out at its target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// One mount shows everything.
+    #[default]
+    Plain,
+    /// The top is a mount that a container runtime can idmap, for pods with a user namespace.
+    Idmapped,
+}
+
+impl Layout {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Idmapped => "idmapped",
+        }
+    }
+}
+
+/// What is to be mounted at a volume's target: access and layout in the combinations that exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// A bind of the shared view.
+    ReadOnly,
+    /// A small read-only tmpfs with binds of the view's parts below it.
+    Idmapped,
+    /// An overlay of the volume's own over the view. The runtime can't idmap it.
+    Writable,
+}
+
+impl Shape {
+    /// A writable volume has one layout only; the edge refuses to promise it another.
+    pub fn of(access: Access, layout: Layout) -> Self {
+        match (access, layout) {
+            (Access::ReadOnly, Layout::Plain) => Self::ReadOnly,
+            (Access::ReadOnly, Layout::Idmapped) => Self::Idmapped,
+            (Access::Writable, _) => Self::Writable,
+        }
+    }
+}
+
 /// What the kubelet says about the pod with `podInfoOnMount` (`csi.storage.k8s.io/…`).
 /// Unauthenticated text unless the caller is a kubelet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,9 +82,16 @@ pub struct VolumeSpec {
     pub attributes: BTreeMap<String, String>,
     pub source: Source,
     pub pod: Option<PodInfo>,
+    /// Follows from the pod, so it is not part of the comparison: what the driver can learn of a pod
+    /// may change while its volume stays as it was made.
+    pub layout: Layout,
 }
 
 impl VolumeSpec {
+    pub fn shape(&self) -> Shape {
+        Shape::of(self.access, self.layout)
+    }
+
     /// The kubelet's own keys are not part of the comparison: a restarted kubelet may add some.
     pub fn is_same_request(&self, other: &Self) -> bool {
         self.access == other.access

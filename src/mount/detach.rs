@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use super::identity::{is_overlay, place};
+use super::idmapped::{is_own_idmapped, unmount_idmapped};
 use super::layer::{MARKER, SHOWN};
 use super::paths::Target;
 use super::real::RealMounts;
@@ -43,6 +44,14 @@ impl RealMounts {
                 at.remove_dir()?;
                 crash_point("detach-dir-removed");
                 return Ok(());
+            }
+            if let Some(ours) = is_own_idmapped(&dir, here, at.path, volume)? {
+                if !ours {
+                    break;
+                }
+                unmount_idmapped(at, dir)?;
+                crash_point("detach-unmounted");
+                continue;
             }
             if !self.is_any_of_ours(&dir, here, at.path, volume)? {
                 break;

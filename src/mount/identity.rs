@@ -2,19 +2,21 @@
 //! without memory: a restarted driver may have mounted a view a second time while volumes still
 //! show the first mount, so device numbers alone don't tell.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Stat};
 use rustix::io::Errno;
 
 use super::MountError;
 use super::failure::failed;
-use super::layer::{LAYER, MARKER, SHOWN};
+use super::layer::{LAYER, MARKER, PARTS, SHOWN};
 use super::sys::{self, Place};
 
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
 const OVERLAYFS: u64 = 0x794c_7630;
+/// `TMPFS_MAGIC`.
+const TMPFS: u64 = 0x0102_1994;
 
 /// What only one view's layer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +34,8 @@ impl ViewIdentity {
         let shown = dir.join(LAYER).join(SHOWN);
         let read = || {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
-            let root = rustix::fs::statat(rustix::fs::CWD, &shown, flags)?;
-            let marker = rustix::fs::statat(rustix::fs::CWD, shown.join(MARKER), flags)?;
+            let root = rustix::fs::statat(CWD, &shown, flags)?;
+            let marker = rustix::fs::statat(CWD, shown.join(MARKER), flags)?;
             Ok(Self { shown: (root.st_dev, root.st_ino), marker: identify(&marker) })
         };
         match read() {
@@ -52,12 +54,42 @@ impl ViewIdentity {
         if !is_overlay(at)? {
             return Ok(false);
         }
-        match rustix::fs::statat(at, MARKER, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT) {
-            Ok(marker) => Ok(identify(&marker) == self.marker && is_read_only(at)?),
+        Ok(self.is_marked(at, MARKER)? && is_read_only(at)?)
+    }
+
+    /// Whether the mount roots `store` and `var` are binds of the parts of this view, which is in
+    /// `dir`.
+    pub(super) fn is_shown_in(&self, dir: &Path, [store, var]: &[Part; 2]) -> Result<bool, Errno> {
+        let shown = dir.join(LAYER).join(SHOWN);
+        let look = |name| rustix::fs::statat(CWD, shown.join(name), AtFlags::SYMLINK_NOFOLLOW);
+        let is =
+            |part: &Part, own: Stat| (part.place.dev, part.place.ino) == (own.st_dev, own.st_ino);
+        if is(store, look(PARTS[0])?) && is(var, look(PARTS[1])?) {
+            return Ok(true);
+        }
+        // `store` has no marker of its own; an overlay's device number is of that overlay only.
+        if store.place.dev != var.place.dev || !is_overlay(&store.fd)? || !is_overlay(&var.fd)? {
+            return Ok(false);
+        }
+        let marker = MARKER.trim_start_matches("var/");
+        let marked = self.is_marked(var.fd.as_fd(), marker)?;
+        Ok(marked && is_read_only(store.fd.as_fd())? && is_read_only(var.fd.as_fd())?)
+    }
+
+    fn is_marked(&self, at: BorrowedFd<'_>, marker: &str) -> Result<bool, Errno> {
+        match rustix::fs::statat(at, marker, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT) {
+            Ok(marker) => Ok(identify(&marker) == self.marker),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
             Err(e) => Err(e),
         }
     }
+}
+
+/// What is on one of the directories of a volume that shows its view in parts.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) fd: OwnedFd,
+    pub(super) place: Place,
 }
 
 fn identify(marker: &Stat) -> (u64, i64, u64) {
@@ -65,8 +97,16 @@ fn identify(marker: &Stat) -> (u64, i64, u64) {
 }
 
 pub(super) fn is_overlay(at: impl AsFd) -> Result<bool, Errno> {
+    is_of_type(at, OVERLAYFS)
+}
+
+pub(super) fn is_tmpfs(at: impl AsFd) -> Result<bool, Errno> {
+    is_of_type(at, TMPFS)
+}
+
+fn is_of_type(at: impl AsFd, magic: u64) -> Result<bool, Errno> {
     #[expect(clippy::cast_sign_loss, reason = "a magic number, whose type differs by architecture")]
-    rustix::fs::fstatfs(at).map(|s| s.f_type as u64 == OVERLAYFS)
+    rustix::fs::fstatfs(at).map(|s| s.f_type as u64 == magic)
 }
 
 /// A writable volume over the view shows the view's marker too.

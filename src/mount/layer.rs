@@ -21,6 +21,8 @@ pub(super) const LAYER: &str = "layer";
 pub(super) const MNT: &str = "mnt";
 /// In both of them: what a volume shows.
 pub(super) const SHOWN: &str = "v";
+/// All that is in there.
+pub(super) const PARTS: [&str; 2] = ["store", "var"];
 /// A symlink that every view has, of an inode that only its own layer has.
 pub(super) const MARKER: &str = "var/nix/gcroots/result";
 

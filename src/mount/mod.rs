@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
+use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId};
 use crate::nix::NixError;
 
 mod copy;
@@ -16,6 +16,7 @@ mod failure;
 pub mod fake;
 mod hardlink;
 mod identity;
+mod idmapped;
 mod layer;
 mod metadata;
 mod mountinfo;
@@ -42,7 +43,10 @@ pub const CRASH_POINTS: &[&str] = &[
     "attach-dir-made",
     "attach-files-made",
     "attach-record-written",
+    "attach-top-shown",
+    "attach-part-shown",
     "attach-mounted",
+    "detach-part-unmounted",
     "detach-unmounted",
     "detach-dir-removed",
     "detach-files-removed",
@@ -104,7 +108,8 @@ pub struct View {
 /// What is at a target path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attached {
-    /// Nothing is mounted there (the directory may or may not exist).
+    /// Nothing is mounted there (the directory may or may not exist), or a half-made mount of this
+    /// volume, which `attach` completes and `detach` removes.
     Nothing,
     /// A mount that shows this view, or this volume's own overlay.
     Ours,
@@ -218,7 +223,7 @@ pub trait Mounts: Send + Sync + 'static {
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<(), MountError>;
 
     /// Unmounts the volume's mount at `target`, removes the target directory if it is empty, and
@@ -232,7 +237,7 @@ pub trait Mounts: Send + Sync + 'static {
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<Attached, MountError>;
 
     /// Statistics of the file system that takes a writable volume's writes; O(1).

@@ -1,5 +1,6 @@
 //! Parses `/proc/thread-self/mountinfo`. Its cost grows with the number of mounts, so only the
-//! removal of a view reads it, and `detach` of a mount that no view on disk explains.
+//! removal of a view reads it, `detach` of a mount that no view on disk explains, and whatever takes
+//! away or completes the mounts of a volume that shows its view in parts.
 
 use std::ffi::OsString;
 use std::fs;

@@ -145,7 +145,8 @@ impl Target<'_> {
     }
 }
 
-fn open_no_links(
+/// Opens a directory for its place only; no component may be a link.
+pub(super) fn open_no_links(
     base: impl rustix::fd::AsFd,
     path: &Path,
     more: ResolveFlags,

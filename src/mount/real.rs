@@ -14,7 +14,7 @@ use super::paths::Roots;
 use super::{
     Attached, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase, metadata, probe,
 };
-use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
+use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId};
 
 /// An `fsconfig` string has 255 bytes; a joined `lowerdir` holds a view's layer and the store.
 const MAX_DIR_LEN: usize = 96;
@@ -241,9 +241,9 @@ impl Mounts for RealMounts {
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<(), MountError> {
-        self.attach_volume(view, target, volume, access)
+        self.attach_volume(view, target, volume, shape)
     }
 
     fn detach(&self, target: &TargetPath, volume: &VolumeId) -> Result<(), MountError> {
@@ -255,9 +255,9 @@ impl Mounts for RealMounts {
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<Attached, MountError> {
-        self.look_at(view, target, volume, access)
+        self.look_at(view, target, volume, shape)
     }
 
     fn writable_usage(&self, volume: &VolumeId) -> Result<Usage, MountError> {

@@ -103,9 +103,16 @@ pub(super) fn mount(
     })
 }
 
+const SOURCE: &str = "nix-csi:";
+
 /// What mount tables show as the device of a view and of its binds.
 pub(super) fn source(id: &ViewId) -> String {
-    format!("nix-csi:{}", id.as_str())
+    format!("{SOURCE}{}", id.as_str())
+}
+
+/// The view of a mount with this device.
+pub(super) fn view_of(source: &[u8]) -> Option<ViewId> {
+    ViewId::parse(std::str::from_utf8(source).ok()?.strip_prefix(SOURCE)?)
 }
 
 /// Whether the directory that `path` became shows the store's: a redirect that is not followed is

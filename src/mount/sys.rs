@@ -168,6 +168,11 @@ pub(super) fn make_private(mount: BorrowedFd<'_>, path: &Path) -> Result<(), Mou
         .map_err(failed("make private the mount", path))
 }
 
+/// Takes a mount that nobody sees yet out of its peer group and makes it read-only.
+pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    set_attributes(mount, MountAttrFlags::MOUNT_ATTR_RDONLY, PRIVATE)
+}
+
 /// The kernel's `struct mount_attr`, version 0.
 #[repr(C)]
 struct MountAttr {

@@ -1,4 +1,5 @@
-//! Volumes at their targets. A read-only one is a bind of the view's `mnt/v`; a writable one is an
+//! Volumes at their targets. A read-only one is a bind of the view's `mnt/v`, or of its parts (see
+//! `idmapped`); a writable one is an
 //! overlay of its own over it, with its files in `<volumes>/<id>/` (`upper/`, `work/`, and
 //! `volume.json`, written before the mount is shown).
 
@@ -18,11 +19,11 @@ use super::sys::{self, Overlay, Place};
 use super::views::gone;
 use super::{Attached, MountError, Mounts as _, Usage, ViewId};
 use crate::crash::crash_point;
-use crate::model::{Access, TargetPath, VolumeId};
+use crate::model::{Shape, TargetPath, VolumeId};
 
 const UPPER: &str = "upper";
 const WORK: &str = "work";
-/// In mount tables, the device of writable volumes is this and the volume's id.
+/// In mount tables, the device of mounts that are one volume's own is this and the volume's id.
 pub(super) const SOURCE: &str = "nix-csi-volume:";
 
 impl RealMounts {
@@ -31,9 +32,9 @@ impl RealMounts {
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<(), MountError> {
-        let attached = self.attach_once(view, target, volume, access);
+        let attached = self.attach_once(view, target, volume, shape);
         if attached.is_ok() || sys::is_mount_root(&self.mnt(view))? {
             return attached;
         }
@@ -43,7 +44,7 @@ impl RealMounts {
             return attached;
         }
         drop(alone);
-        self.attach_once(view, target, volume, access)
+        self.attach_once(view, target, volume, shape)
     }
 
     fn attach_once(
@@ -51,7 +52,7 @@ impl RealMounts {
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<(), MountError> {
         let _target = self.lock_target(target);
         let removal = self.view_lock(view).read();
@@ -59,7 +60,7 @@ impl RealMounts {
         let at = self.roots.open(target)?;
         let made = at.make_dir()?;
         crash_point("attach-dir-made");
-        self.attach_at(&at, view, volume, access).inspect_err(|_| {
+        self.attach_at(&at, view, volume, shape).inspect_err(|_| {
             if made && let Err(e) = at.remove_dir() {
                 tracing::warn!(%target, error = %e, "directory of a failed mount stays");
             }
@@ -71,7 +72,7 @@ impl RealMounts {
         at: &Target<'_>,
         view: &ViewId,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<(), MountError> {
         let path = at.path.as_path();
         let dir = at
@@ -79,10 +80,16 @@ impl RealMounts {
             .ok_or_else(|| failed("open", path)(std::io::Error::from(Errno::NOENT)))?;
         let here = place(&dir, path)?;
         if here.is_mount_root {
-            let ours = self.is_ours(&dir, here, view, at.path, volume, access)?;
-            return if ours { Ok(()) } else { Err(foreign(at.path)) };
+            match self.whose(&dir, here, view, at.path, volume, shape)? {
+                Attached::Ours => return Ok(()),
+                Attached::Foreign => return Err(foreign(at.path)),
+                Attached::Nothing => {} // half-made
+            }
         }
-        if access == Access::ReadOnly {
+        if shape == Shape::Idmapped {
+            return self.attach_idmapped(at, &dir, here, view, volume);
+        }
+        if shape == Shape::ReadOnly {
             let tree = sys::clone_read_only(&self.mnt(view).join(SHOWN))?;
             sys::show(&tree, dir.as_fd(), path)?;
             crash_point("attach-mounted");
@@ -150,7 +157,7 @@ impl RealMounts {
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<Attached, MountError> {
         let at = match self.roots.open(target) {
             Err(MountError::NoParent { .. }) => return Ok(Attached::Nothing),
@@ -163,25 +170,27 @@ impl RealMounts {
         if !here.is_mount_root {
             return Ok(Attached::Nothing);
         }
-        let ours = self.is_ours(&dir, here, view, target, volume, access)?;
-        Ok(if ours { Attached::Ours } else { Attached::Foreign })
+        self.whose(&dir, here, view, target, volume, shape)
     }
 
-    fn is_ours(
+    /// Of a mount's root.
+    fn whose(
         &self,
         dir: &OwnedFd,
         here: Place,
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
-    ) -> Result<bool, MountError> {
-        match access {
-            Access::ReadOnly => self.shows_view(dir, here, view, target),
-            Access::Writable => Ok(self
+        shape: Shape,
+    ) -> Result<Attached, MountError> {
+        let ours = match shape {
+            Shape::ReadOnly => self.shows_view(dir, here, view, target)?,
+            Shape::Idmapped => return self.whose_idmapped(dir, here, view, target, volume),
+            Shape::Writable => self
                 .record_of(volume)?
-                .is_some_and(|r| r.view == *view && is_overlay_of(&r, dir, here, target))),
-        }
+                .is_some_and(|r| r.view == *view && is_overlay_of(&r, dir, here, target)),
+        };
+        Ok(if ours { Attached::Ours } else { Attached::Foreign })
     }
 
     pub(super) fn shows_view(
@@ -209,7 +218,7 @@ impl RealMounts {
         let Some(record) = self.record_of(volume)?.filter(|r| r.target != *target) else {
             return Ok(());
         };
-        match self.look_at(&record.view, &record.target, volume, Access::Writable)? {
+        match self.look_at(&record.view, &record.target, volume, Shape::Writable)? {
             Attached::Ours => Err(MountError::Busy { target: record.target }),
             Attached::Nothing | Attached::Foreign => Ok(()),
         }

@@ -10,7 +10,7 @@ use nix_csi::actors::node::{NodeActors, NodeActorsConfig};
 use nix_csi::actors::volume::{Request, VolumeError};
 use nix_csi::health::Health;
 use nix_csi::k8s::fake::FakeApi;
-use nix_csi::model::{Access, Source, StorePath, TargetPath, VolumeId, VolumeSpec};
+use nix_csi::model::{Access, Layout, Source, StorePath, TargetPath, VolumeId, VolumeSpec};
 use nix_csi::mount::fake::FakeMounts;
 use nix_csi::nix::Origin;
 use nix_csi::nix::fake::FakeNix;
@@ -126,6 +126,7 @@ pub fn store_path(path: &StorePath) -> Source {
 pub fn request(name: &str, source: &Source) -> Request {
     let attributes = BTreeMap::from([(source.key().to_owned(), source.text())]);
     let access = Access::ReadOnly;
-    let spec = VolumeSpec { access, access_mode: 1, attributes, source: source.clone(), pod: None };
+    let (source, layout) = (source.clone(), Layout::Plain);
+    let spec = VolumeSpec { access, access_mode: 1, attributes, source, pod: None, layout };
     Request { spec, target: target(name) }
 }

@@ -147,8 +147,9 @@ fn check_json(json: &Value, path: &str) {
         "driver health healthReason nixVersion nodeId presentation presentationReason version";
     assert_eq!(keys(&json["node"]).join(" "), node);
     let volumes = json["volumes"].as_array().unwrap();
-    let names = "closureBytes namespace origin paths pod presentation publishedAt readOnly revision root \
-                 source sourceKind state targetPath volumeId";
+    let names = "closureBytes ephemeral layout namespace origin paths pod podUid presentation \
+                 publishedAt readOnly revision root serviceAccount source sourceKind state targetPath \
+                 volumeId";
     assert_eq!(keys(&volumes[0]).join(" "), names);
     let names = "closureBytes paths presentation replaced root users viewId";
     assert_eq!(keys(&json["views"][0]).join(" "), names);

@@ -53,7 +53,7 @@ const CASES: &[(Change, &str)] = &[
     (
         |c| attributes(c, &[("storepath", PATH)]),
         "volumeAttributes has an unknown key \"storepath\": known are storePath, flakeRef, \
-         nixExpr, expression and systems such as x86_64-linux",
+         nixExpr, expression, hostUsers and systems such as x86_64-linux",
     ),
     (
         |c| attributes(c, &[("flakeRef", "  ")]),
@@ -92,6 +92,30 @@ const CASES: &[(Change, &str)] = &[
     (
         |c| attributes(c, &[("storePath", PATH), ("a/b", &"x".repeat(128 * 1024))]),
         "volumeAttributes have 131133 bytes, more than the 131072 allowed",
+    ),
+    (
+        |c| attributes(c, &[("hostUsers", "false")]),
+        "volumeAttributes name no source for SYSTEM: give exactly one of storePath, flakeRef, \
+         nixExpr or SYSTEM (keys seen: hostUsers)",
+    ),
+    (
+        |c| attributes(c, &[("storePath", PATH), ("hostUsers", "no")]),
+        "volumeAttributes.hostUsers \"no\": give it the value of the pod's hostUsers, \"true\" or \
+         \"false\" in quotes, or leave it out",
+    ),
+    (
+        |c| attributes(c, &[("storePath", PATH), ("hostUsers", &"x".repeat(100_000))]),
+        "volumeAttributes.hostUsers \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\": give it the value of the \
+         pod's hostUsers, \"true\" or \"false\" in quotes, or leave it out",
+    ),
+    (
+        |c| {
+            attributes(c, &[("storePath", PATH), ("hostUsers", "false")]);
+            c.readonly = false;
+        },
+        "volumeAttributes.hostUsers is false, and a writable volume can't be mapped into a user \
+         namespace: write readOnly: true beside driver in the pod's volumes[].csi (readOnly in \
+         volumeMounts is not enough), or hostUsers: true into the pod's spec",
     ),
     (
         |c| mode(c, 99),

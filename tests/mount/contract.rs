@@ -2,19 +2,24 @@
 
 use std::path::PathBuf;
 
-use nix_csi::model::Access::{ReadOnly, Writable};
-use nix_csi::model::{Closure, TargetPath};
+use nix_csi::model::Shape::{Idmapped, ReadOnly, Writable};
+use nix_csi::model::{Closure, Shape, TargetPath, VolumeId};
 use nix_csi::mount::fake::FakeMounts;
 use nix_csi::mount::{Attached, MountError, Mounts, ViewId};
-use rustix::mount::UnmountFlags;
 
-use crate::world::{BOTH, World, in_namespace, mount_tmpfs, no_database, store_path, volume};
+use crate::world::{
+    BOTH, World, in_namespace, lose_mount, mount_tmpfs, no_database, store_path, volume,
+};
+
+const SHAPES: [Shape; 3] = [ReadOnly, Idmapped, Writable];
 
 /// What the outside world does to an implementation.
 trait Outside {
     fn target(&self, pod: &str) -> TargetPath;
     fn mount_foreign(&self, target: &TargetPath);
     fn lose_mount(&self, target: &TargetPath);
+    /// One of the mounts of an idmapped volume.
+    fn lose_part(&self, target: &TargetPath);
     fn lose_path(&self);
     fn while_busy(&self, target: &TargetPath, then: &dyn Fn());
 }
@@ -30,6 +35,9 @@ impl Outside for Fake {
     }
     fn lose_mount(&self, target: &TargetPath) {
         self.0.lose_mount(target);
+    }
+    fn lose_part(&self, target: &TargetPath) {
+        self.0.lose_part(target);
     }
     fn lose_path(&self) {
         self.0.lose_path(&store_path('1', "single.conf"));
@@ -49,7 +57,10 @@ impl Outside for World {
         mount_tmpfs(target.as_path(), "size=1m");
     }
     fn lose_mount(&self, target: &TargetPath) {
-        rustix::mount::unmount(target.as_path(), UnmountFlags::DETACH).unwrap();
+        lose_mount(target.as_path());
+    }
+    fn lose_part(&self, target: &TargetPath) {
+        lose_mount(&target.as_path().join("var"));
     }
     fn lose_path(&self) {
         std::fs::remove_file(self.store.join(store_path('1', "single.conf").base_name())).unwrap();
@@ -73,6 +84,7 @@ fn suite(mounts: &dyn Mounts, outside: &dyn Outside) {
     views(mounts);
     volumes(mounts, outside);
     foreign_and_busy(mounts, outside);
+    half_made(mounts, outside);
     missing(mounts, outside);
 }
 
@@ -97,37 +109,38 @@ fn views(mounts: &dyn Mounts) {
 fn volumes(mounts: &dyn Mounts, outside: &dyn Outside) {
     mounts.create_view(&id(1), &closure(), &no_database).unwrap();
     mounts.create_view(&id(2), &closure(), &no_database).unwrap();
-    for access in [ReadOnly, Writable] {
+    for shape in SHAPES {
         let (target, vol) = (outside.target("a"), volume("vol-a"));
-        let at = |view, access| mounts.attached(&view, &target, &vol, access).unwrap();
-        assert_eq!(at(id(1), access), Attached::Nothing);
-        mounts.attach(&id(1), &target, &vol, access).unwrap();
-        assert_eq!(at(id(1), access), Attached::Ours);
-        assert_eq!(at(id(2), access), Attached::Foreign);
-        let other = if access == ReadOnly { Writable } else { ReadOnly };
-        assert_eq!(at(id(1), other), Attached::Foreign);
-        mounts.attach(&id(1), &target, &vol, access).unwrap();
+        let at = |view, shape| mounts.attached(&view, &target, &vol, shape).unwrap();
+        assert_eq!(at(id(1), shape), Attached::Nothing);
+        mounts.attach(&id(1), &target, &vol, shape).unwrap();
+        assert_eq!(at(id(1), shape), Attached::Ours);
+        assert_eq!(at(id(2), shape), Attached::Foreign);
+        for other in SHAPES.into_iter().filter(|other| *other != shape) {
+            assert_eq!(at(id(1), other), Attached::Foreign);
+        }
+        mounts.attach(&id(1), &target, &vol, shape).unwrap();
         let files = mounts.list_volume_files().unwrap();
-        assert_eq!(files, Vec::from_iter((access == Writable).then(|| vol.clone())));
-        assert_eq!(mounts.writable_usage(&vol).is_ok(), access == Writable);
+        assert_eq!(files, Vec::from_iter((shape == Writable).then(|| vol.clone())));
+        assert_eq!(mounts.writable_usage(&vol).is_ok(), shape == Writable);
 
-        let e = mounts.attach(&id(2), &target, &vol, access).unwrap_err();
+        let e = mounts.attach(&id(2), &target, &vol, shape).unwrap_err();
         assert!(matches!(e, MountError::Foreign { .. }), "{e}");
         let e = mounts.remove_view(&id(1)).unwrap_err();
         assert!(matches!(e, MountError::ViewInUse { .. }), "{e}");
-        assert_eq!(at(id(1), access), Attached::Ours);
+        assert_eq!(at(id(1), shape), Attached::Ours);
 
         for _ in 0..2 {
             mounts.detach(&target, &vol).unwrap();
-            assert_eq!(at(id(1), access), Attached::Nothing);
+            assert_eq!(at(id(1), shape), Attached::Nothing);
             assert_eq!(mounts.list_volume_files().unwrap(), []);
         }
         // A mount that vanished is made again; the writable one's files are new.
-        mounts.attach(&id(1), &target, &vol, access).unwrap();
+        mounts.attach(&id(1), &target, &vol, shape).unwrap();
         outside.lose_mount(&target);
-        assert_eq!(at(id(1), access), Attached::Nothing);
-        mounts.attach(&id(1), &target, &vol, access).unwrap();
-        assert_eq!(at(id(1), access), Attached::Ours);
+        assert_eq!(at(id(1), shape), Attached::Nothing);
+        mounts.attach(&id(1), &target, &vol, shape).unwrap();
+        assert_eq!(at(id(1), shape), Attached::Ours);
         mounts.detach(&target, &vol).unwrap();
     }
     assert!(mounts.attach(&id(9), &outside.target("b"), &volume("v"), ReadOnly).is_err());
@@ -137,29 +150,65 @@ fn volumes(mounts: &dyn Mounts, outside: &dyn Outside) {
 
 fn foreign_and_busy(mounts: &dyn Mounts, outside: &dyn Outside) {
     mounts.create_view(&id(1), &closure(), &no_database).unwrap();
-    for access in [ReadOnly, Writable] {
+    for shape in SHAPES {
         let (target, vol) = (outside.target("c"), volume("vol-c"));
         outside.mount_foreign(&target);
-        let e = mounts.attach(&id(1), &target, &vol, access).unwrap_err();
+        let e = mounts.attach(&id(1), &target, &vol, shape).unwrap_err();
         assert!(matches!(e, MountError::Foreign { .. }), "{e}");
         let e = mounts.detach(&target, &vol).unwrap_err();
         assert!(matches!(e, MountError::Foreign { .. }), "{e}");
-        let found = mounts.attached(&id(1), &target, &vol, access).unwrap();
+        let found = mounts.attached(&id(1), &target, &vol, shape).unwrap();
         assert_eq!(found, Attached::Foreign);
         outside.lose_mount(&target);
 
-        mounts.attach(&id(1), &target, &vol, access).unwrap();
+        mounts.attach(&id(1), &target, &vol, shape).unwrap();
         outside.while_busy(&target, &|| {
             let e = mounts.detach(&target, &vol).unwrap_err();
             assert!(matches!(e, MountError::Busy { .. }), "{e}");
-            let found = mounts.attached(&id(1), &target, &vol, access).unwrap();
+            let found = mounts.attached(&id(1), &target, &vol, shape).unwrap();
             assert_eq!(found, Attached::Ours);
             let files = mounts.list_volume_files().unwrap();
-            assert_eq!(files.len(), usize::from(access == Writable));
+            assert_eq!(files.len(), usize::from(shape == Writable));
         });
         mounts.detach(&target, &vol).unwrap();
     }
     mounts.remove_view(&id(1)).unwrap();
+}
+
+/// What a death half-way leaves.
+fn half_made(mounts: &dyn Mounts, outside: &dyn Outside) {
+    mounts.create_view(&id(1), &closure(), &no_database).unwrap();
+    mounts.create_view(&id(2), &closure(), &no_database).unwrap();
+    let (target, vol) = (outside.target("d"), volume("vol-d"));
+    let at = |view, vol: &VolumeId, shape| mounts.attached(&view, &target, vol, shape).unwrap();
+    mounts.attach(&id(1), &target, &vol, Idmapped).unwrap();
+    outside.lose_part(&target);
+    assert_eq!(at(id(1), &vol, Idmapped), Attached::Nothing);
+    assert_eq!(at(id(1), &vol, ReadOnly), Attached::Foreign);
+    // Another volume's is not ours to complete or to remove.
+    let other = volume("vol-e");
+    assert_eq!(at(id(1), &other, Idmapped), Attached::Foreign);
+    let results = [
+        mounts.attach(&id(1), &target, &other, Idmapped),
+        mounts.attach(&id(1), &target, &vol, ReadOnly),
+        mounts.attach(&id(2), &target, &vol, Idmapped),
+        mounts.detach(&target, &other),
+    ];
+    for result in results {
+        assert!(matches!(result, Err(MountError::Foreign { .. })), "{result:?}");
+    }
+    let e = mounts.remove_view(&id(1)).unwrap_err();
+    assert!(matches!(e, MountError::ViewInUse { .. }), "{e}");
+
+    mounts.attach(&id(1), &target, &vol, Idmapped).unwrap();
+    assert_eq!(at(id(1), &vol, Idmapped), Attached::Ours);
+    outside.lose_part(&target);
+    for _ in 0..2 {
+        mounts.detach(&target, &vol).unwrap();
+        assert_eq!(at(id(1), &vol, Idmapped), Attached::Nothing);
+    }
+    mounts.remove_view(&id(1)).unwrap();
+    mounts.remove_view(&id(2)).unwrap();
 }
 
 fn missing(mounts: &dyn Mounts, outside: &dyn Outside) {

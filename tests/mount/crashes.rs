@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
-use nix_csi::model::Access;
+use nix_csi::model::Shape;
 use nix_csi::mount::{Attached, CRASH_POINTS, Mounts, Presentation, RealMounts};
 
 use crate::compare;
@@ -15,10 +15,10 @@ use crate::world::{BOTH, World, in_namespace, volume};
 const VARIABLE: &str = "MOUNT_TEST_LIFE";
 const SIGKILL: i32 = 9;
 
-fn life(world: &World, mounts: &RealMounts, access: Access) {
+fn life(world: &World, mounts: &RealMounts, shape: Shape) {
     let (target, vol) = (world.target("a"), volume("v"));
     world.view(mounts, 1).unwrap();
-    mounts.attach(&world.id(1), &target, &vol, access).unwrap();
+    mounts.attach(&world.id(1), &target, &vol, shape).unwrap();
     mounts.detach(&target, &vol).unwrap();
     mounts.remove_view(&world.id(1)).unwrap();
 }
@@ -30,29 +30,29 @@ fn helper() {
         return;
     };
     let spec = spec.into_string().unwrap();
-    let (point, presentation, access, when, base) = {
+    let (point, presentation, shape, when, base) = {
         let mut parts = spec.splitn(5, ';').map(str::to_owned);
         let mut next = || parts.next().unwrap();
         (next(), next(), next(), next(), next())
     };
     let world = World::at(Path::new(&base));
     let presentation = BOTH.into_iter().find(|p| format!("{p:?}") == presentation);
-    let accesses = [Access::ReadOnly, Access::Writable];
-    let access = accesses.into_iter().find(|a| format!("{a:?}") == access);
+    let shapes = [Shape::ReadOnly, Shape::Idmapped, Shape::Writable];
+    let shape = shapes.into_iter().find(|a| format!("{a:?}") == shape);
     if when == "start" {
         nix_csi::crash::arm(&point);
     }
     let mounts = world.open(presentation.unwrap());
     nix_csi::crash::arm(&point);
-    life(&world, &mounts, access.unwrap());
+    life(&world, &mounts, shape.unwrap());
 }
 
 /// Whether the process died where it was told to.
-fn die(world: &World, presentation: Presentation, access: Access, point: &str, when: &str) -> bool {
+fn die(world: &World, presentation: Presentation, shape: Shape, point: &str, when: &str) -> bool {
     let base = world.base.display();
     let status = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crashes::helper", "--nocapture"])
-        .env(VARIABLE, format!("{point};{presentation:?};{access:?};{when};{base}"))
+        .env(VARIABLE, format!("{point};{presentation:?};{shape:?};{when};{base}"))
         .output()
         .unwrap()
         .status;
@@ -61,17 +61,18 @@ fn die(world: &World, presentation: Presentation, access: Access, point: &str, w
 }
 
 /// What the driver does after its start with a volume that is still wanted.
-fn finish(world: &World, mounts: &RealMounts, access: Access, what: &str) {
+fn finish(world: &World, mounts: &RealMounts, shape: Shape, what: &str) {
     let (target, vol, id) = (world.target("a"), volume("v"), world.id(1));
     let view = match mounts.reopen_view(&id).unwrap() {
         Some(view) => view,
         None => world.view(mounts, 1).unwrap(),
     };
     assert_eq!(view.paths, 4, "{what}");
-    mounts.attach(&id, &target, &vol, access).unwrap();
-    let found = mounts.attached(&id, &target, &vol, access).unwrap();
+    mounts.attach(&id, &target, &vol, shape).unwrap();
+    let found = mounts.attached(&id, &target, &vol, shape).unwrap();
     assert_eq!(found, Attached::Ours, "{what}");
-    assert_eq!(world.mounts_below(&world.pods), 1, "{what}");
+    let expected = if shape == Shape::Idmapped { 3 } else { 1 };
+    assert_eq!(world.mounts_below(&world.pods), expected, "{what}");
     assert_eq!(world.mounts_below(&world.views), 1, "{what}");
     for info in world.closure().paths {
         let name = info.path.base_name();
@@ -98,41 +99,61 @@ fn clean_up(world: &World, mounts: &RealMounts, what: &str) {
     assert!(!world.target("a").as_path().try_exists().unwrap(), "{what}");
 }
 
-fn at_every_point(presentation: Presentation, access: Access) {
+/// Whether a volume of this shape comes along the point in its life.
+fn is_passed(point: &str, shape: Shape) -> bool {
+    match point {
+        "attach-files-made" | "attach-record-written" => shape == Shape::Writable,
+        "attach-top-shown" | "attach-part-shown" | "detach-part-unmounted" => {
+            shape == Shape::Idmapped
+        }
+        _ => true,
+    }
+}
+
+fn at_every_point(presentation: Presentation, shape: Shape) {
     in_namespace(move |world| {
         for point in CRASH_POINTS {
-            let what = format!("{point}, {presentation:?}, {access:?}");
-            let died = die(world, presentation, access, point, "later");
-            let only_writable = ["attach-files-made", "attach-record-written"].contains(point);
-            assert!(died || (only_writable && access == Access::ReadOnly), "{what} is not reached");
+            let what = format!("{point}, {presentation:?}, {shape:?}");
+            let died = die(world, presentation, shape, point, "later");
+            assert_eq!(died, is_passed(point, shape), "{what}");
             let mounts = world.open(presentation);
-            finish(world, &mounts, access, &what);
+            finish(world, &mounts, shape, &what);
             clean_up(world, &mounts, &what);
 
-            die(world, presentation, access, point, "later");
+            die(world, presentation, shape, point, "later");
             clean_up(world, &world.open(presentation), &what);
         }
-        assert!(die(world, presentation, access, "view-skeleton-made", "start"));
+        assert!(die(world, presentation, shape, "view-skeleton-made", "start"));
         clean_up(world, &world.open(presentation), "a start");
     });
 }
 
 #[test]
 fn a_redirect_views_read_only_volume_survives() {
-    at_every_point(Presentation::Redirect, Access::ReadOnly);
+    at_every_point(Presentation::Redirect, Shape::ReadOnly);
+}
+
+#[test]
+fn a_redirect_views_idmapped_volume_survives() {
+    at_every_point(Presentation::Redirect, Shape::Idmapped);
 }
 
 #[test]
 fn a_redirect_views_writable_volume_survives() {
-    at_every_point(Presentation::Redirect, Access::Writable);
+    at_every_point(Presentation::Redirect, Shape::Writable);
 }
 
 #[test]
 fn a_hard_link_views_read_only_volume_survives() {
-    at_every_point(Presentation::Hardlink, Access::ReadOnly);
+    at_every_point(Presentation::Hardlink, Shape::ReadOnly);
+}
+
+#[test]
+fn a_hard_link_views_idmapped_volume_survives() {
+    at_every_point(Presentation::Hardlink, Shape::Idmapped);
 }
 
 #[test]
 fn a_hard_link_views_writable_volume_survives() {
-    at_every_point(Presentation::Hardlink, Access::Writable);
+    at_every_point(Presentation::Hardlink, Shape::Writable);
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use nix_csi::model::Access::{ReadOnly, Writable};
+use nix_csi::model::Shape::{Idmapped, ReadOnly, Writable};
 use nix_csi::model::{StorePath, TargetPath};
 use nix_csi::mount::{Config, MountError, Mounts, Presentation, PresentationChoice, RealMounts};
 use nix_csi::nix::NixError;
@@ -181,6 +181,13 @@ fn stacked_mounts_of_ours_all_go() {
         assert_eq!(world.mounts_below(&world.pods), 4);
         mounts.detach(&target, &volume("v")).unwrap();
         assert_eq!(world.mounts_below(&world.pods), 0);
+        mounts.attach(&world.id(1), &target, &volume("v"), Idmapped).unwrap();
+        for _ in 0..3 {
+            rustix::mount::mount_bind_recursive(target.as_path(), target.as_path()).unwrap();
+        }
+        assert_eq!(world.mounts_below(&world.pods), 12);
+        mounts.detach(&target, &volume("v")).unwrap();
+        assert_eq!(world.mounts_below(&world.pods), 0);
     });
 }
 
@@ -189,15 +196,16 @@ fn a_mount_whose_files_are_gone_can_still_be_taken_off() {
     in_namespace(|world| {
         let mounts = world.open(Presentation::Redirect);
         world.view(&mounts, 1).unwrap();
-        for access in [ReadOnly, Writable] {
-            let target = world.target(if access == ReadOnly { "a" } else { "b" });
-            mounts.attach(&world.id(1), &target, &volume("v"), access).unwrap();
+        for (shape, pod) in [(ReadOnly, "a"), (Writable, "b"), (Idmapped, "c")] {
+            let target = world.target(pod);
+            mounts.attach(&world.id(1), &target, &volume("v"), shape).unwrap();
         }
         unmount(&world.views.join(world.id(1).as_str()).join("mnt"));
         fs::remove_dir_all(world.base.join("state")).unwrap();
         let mounts = world.open(Presentation::Redirect);
         mounts.detach(&world.target("a"), &volume("v")).unwrap();
         mounts.detach(&world.target("b"), &volume("v")).unwrap();
+        mounts.detach(&world.target("c"), &volume("v")).unwrap();
         assert_eq!(world.mounts_below(&world.pods), 0);
     });
 }

@@ -9,4 +9,5 @@ mod hostile;
 mod presentation;
 mod restart;
 mod speed;
+mod users;
 mod world;

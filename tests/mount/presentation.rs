@@ -4,14 +4,14 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use nix_csi::model::Access::{ReadOnly, Writable};
+use nix_csi::model::Shape::{Idmapped, ReadOnly, Writable};
 use nix_csi::mount::{Mounts, Presentation};
 use rustix::io::Errno;
 
 use crate::compare;
 use crate::world::{BOTH, World, in_namespace, mount_tmpfs, store_path, unmount, volume};
 
-fn shows_the_closure(world: &World, nix: &Path, inodes: bool) {
+pub(crate) fn shows_the_closure(world: &World, nix: &Path, inodes: bool) {
     for info in world.closure().paths {
         let name = info.path.base_name();
         compare::same(&world.store.join(name), &nix.join("store").join(name), inodes);
@@ -44,14 +44,16 @@ fn shows_the_closure(world: &World, nix: &Path, inodes: bool) {
     }
 }
 
-fn refuses_writes(nix: &Path, world: &World) {
+pub(crate) fn refuses_writes(nix: &Path, world: &World) {
     let refused = |result: std::io::Result<()>, what: &str| {
         let e = result.expect_err(what);
         assert_eq!(Errno::from_io_error(&e), Some(Errno::ROFS), "{what}: {e}");
     };
     let root = nix.join("store").join(world.closure().root.base_name());
     refused(fs::write(nix.join("new"), ""), "a new file");
-    refused(fs::create_dir(nix.join("store/new")), "a new directory");
+    for dir in ["store/new", "var/new", "var/nix/db/new"] {
+        refused(fs::create_dir(nix.join(dir)), "a new directory");
+    }
     refused(fs::write(root.join("bin/hello"), ""), "an old file");
     refused(fs::remove_file(root.join("bin/hello")), "a removal");
     let mode = fs::Permissions::from_mode(0o777);
@@ -71,17 +73,22 @@ fn a_read_only_volume_is_the_closure_and_can_not_be_written() {
             assert_eq!(mounts.writable_refusal(), None);
             world.view(&mounts, 1).unwrap();
             let target = world.target("a");
-            mounts.attach(&world.id(1), &target, &volume("v"), ReadOnly).unwrap();
-            shows_the_closure(world, target.as_path(), true);
-            refuses_writes(target.as_path(), world);
-            let options = mount_options(target.as_path());
-            for option in ["ro", "nosuid", "nodev"] {
-                assert!(options.split(',').any(|o| o == option), "{options}");
+            for (shape, below) in [(ReadOnly, &[""][..]), (Idmapped, &["", "store", "var"])] {
+                mounts.attach(&world.id(1), &target, &volume("v"), shape).unwrap();
+                shows_the_closure(world, target.as_path(), true);
+                refuses_writes(target.as_path(), world);
+                for mount in below {
+                    let options = mount_options(&target.as_path().join(mount));
+                    for option in ["ro", "nosuid", "nodev"] {
+                        assert!(options.split(',').any(|o| o == option), "{mount}: {options}");
+                    }
+                }
+                let root = world.store.join(world.closure().root.base_name());
+                let after = fs::metadata(root).unwrap();
+                assert_eq!(before.mtime_nsec(), after.mtime_nsec());
+                mounts.detach(&target, &volume("v")).unwrap();
+                assert!(!target.as_path().try_exists().unwrap());
             }
-            let after = fs::metadata(world.store.join(world.closure().root.base_name())).unwrap();
-            assert_eq!(before.mtime_nsec(), after.mtime_nsec());
-            mounts.detach(&target, &volume("v")).unwrap();
-            assert!(!target.as_path().try_exists().unwrap());
             rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         });
     }
@@ -96,9 +103,9 @@ fn views_on_another_file_system_show_the_same() {
             let told = mounts.fallback_reason().is_some_and(|r| r.contains("copied"));
             assert_eq!(told, presentation == Presentation::Hardlink);
             world.view(&mounts, 1).unwrap();
-            for access in [ReadOnly, Writable] {
+            for shape in [ReadOnly, Idmapped, Writable] {
                 let target = world.target("a");
-                mounts.attach(&world.id(1), &target, &volume("v"), access).unwrap();
+                mounts.attach(&world.id(1), &target, &volume("v"), shape).unwrap();
                 shows_the_closure(world, target.as_path(), false);
                 mounts.detach(&target, &volume("v")).unwrap();
             }
@@ -114,11 +121,13 @@ fn what_is_mounted_below_a_view_is_not_in_its_volumes() {
             world.view(&mounts, 1).unwrap();
             let inner = world.views.join(world.id(1).as_str()).join("mnt/v/var/nix/db");
             mount_tmpfs(&inner, "size=1m");
-            let target = world.target("a");
-            mounts.attach(&world.id(1), &target, &volume("v"), ReadOnly).unwrap();
-            shows_the_closure(world, target.as_path(), true);
-            let db = target.as_path().join("var/nix/db/new");
-            assert!(fs::write(db, "").is_err());
+            for (shape, pod) in [(ReadOnly, "a"), (Idmapped, "b")] {
+                let target = world.target(pod);
+                mounts.attach(&world.id(1), &target, &volume(pod), shape).unwrap();
+                shows_the_closure(world, target.as_path(), true);
+                let db = target.as_path().join("var/nix/db/new");
+                assert!(fs::write(db, "").is_err());
+            }
             unmount(&inner);
         });
     }

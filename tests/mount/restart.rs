@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nix_csi::model::Access::{ReadOnly, Writable};
+use nix_csi::model::Shape::{Idmapped, ReadOnly, Writable};
 use nix_csi::mount::{Attached, MountError, Mounts};
 
 use crate::compare;
@@ -14,9 +14,10 @@ fn the_next_process_finds_views_and_volumes() {
         in_namespace(move |world| {
             let first = world.open(presentation);
             let view = world.view(&first, 1).unwrap();
-            let (ro, rw) = (world.target("a"), world.target("b"));
+            let (ro, rw, mapped) = (world.target("a"), world.target("b"), world.target("d"));
             first.attach(&world.id(1), &ro, &volume("a"), ReadOnly).unwrap();
             first.attach(&world.id(1), &rw, &volume("b"), Writable).unwrap();
+            first.attach(&world.id(1), &mapped, &volume("d"), Idmapped).unwrap();
             drop(first);
             let mnt = world.views.join(world.id(1).as_str()).join("mnt");
             // Once with the view's own mount still there, once (it died with the container) without.
@@ -28,12 +29,13 @@ fn the_next_process_finds_views_and_volumes() {
                 assert_eq!(next.list_views().unwrap(), [world.id(1)]);
                 assert_eq!(next.reopen_view(&world.id(1)).unwrap().as_ref(), Some(&view));
                 assert_eq!(world.mounts_below(&mnt), 1);
-                for (target, name, access) in [(&ro, "a", ReadOnly), (&rw, "b", Writable)] {
-                    let found = next.attached(&world.id(1), target, &volume(name), access);
+                let all = [(&ro, "a", ReadOnly), (&rw, "b", Writable), (&mapped, "d", Idmapped)];
+                for (target, name, shape) in all {
+                    let found = next.attached(&world.id(1), target, &volume(name), shape);
                     assert_eq!(found.unwrap(), Attached::Ours, "{name}, lost: {lost}");
-                    next.attach(&world.id(1), target, &volume(name), access).unwrap();
+                    next.attach(&world.id(1), target, &volume(name), shape).unwrap();
                 }
-                assert_eq!(world.mounts_below(&world.pods), 2);
+                assert_eq!(world.mounts_below(&world.pods), 5);
                 let e = next.remove_view(&world.id(1)).unwrap_err();
                 assert!(matches!(e, MountError::ViewInUse { .. }), "{e}");
                 let third = world.target("c");
@@ -47,9 +49,10 @@ fn the_next_process_finds_views_and_volumes() {
             }
             let last = world.open(presentation);
             last.detach(&ro, &volume("a")).unwrap();
+            last.detach(&rw, &volume("b")).unwrap();
             let e = last.remove_view(&world.id(1)).unwrap_err();
             assert!(matches!(e, MountError::ViewInUse { .. }), "{e}");
-            last.detach(&rw, &volume("b")).unwrap();
+            last.detach(&mapped, &volume("d")).unwrap();
             last.remove_view(&world.id(1)).unwrap();
             assert_eq!(world.mounts_below(&world.base), 0);
             assert_eq!(fs::read_dir(&world.views).unwrap().count(), 0);

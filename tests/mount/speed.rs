@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
 
-use nix_csi::model::{Access, Closure, PathInfo, StorePath};
+use nix_csi::model::{Closure, PathInfo, Shape, StorePath};
 use nix_csi::mount::{Mounts, Presentation};
 use tokio::time::Instant;
 
@@ -73,13 +73,13 @@ fn a_volume_costs_little() {
         let mounts = world.open(Presentation::Redirect);
         world.view(&mounts, 1).unwrap();
         let (target, vol) = (world.target("a"), volume("v"));
-        for access in [Access::ReadOnly, Access::Writable] {
+        for shape in [Shape::ReadOnly, Shape::Idmapped, Shape::Writable] {
             let mut best = [Duration::MAX; 3];
             for _ in 0..ROUNDS {
                 let start = Instant::now();
-                mounts.attach(&world.id(1), &target, &vol, access).unwrap();
+                mounts.attach(&world.id(1), &target, &vol, shape).unwrap();
                 let attached = Instant::now();
-                mounts.attached(&world.id(1), &target, &vol, access).unwrap();
+                mounts.attached(&world.id(1), &target, &vol, shape).unwrap();
                 let asked = Instant::now();
                 mounts.detach(&target, &vol).unwrap();
                 for (best, now) in
@@ -89,7 +89,7 @@ fn a_volume_costs_little() {
                 }
             }
             for (what, best) in ["attach", "attached", "detach"].into_iter().zip(best) {
-                say(&format!("{what}, {access:?}"), best);
+                say(&format!("{what}, {shape:?}"), best);
                 assert!(best < Duration::from_millis(50));
             }
         }

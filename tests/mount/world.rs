@@ -172,6 +172,11 @@ pub(crate) fn unmount(at: &Path) {
     rustix::mount::unmount(at, UnmountFlags::NOFOLLOW).unwrap();
 }
 
+/// Also one that a child process still has a descriptor of, between its fork and its exec.
+pub(crate) fn lose_mount(at: &Path) {
+    rustix::mount::unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).unwrap();
+}
+
 fn fill_store(world: &World) {
     let at = |path: &StorePath| world.store.join(path.base_name());
     let paths: Vec<_> = world.closure().paths.into_iter().map(|p| p.path).collect();

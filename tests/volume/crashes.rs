@@ -1,6 +1,7 @@
 //! A node that dies at each named point of its work: its successor finds a mounted volume or
 //! nothing, and everything works from there.
 
+use nix_csi::model::Shape;
 use nix_csi::mount::CRASH_POINTS;
 
 use crate::lab;
@@ -30,6 +31,7 @@ async fn live_until_death(lab: &Lab, point: &str, volume: &Volume) {
 async fn assert_repaired(lab: &Lab, node: &Node, volume: &Volume, root: &str) {
     let status = node.status().await;
     assert_eq!(status.unreadable, []);
+    let expected = if volume.attributes.contains_key("hostUsers") { 3 } else { 1 };
     if target_mounts(lab).is_empty() {
         assert_eq!(status.volumes, []);
         assert!(!record(lab, volume).try_exists().unwrap());
@@ -40,7 +42,7 @@ async fn assert_repaired(lab: &Lab, node: &Node, volume: &Volume, root: &str) {
         assert_shows(lab, volume, root);
     }
     node.publish(volume).await.unwrap();
-    assert_eq!(target_mounts(lab).len(), 1);
+    assert_eq!(target_mounts(lab).len(), expected);
     assert_shows(lab, volume, root);
     node.unpublish(volume).await.unwrap();
     assert_nothing_left(lab);
@@ -50,14 +52,22 @@ async fn survives(points: &[&str], presentation: &str) {
     let lab = lab!();
     let root = lab.closure(&["--arg", "files", "8"]);
     for point in points {
-        for writable in [false, true] {
-            let only_writable = ["attach-files-made", "attach-record-written"].contains(point);
-            if only_writable && !writable {
+        for shape in [Shape::ReadOnly, Shape::Idmapped, Shape::Writable] {
+            let only = match *point {
+                "attach-files-made" | "attach-record-written" => Some(Shape::Writable),
+                "attach-top-shown" | "attach-part-shown" | "detach-part-unmounted" => {
+                    Some(Shape::Idmapped)
+                }
+                _ => None,
+            };
+            if only.is_some_and(|only| only != shape) {
                 continue;
             }
-            eprintln!("{point}, writable: {writable}");
-            let mut volume = lab.volume(point, &[("storePath", &root)]);
-            volume.readonly = !writable;
+            eprintln!("{point}, {shape:?}");
+            let users = (shape == Shape::Idmapped).then_some(("hostUsers", "false"));
+            let attributes: Vec<_> = [("storePath", &*root)].into_iter().chain(users).collect();
+            let mut volume = lab.volume(point, &attributes);
+            volume.readonly = shape != Shape::Writable;
             live_until_death(&lab, point, &volume).await;
             let node = lab.node(&[NO_IDLE, &["--presentation", presentation]].concat()).await;
             assert_repaired(&lab, &node, &volume, &root).await;

@@ -19,5 +19,6 @@ mod records;
 mod restarts;
 mod sources;
 mod stats;
+mod users;
 mod world;
 mod writable;

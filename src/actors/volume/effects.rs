@@ -117,7 +117,7 @@ impl Effects {
             return Err(failed(error, !again));
         }
         crash_point("volume-record-written");
-        let Err(error) = mounts.attach(&view.id, &request.target, &self.id, request.spec.access)
+        let Err(error) = mounts.attach(&view.id, &request.target, &self.id, request.spec.shape())
         else {
             crash_point("volume-attached");
             return Ok(());
@@ -139,7 +139,7 @@ impl Effects {
             let _turn = turn;
             let id = &view.lease.view().id;
             let found =
-                self.hands.mounts.attached(id, &request.target, &self.id, request.spec.access)?;
+                self.hands.mounts.attached(id, &request.target, &self.id, request.spec.shape())?;
             match found {
                 Attached::Ours => Ok(true),
                 Attached::Nothing => Ok(false),

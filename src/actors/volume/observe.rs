@@ -161,14 +161,14 @@ impl Handler<Stats> for VolumeActor {
             let (request, view) =
                 known.ok_or_else(|| VolumeError::NotPublished { id: id.to_string() })?;
             Ok(blocking(move || {
-                let (view, access) = (view.lease.view(), request.spec.access);
-                match hands.mounts.attached(&view.id, &request.target, &id, access)? {
+                let (view, spec) = (view.lease.view(), &request.spec);
+                match hands.mounts.attached(&view.id, &request.target, &id, spec.shape())? {
                     Attached::Ours => {}
                     Attached::Nothing | Attached::Foreign => {
                         return Err(VolumeError::NotPublished { id: id.to_string() });
                     }
                 }
-                Ok(match access {
+                Ok(match spec.access {
                     Access::ReadOnly => {
                         VolumeStats::Closure { bytes: view.nar_size, paths: view.paths as u64 }
                     }

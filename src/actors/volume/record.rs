@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::VolumeError;
 use super::machine::Request;
 use crate::model::{
-    Access, PodInfo, Source, StorePath, System, TargetPath, VolumeId, VolumeSpec, choose_source,
+    Access, Layout, PodInfo, Source, StorePath, System, TargetPath, VolumeId, VolumeSpec,
+    choose_source,
 };
 use crate::mount::ViewId;
 
@@ -31,6 +32,8 @@ pub struct Record {
     /// The user's attributes literally.
     pub attributes: BTreeMap<String, String>,
     pub pod: Option<PodInfo>,
+    #[serde(default)]
+    pub layout: Layout,
     /// What the source resolved to; it stays so until the volume is unpublished.
     pub root: StorePath,
     pub view: ViewId,
@@ -59,6 +62,7 @@ impl Record {
             access_mode: spec.access_mode,
             attributes: spec.attributes.clone(),
             pod: spec.pod.clone(),
+            layout: spec.layout,
             root,
             view,
             revision: None,
@@ -82,6 +86,7 @@ impl Record {
             attributes: self.attributes.clone(),
             source,
             pod: self.pod.clone(),
+            layout: self.layout,
         };
         Request { spec, target: self.target.clone() }
     }
@@ -209,6 +214,7 @@ mod tests {
             source: choose_source(&attributes, &System::current()).unwrap(),
             attributes,
             pod: None,
+            layout: Layout::Idmapped,
         };
         let target = TargetPath::parse("target_path", "/t/mount").unwrap();
         let view = ViewId::new(&root, 7);
@@ -226,9 +232,19 @@ mod tests {
         assert!(unreadable.is_empty());
         assert!(found[0].request().spec.is_same_request(&record.request().spec));
         assert_eq!(found[0].view, record.view);
+        assert_eq!(found[0].request().spec.layout, Layout::Idmapped);
         store.remove(&record.id).unwrap();
         store.remove(&record.id).unwrap();
         assert!(store.read_all().unwrap().0.is_empty());
+    }
+
+    /// Earlier versions knew one layout and did not write it down.
+    #[test]
+    fn a_record_without_a_layout_is_of_a_plain_volume() {
+        let mut json = serde_json::to_value(record()).unwrap();
+        assert_eq!(json.as_object_mut().unwrap().remove("layout").unwrap(), "idmapped");
+        let old: Record = serde_json::from_value(json).unwrap();
+        assert_eq!(old.request().spec.layout, Layout::Plain);
     }
 
     /// Defect 10 of the contract: what can't be read is reported and kept.

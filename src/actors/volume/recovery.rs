@@ -7,6 +7,7 @@ use super::effects::{Hands, blocking};
 use super::record::{Record, Unreadable};
 use crate::actors::core::ask;
 use crate::actors::views::{Adopt, Lease};
+use crate::model::Shape;
 use crate::mount::Attached;
 
 /// What recovery found, for the actor to act on.
@@ -36,7 +37,8 @@ pub(super) async fn recover(hands: Hands) -> Result<Found, VolumeError> {
             if *looked.boot_id != *boot_id {
                 return Ok(Attached::Nothing);
             }
-            mounts.attached(&looked.view, &looked.target, &looked.id, looked.access)
+            let shape = Shape::of(looked.access, looked.layout);
+            mounts.attached(&looked.view, &looked.target, &looked.id, shape)
         })
         .await?;
         let reason = match (at, lease) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{MountError, View, ViewId};
-use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
+use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId};
 
 mod table;
 
@@ -27,18 +27,20 @@ pub enum Op {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Shown {
-    Volume(ViewId, VolumeId, Access),
+    Volume(ViewId, VolumeId, Shape),
+    /// What a death in the middle leaves of an idmapped volume.
+    HalfMade(ViewId, VolumeId),
     Foreign,
 }
 
 impl Shown {
     /// A read-only volume is no more than its view.
-    fn is(&self, view: &ViewId, volume: &VolumeId, access: Access) -> bool {
+    fn is(&self, view: &ViewId, volume: &VolumeId, shape: Shape) -> bool {
         match self {
-            Self::Volume(v, id, a) => {
-                v == view && *a == access && (access == Access::ReadOnly || id == volume)
+            Self::Volume(v, id, s) => {
+                v == view && *s == shape && (shape != Shape::Writable || id == volume)
             }
-            Self::Foreign => false,
+            Self::HalfMade(..) | Self::Foreign => false,
         }
     }
 }
@@ -128,6 +130,14 @@ impl FakeMounts {
     /// Somebody else mounts at the target.
     pub fn mount_foreign(&self, target: &TargetPath) {
         self.state().shown.insert(target.clone(), Shown::Foreign);
+    }
+
+    /// An idmapped volume loses some of its mounts, as after a death half-way.
+    pub fn lose_part(&self, target: &TargetPath) {
+        let mut state = self.state();
+        if let Some(Shown::Volume(view, id, Shape::Idmapped)) = state.shown.get(target).cloned() {
+            state.shown.insert(target.clone(), Shown::HalfMade(view, id));
+        }
     }
 
     /// A mount vanishes without `detach`.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{FakeMounts, Op, Shown, not_found};
-use crate::model::{Access, Closure, StorePath, TargetPath, VolumeId};
+use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId};
 use crate::mount::{
     Attached, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase,
 };
@@ -55,7 +55,7 @@ impl Mounts for FakeMounts {
 
     fn remove_view(&self, id: &ViewId) -> Result<(), MountError> {
         let mut state = self.enter(Op::RemoveView)?;
-        let shows = |s: &Shown| matches!(s, Shown::Volume(view, ..) if view == id);
+        let shows = |s: &Shown| matches!(s, Shown::Volume(view, ..) | Shown::HalfMade(view, _) if view == id);
         if state.shown.values().any(shows) || state.files.values().any(|view| view == id) {
             return Err(MountError::ViewInUse { id: id.clone() });
         }
@@ -80,22 +80,25 @@ impl Mounts for FakeMounts {
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<(), MountError> {
         let mut state = self.enter(Op::Attach)?;
         state.allow(target)?;
-        if let Some(shown) = state.shown.get(target) {
-            return if shown.is(view, volume, access) {
+        let half_made = Shown::HalfMade(view.clone(), volume.clone());
+        if let Some(shown) = state.shown.get(target)
+            && !(shape == Shape::Idmapped && *shown == half_made)
+        {
+            return if shown.is(view, volume, shape) {
                 Ok(())
             } else {
                 Err(MountError::Foreign { target: target.clone() })
             };
         }
         state.view(view)?;
-        if access == Access::Writable {
+        if shape == Shape::Writable {
             state.files.insert(volume.clone(), view.clone());
         }
-        let wanted = Shown::Volume(view.clone(), volume.clone(), access);
+        let wanted = Shown::Volume(view.clone(), volume.clone(), shape);
         state.shown.insert(target.clone(), wanted);
         Ok(())
     }
@@ -103,7 +106,11 @@ impl Mounts for FakeMounts {
     fn detach(&self, target: &TargetPath, volume: &VolumeId) -> Result<(), MountError> {
         let mut state = self.enter(Op::Detach)?;
         state.allow(target)?;
-        if state.shown.get(target) == Some(&Shown::Foreign) {
+        let is_foreign = match state.shown.get(target) {
+            Some(Shown::HalfMade(_, id)) => id != volume,
+            found => found == Some(&Shown::Foreign),
+        };
+        if is_foreign {
             let target = target.clone();
             return Err(MountError::Foreign { target });
         }
@@ -121,13 +128,18 @@ impl Mounts for FakeMounts {
         view: &ViewId,
         target: &TargetPath,
         volume: &VolumeId,
-        access: Access,
+        shape: Shape,
     ) -> Result<Attached, MountError> {
         let state = self.enter(Op::Attached)?;
         state.allow(target)?;
         Ok(match state.shown.get(target) {
             None => Attached::Nothing,
-            Some(shown) if shown.is(view, volume, access) => Attached::Ours,
+            Some(shown) if shown.is(view, volume, shape) => Attached::Ours,
+            Some(Shown::HalfMade(v, id))
+                if shape == Shape::Idmapped && (v, id) == (view, volume) =>
+            {
+                Attached::Nothing
+            }
             Some(_) => Attached::Foreign,
         })
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Access, Source, VolumeSpec};
+use crate::model::{Access, Layout, Source, VolumeSpec};
 
 type M = Machine<u32, u32, u32>;
 
@@ -23,6 +23,7 @@ fn request(expression: &str, at: &str) -> Request {
         attributes: BTreeMap::from([("nixExpr".to_owned(), expression.to_owned())]),
         source: Source::NixExpr(expression.to_owned()),
         pod: None,
+        layout: Layout::Plain,
     };
     Request { spec, target: target(at) }
 }
