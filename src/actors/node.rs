@@ -11,7 +11,7 @@ use super::builds::{Builds, BuildsConfig, BuildsHandle, Memory, MemoryConfig};
 use super::child::{ChildProcess, Stop};
 use super::core::{ActorGone, Backoff, End, ask, supervise};
 use super::events::EventRecorder;
-use super::pods::{PodTable, Pods, PodsConfig};
+use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
 use super::views::{Views, ViewsConfig, ViewsHandle};
 use super::volume::{Directory, VolumeError, Volumes, VolumesConfig};
@@ -70,7 +70,7 @@ pub struct NodeActors {
     pub builds: BuildsHandle,
     pub views: ViewsHandle,
     /// The node's pods, if somebody watches them.
-    pub pods: Option<PodTable>,
+    pub pods: Option<PodLookup>,
     /// Held, because an actor without an address is not restarted.
     _watch: Option<Addr<Pods>>,
     daemon: Option<Addr<ChildProcess>>,
@@ -130,8 +130,9 @@ impl NodeActors {
         let pods = config.cluster.map(|api| {
             let table = PodTable::default();
             let (directory, sweep_after) = (directory.clone(), config.sweep_after);
-            let pods = PodsConfig { api, table: table.clone(), directory, sweep_after };
-            (table, supervise(Pods::new(pods), CORE, watch("pods")))
+            let lookup = PodLookup { table: table.clone(), api: api.clone() };
+            let pods = PodsConfig { api, table, directory, sweep_after };
+            (lookup, supervise(Pods::new(pods), CORE, watch("pods")))
         });
         let (pods, watch) = pods.unzip();
         let views = ViewsHandle(views);

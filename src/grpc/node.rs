@@ -21,8 +21,9 @@ use super::publish_request::{self, Admittance};
 use super::status::status_of;
 use crate::actors::builds::BuildsHandle;
 use crate::actors::core::Admission;
-use crate::actors::pods::PodTable;
+use crate::actors::pods::PodLookup;
 use crate::actors::volume::{Directory, VolumeError, VolumeStats};
+use crate::k8s::split_attributes;
 use crate::model::{InvalidTarget, PodInfo, TargetPath, VolumeId};
 
 pub struct NodeService {
@@ -36,7 +37,7 @@ pub struct NodeService {
     pub hold: Duration,
     pub admittance: Admittance,
     /// The node's pods; a call that is held for one that is deleted ends. `None`: nobody watches.
-    pub pods: Option<PodTable>,
+    pub pods: Option<PodLookup>,
 }
 
 /// How long a call goes on for a pod that is being deleted.
@@ -53,7 +54,9 @@ impl Node for NodeService {
     ) -> Answer<NodePublishVolumeResponse> {
         let is_by_a_person = client::is_by_a_person(&request);
         let call = request.into_inner();
-        let (id, wanted) = publish_request::parse(call, &self.admittance, is_by_a_person, None)?;
+        let host_users = self.host_users(&call).await;
+        let (id, wanted) =
+            publish_request::parse(call, &self.admittance, is_by_a_person, host_users)?;
         let _permit = self.publishes.enter().map_err(|e| status_of(&VolumeError::from(e)))?;
         let pod = wanted.spec.pod.clone();
         let span = match &pod {
@@ -151,12 +154,19 @@ impl Node for NodeService {
 }
 
 impl NodeService {
+    /// What the API server says of the pod of this call.
+    async fn host_users(&self, call: &NodePublishVolumeRequest) -> Option<bool> {
+        let pods = self.pods.as_ref()?;
+        let (_, pod) = split_attributes(call.volume_context.clone());
+        pods.host_users(&pod?).await
+    }
+
     /// Ends a little after the pod has been deleted: what was almost done may come to its end. The
     /// kubelet itself does not cancel the call, and unpublishes when it has ended.
     async fn pod_left(&self, pod: Option<PodInfo>) {
         match (&self.pods, pod) {
             (Some(pods), Some(pod)) => {
-                pods.left(&pod).await;
+                pods.table.left(&pod).await;
                 tokio::time::sleep(LEAVING).await;
             }
             _ => std::future::pending().await,

@@ -1,5 +1,7 @@
 //! What can go wrong with a call to the API server, by what the caller can do.
 
+use kube::core::Status;
+
 /// Each names the call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
@@ -40,6 +42,7 @@ impl ApiError {
         };
         let reason = status.message.clone();
         match status.code {
+            403 if is_terminating(status) => Self::Gone { what, reason },
             401 | 403 => Self::Forbidden { what, reason },
             404 | 410 => Self::Gone { what, reason },
             409 => Self::Conflict { what, reason },
@@ -48,6 +51,13 @@ impl ApiError {
             _ => Self::Invalid { what, reason },
         }
     }
+}
+
+/// The namespace is being deleted: nothing new may be in it. Its status is that of a missing
+/// permission (the admission plugin NamespaceLifecycle).
+fn is_terminating(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// An error with what caused it: hyper's own words are "client error (Connect)".

@@ -12,4 +12,4 @@ mod sweep;
 mod table;
 
 pub use actor::{Pods, PodsConfig};
-pub use table::PodTable;
+pub use table::{PodLookup, PodTable};

@@ -8,11 +8,34 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::k8s::{Pod, PodChange};
+use crate::k8s::{Api, Pod, PodChange};
 use crate::model::PodInfo;
 
 /// How long a pod that has left is remembered: a call of the kubelet's for it may still come in.
 const REMEMBER: Duration = Duration::from_secs(600);
+
+/// The longest that a publish waits for the API server's word on a pod that the watch has not shown yet.
+const ASK: Duration = Duration::from_secs(1);
+
+/// The node's pods, for who needs to know about one.
+#[derive(Debug, Clone)]
+pub struct PodLookup {
+    pub table: PodTable,
+    pub api: Arc<dyn Api>,
+}
+
+impl PodLookup {
+    /// Whether the pod shares the node's user namespace; `None`: nobody can say.
+    pub async fn host_users(&self, pod: &PodInfo) -> Option<bool> {
+        if let Some(known) = self.table.pod(&pod.uid) {
+            return Some(known.host_users);
+        }
+        // The kubelet heard of the pod first. A static pod has another uid with the API server.
+        let asked = self.api.find_pod(&pod.namespace, &pod.name);
+        let found = tokio::time::timeout(ASK, asked).await.ok()?.ok()?;
+        found.map(|pod| pod.host_users)
+    }
+}
 
 #[derive(Debug, Clone)]
 pub struct PodTable(Arc<Inner>);
