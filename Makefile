@@ -2,7 +2,7 @@
 
 T ?=
 
-.PHONY: help build demo test check fmt sanity bench nightly clean
+.PHONY: help build demo test check fmt sanity e2e bench nightly clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -29,14 +29,18 @@ fmt: ## format the code
 sanity: ## csi-sanity against the real driver (root)
 	scripts/sanity.sh
 
+e2e: ## the driver in a real cluster, made and taken down here; T=word (root)
+	scripts/e2e.sh $(T)
+
 bench: ## run the benchmarks, which write target/bench.json (root)
 	@scripts/install-nix.sh
 	cargo bench --locked --bench publish
 
-nightly: ## what is too slow for each change: benchmarks, builds of minutes, other versions of Nix (root)
+nightly: ## what is too slow for each change: benchmarks, builds of minutes, other versions of Nix, all of e2e (root)
 	@$(MAKE) --no-print-directory bench
 	NIX_CSI_FULL=1 scripts/test.sh builds
 	scripts/test-nix-versions.sh
+	scripts/e2e.sh
 
 clean: ## remove what was built; installed tools and roots stay in ~/.cache/nix-csi
 	cargo clean

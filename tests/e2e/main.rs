@@ -13,3 +13,5 @@ mod leftovers;
 mod many;
 mod pods;
 mod programs;
+mod startup;
+mod users;

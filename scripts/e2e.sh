@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# The driver in a real cluster, from the project's own manifests and image: builds both, starts a
+# Kubernetes of one node on this machine, deploys, runs tests/e2e, and takes everything down again.
+#   scripts/e2e.sh [--short] [WORD]...
+# With WORD only the tests that have it in their path; --short is what CI runs for each change. Says how
+# long each part took; the last line is `N passed, N failed`. On a clean machine the first run compiles
+# Kubernetes (5 to 15 minutes) and makes two Debian roots (a minute each), which stay in the cache.
+# KEEP=1 leaves the cluster up, and says how to use it and how to take it down.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+words=("$@")
+if [[ ${1-} == --short ]]; then
+  words=(pods:: builds::a_pod startup::)
+fi
+
+times=() phase='' since=$SECONDS
+phase() {
+  [[ ! $phase ]] || times+=("$phase: $((SECONDS - since)) s")
+  phase=$1 since=$SECONDS
+  echo "=== $phase"
+}
+dir=$(mktemp -d "${E2E_DIR:-/var/tmp}/nix-csi-e2e.XXXXXX")
+kubectl=$dir/kubectl
+finish() {
+  local status=$?
+  trap - EXIT
+  if ((status)) && [[ -x $kubectl ]]; then
+    {
+      echo '--- pods'; timeout 10 "$kubectl" get pods -A -o wide
+      for more in '' --previous; do
+        echo "--- the driver's log $more"
+        timeout 10 "$kubectl" -n nix-csi logs daemonset/nix-csi-node --tail=60 $more
+      done
+      echo "--- the kubelet's log"; tail -n 20 "$dir/log/kubelet.log"
+    } >&2 2>&1 || true
+  fi
+  if [[ ${KEEP-} ]]; then
+    echo "the cluster stays: $kubectl …; scripts/cluster/down.sh $dir takes it down"
+    exit "$status"
+  fi
+  phase 'taking it down'
+  if scripts/cluster/down.sh "$dir"; then
+    rm -rf --one-file-system "$dir"
+  else
+    status=1
+  fi
+  phase end
+  printf '%s\n' "${times[@]}"
+  echo
+  echo "${passed:-0} passed, ${failed:-0} failed"
+  exit "$status"
+}
+trap finish EXIT
+
+phase 'building the driver'
+scripts/install-nix.sh
+cargo build --locked --release
+
+phase 'building the image'
+mkdir "$dir/archives"
+scripts/cluster/image.sh "$dir/archives/driver.tar" localhost/nix-csi:e2e
+scripts/cluster/archive.py "$dir/archives/empty.tar" localhost/empty:e2e
+scripts/cluster/archive.py "$dir/archives/pause.tar" localhost/pause:e2e \
+  /bin/busybox=/bin/busybox --entrypoint /bin/busybox --entrypoint sleep --entrypoint 2147483647
+scripts/cluster/archive.py "$dir/archives/busybox.tar" localhost/busybox:e2e \
+  /bin/busybox=/bin/busybox '/bin/sh->busybox'
+
+phase 'starting the cluster'
+scripts/cluster/up.sh "$dir" "$dir"/archives/*.tar
+# A rollout goes to another image: here the same one under another name, which the kubelet can't tell.
+scripts/cluster/on-node.sh "$dir" ctr -n k8s.io images tag localhost/nix-csi:e2e \
+  localhost/nix-csi:next >/dev/null
+
+phase 'deploying the driver'
+"$kubectl" kustomize --load-restrictor LoadRestrictionsNone tests/e2e/deploy |
+  "$kubectl" apply -f - >/dev/null
+"$kubectl" -n nix-csi rollout status daemonset/nix-csi-node --timeout=120s
+
+phase 'running the tests'
+log=$dir/test.log status=0
+NIX_CSI_E2E_DIR=$dir cargo test --locked --test e2e -- --test-threads=1 "${words[@]}" 2>&1 </dev/null |
+  tee "$log" || status=$?
+read -r passed failed < <(awk -f scripts/count.awk "$log")
+if ((passed + failed == 0)); then
+  echo "e2e: no test ran: none has '${words[*]}' in its path" >&2
+  status=1
+fi
+exit "$status"
