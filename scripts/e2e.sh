@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 words=("$@")
 if [[ ${1-} == --short ]]; then
-  words=(pods:: builds::a_pod startup::)
+  words=(pods:: builds::a_pod startup:: users::)
 fi
 
 times=() phase='' since=$SECONDS

@@ -32,6 +32,7 @@ mount --make-rshared /
 export PATH=/opt/kubernetes:/usr/sbin:/usr/bin:/sbin:/bin
 
 echo "$node" >/proc/sys/kernel/hostname
+printf '127.0.0.1 localhost\n%s %s\n' "$address" "$node" >/etc/hosts
 ip link set lo up
 until ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
 ip addr add "$address/24" dev eth0
