@@ -28,6 +28,8 @@ pub struct Event {
     pub action: &'static str,
     /// For a person; cut to the API's 1,024 bytes.
     pub note: String,
+    /// When it happened; it may be posted much later.
+    pub at: Timestamp,
 }
 
 /// The name by which a posted Event is found again.
@@ -40,13 +42,13 @@ pub struct EventName {
 impl Event {
     /// `reporter` is the driver, `instance` the node.
     pub(super) fn object(&self, reporter: &str, instance: &str) -> events::Event {
-        let now = Timestamp::now();
         let PodInfo { name, namespace, uid, .. } = self.pod.clone();
-        // Like client-go's: unique as long as one node does not post two in the same nanosecond.
-        // An object's name has 253 bytes at most, a pod's too.
+        // Like client-go's, unique as long as nothing happens twice to a pod in one nanosecond. It
+        // stays the same when it is posted again, because the answer was lost. An object's name has 253
+        // bytes at most, a pod's too.
         let short: String = name.chars().take(200).collect();
         let metadata = ObjectMeta {
-            name: Some(format!("{short}.{:x}", now.as_nanosecond())),
+            name: Some(format!("{short}.{:x}", self.at.as_nanosecond())),
             namespace: Some(namespace.clone()),
             ..ObjectMeta::default()
         };
@@ -69,7 +71,7 @@ impl Event {
             reason: Some(self.reason.to_owned()),
             action: Some(self.action.to_owned()),
             note: Some(cut(&self.note)),
-            event_time: Some(MicroTime(now)),
+            event_time: Some(MicroTime(self.at)),
             reporting_controller: Some(reporter.to_owned()),
             reporting_instance: Some(instance.to_owned()),
             ..events::Event::default()
@@ -110,7 +112,14 @@ mod tests {
             uid: "u".into(),
             ..PodInfo::default()
         };
-        let event = Event { pod, kind: Kind::Warning, reason: "R", action: "A", note: "n".into() };
+        let event = Event {
+            pod,
+            kind: Kind::Warning,
+            reason: "R",
+            action: "A",
+            note: "n".into(),
+            at: Timestamp::now(),
+        };
         let object = event.object("driver", "node");
         let regarding = object.regarding.unwrap();
         assert_eq!(regarding.uid.as_deref(), Some("u"));

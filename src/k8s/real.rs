@@ -53,6 +53,8 @@ impl RealApi {
             }
             None => Config::incluster().map_err(|e| invalid(&e))?,
         };
+        // Whoever calls knows how long it is worth it.
+        config.default_retry = false;
         config.connect_timeout = Some(CALL_LIMIT);
         config.read_timeout = Some(2 * std::time::Duration::from_secs(WATCH_SECONDS.into()));
         let client = Client::try_from(config).map_err(|e| invalid(&e))?;
@@ -121,8 +123,11 @@ impl Api for RealApi {
         };
         let events = self.events(&name.namespace);
         call("post an Event", async move {
-            events.create(&PostParams::default(), &object).await?;
-            Ok(name)
+            match events.create(&PostParams::default(), &object).await {
+                // Posted before, and the answer was lost.
+                Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(name),
+                created => created.map(|_| name),
+            }
         })
     }
 
@@ -169,3 +174,6 @@ impl Api for RealApi {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

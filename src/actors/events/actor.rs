@@ -68,7 +68,8 @@ impl EventRecorder {
         ctx.effect(asked, move |this, found, ctx| {
             let (kind, reason) = (Kind::Normal, BUILDING);
             let note = note::waiting(&found, since);
-            let event = Event { pod, kind, reason, action: "Realise", note };
+            let event =
+                Event { pod, kind, reason, action: "Realise", note, at: jiff::Timestamp::now() };
             this.outbox.progress(event, Instant::now());
             this.post(ctx);
         });
@@ -107,20 +108,21 @@ impl EventRecorder {
     }
 
     fn hear(&mut self, subject: Subject, news: News) {
-        let now = Instant::now();
+        let (now, at) = (Instant::now(), jiff::Timestamp::now());
         match news {
             News::Began => return self.waiting.began(subject, now),
             News::Gone => {}
             News::Mounted(facts) => {
                 let note = note::mounted(&subject.name, &facts);
                 let (pod, kind, reason) = (subject.pod, Kind::Normal, MOUNTED);
-                self.outbox.happened(Event { pod, kind, reason, action: "Mount", note }, now);
+                let event = Event { pod, kind, reason, action: "Mount", note, at };
+                self.outbox.happened(event, now);
             }
             News::Failed { note, same } => {
                 let same = note::failed(&subject.name, &same);
                 let note = note::failed(&subject.name, &note);
                 let (pod, kind, reason) = (subject.pod, Kind::Warning, FAILED);
-                let event = Event { pod, kind, reason, action: "Mount", note };
+                let event = Event { pod, kind, reason, action: "Mount", note, at };
                 self.outbox.failed(event, same, now);
             }
         }

@@ -1,4 +1,4 @@
-//! What is to be posted: in order, each failure once with a count, not too fast, not for ever. Pure: the
+//! What is to be posted: in order as far as that succeeds, each failure once with a count, not too fast, not for ever. Pure: the
 //! time is told.
 
 use std::collections::{HashMap, VecDeque};
@@ -58,7 +58,7 @@ pub(super) enum Call {
 /// What the call under way is about.
 #[derive(Debug)]
 enum Pending {
-    Post(Post),
+    Post(Box<Post>),
     Repeat(Same, i32),
 }
 
@@ -154,7 +154,7 @@ impl Outbox {
         if let Some(post) = self.queue.pop_front() {
             self.tokens -= 1;
             let call = Call::Post(post.event.clone());
-            self.pending = Some(Pending::Post(post));
+            self.pending = Some(Pending::Post(Box::new(post)));
             return Some(call);
         }
         let is_due = |series: &Series| series.count > series.told && now - series.told_at >= UPDATE;
@@ -177,8 +177,9 @@ impl Outbox {
             Err(ApiError::Down { .. } | ApiError::Conflict { .. }) => {
                 self.retry_at = Some(now + self.retry);
                 self.retry = (self.retry * 2).min(RETRY_MAX);
+                // To the end: what one namespace's admission refuses must not hold up the others.
                 if let Pending::Post(post) = pending {
-                    self.queue.push_front(post);
+                    self.queue.push_back(*post);
                 }
             }
             Err(error) => self.failed_for_good(pending, &error, now),
@@ -224,8 +225,9 @@ impl Outbox {
 
     fn forget(&mut self, now: Instant) {
         self.series.retain(|_, series| now - series.seen_at < SAME);
-        while self.queue.front().is_some_and(|post| now - post.since >= PATIENCE) {
-            if let Some(old) = self.queue.pop_front() {
+        let is_old = |post: &Post| now - post.since >= PATIENCE;
+        while let Some(at) = self.queue.iter().position(is_old) {
+            if let Some(old) = self.queue.remove(at) {
                 self.give_up(&old, "dropped");
             }
         }
