@@ -100,8 +100,9 @@ keep kube-scheduler kube-scheduler --kubeconfig="$etc/scheduler.kubeconfig" --le
 keep containerd containerd --config "$etc/containerd.toml"
 until ctr version >/dev/null 2>&1; do sleep 0.05; done
 shopt -s nullglob
-for image in "$dir"/images/*.tar; do ctr -n k8s.io images import --local "$image"; done \
-  >"$dir/log/images.log" 2>&1
+for image in "$dir"/images/*.tar; do
+  ctr -n k8s.io images import --local "$image" >/dev/null || { echo "node: no image: $image" >&2; exit 1; }
+done
 touch "$dir/images/loaded"
 keep kubelet kubelet --config="$etc/kubelet.yaml" --kubeconfig="$etc/kubelet.kubeconfig" \
   --hostname-override="$node" --node-ip="$address" --cert-dir=/var/lib/kubelet/pki --v=2

@@ -149,7 +149,7 @@ for range in "$pods" "$services"; do ip route add "$range" via "$address"; done
 
 wait_for 120 'the API server' kube-apiserver "$dir/kubectl" get --raw /readyz
 say 'the API server answers'
-wait_for 60 'the images' images test -e "$dir/images/loaded"
+wait_for 60 'the images' containerd test -e "$dir/images/loaded"
 say 'the images are loaded'
 wait_for 120 'the node to be ready' kubelet \
   "$dir/kubectl" wait --for=condition=Ready "node/$node" --timeout=1s
