@@ -37,7 +37,7 @@ root=$("$here/install-node-root.sh")
 start=$SECONDS
 say() { echo "up: $* ($((SECONDS - start)) s)" >&2; }
 # Of an earlier cluster in DIR.
-rm -rf --one-file-system "$dir"/{state,upper,work,stopped,images}
+rm -rf --one-file-system "$dir"/{state,upper,work,stopped,images,log}
 mkdir -p "$dir"/{etc,log,images,stopped,cni}
 for image in "$@"; do ln -f "$image" "$dir/images/" 2>/dev/null || cp "$image" "$dir/images/"; done
 "$here/pki.sh" "$dir" "$node" "$address" "$service"
@@ -86,6 +86,8 @@ cgroupRoot: /$cgroup
 failCgroupV1: false
 failSwapOn: false
 featureGates: {KubeletInUserNamespace: true}
+# Nobody answers there; without it the kubelet warns about each pod.
+clusterDNS: [$host]
 resolvConf: $dir/etc/resolv.conf
 makeIPTablesUtilChains: false
 maxPods: 200
@@ -129,7 +131,7 @@ wait_for() {
   local end=$((SECONDS + $1)) what=$2 log=$3
   shift 3
   until "$@" >/dev/null 2>&1; do
-    kill -0 "$(<"$dir/unshare.pid")" 2>/dev/null || fail "the node ended before $what" "$log"
+    kill -0 "$(<"$dir/unshare.pid")" 2>/dev/null || fail "the node ended before $what"
     ((SECONDS < end)) || fail "waited in vain for $what" "$log"
     sleep 0.1
   done
