@@ -12,7 +12,7 @@ fn described(space: &Space<'_>, pod: &str, reasons: &[&str]) -> Vec<String> {
         reasons
             .iter()
             .all(has)
-            .then(|| lines.into_iter().filter(|line| line.contains("nix.csi.store")).collect())
+            .then(|| lines.into_iter().filter(|line| line.contains(" Store")).collect())
     })
 }
 
