@@ -4,14 +4,15 @@
 #   scripts/e2e.sh [--short] [WORD]...
 # With WORD only the tests that have it in their path; --short is what CI runs for each change. Says how
 # long each part took; the last line is `N passed, N failed`. On a clean machine the first run compiles
-# Kubernetes (5 to 15 minutes) and makes two Debian roots (a minute each), which stay in the cache.
-# KEEP=1 leaves the cluster up, and says how to use it and how to take it down.
+# Kubernetes (5 to 15 minutes) and makes two Debian roots (a minute each), which stay in the cache. The
+# rest is in a directory below ${TMPDIR:-/var/tmp}, 2 GB, and goes at the end. KEEP=1 leaves the cluster
+# up, and says how to use it and how to take it down.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
 words=("$@")
 if [[ ${1-} == --short ]]; then
-  words=(pods:: builds::a_pod startup:: users::)
+  words=(pods:: builds::a_pod startup:: users:: "${@:2}")
 fi
 
 times=() phase='' since=$SECONDS
@@ -20,7 +21,7 @@ phase() {
   phase=$1 since=$SECONDS
   echo "=== $phase"
 }
-dir=$(mktemp -d "${E2E_DIR:-/var/tmp}/nix-csi-e2e.XXXXXX")
+dir=$(mktemp -d "${TMPDIR:-/var/tmp}/nix-csi-e2e.XXXXXX")
 kubectl=$dir/kubectl
 finish() {
   local status=$?
@@ -35,12 +36,11 @@ finish() {
       echo "--- the kubelet's log"; tail -n 20 "$dir/log/kubelet.log"
     } >&2 2>&1 || true
   fi
-  if [[ ${KEEP-} ]]; then
-    echo "the cluster stays: $kubectl …; scripts/cluster/down.sh $dir takes it down"
-    exit "$status"
-  fi
   phase 'taking it down'
-  if scripts/cluster/down.sh "$dir"; then
+  if [[ ${KEEP-} && -e $dir/init.pid ]]; then
+    echo "the cluster stays: $kubectl get pods -A; to take it down:"
+    echo "scripts/cluster/down.sh $dir && rm -rf $dir"
+  elif scripts/cluster/down.sh "$dir"; then
     rm -rf --one-file-system "$dir"
   else
     status=1

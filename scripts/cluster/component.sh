@@ -1,33 +1,42 @@
 #!/usr/bin/env bash
-# Stops, starts or restarts one of a cluster's programs:
+# Stops, starts or restarts one of a cluster's programs, by its name (kubelet, containerd, etcd,
+# kube-apiserver, kube-controller-manager, kube-scheduler):
 #   scripts/cluster/component.sh DIR stop|start|restart NAME
-# A stop is a kill -9, and lasts until the start. A restart is by SIGTERM, and over when another one
-# runs.
+# A stop is a kill -9, and lasts until the start. A restart is by SIGTERM, after 5 s by SIGKILL (the API
+# server would wait a minute for its clients), and over when another one runs.
 set -euo pipefail
 
+usage() {
+  echo 'usage: component.sh DIR stop|start|restart NAME' >&2
+  exit 64
+}
+(($# == 3)) || usage
 dir=$1 verb=$2 name=$3
-pid() { "$(dirname "$0")/on-node.sh" "$dir" pgrep -o -x "$name"; }
-# Its name is cut by the kernel.
-[[ ${#name} -le 15 ]] || name=${name:0:15}
+on_node() { "$(dirname "$0")/on-node.sh" "$dir" "$@"; }
+# The kernel keeps 15 characters of a name.
+pid() { on_node pgrep -o -x "${name:0:15}" || true; }
+[[ -e $dir/log/$name.log ]] || { echo "component: no program of the cluster: $name" >&2; exit 64; }
+
 case $verb in
   stop)
-    touch "$dir/stopped/$3"
-    "$(dirname "$0")/on-node.sh" "$dir" kill -9 "$(pid)"
+    touch "$dir/stopped/$name"
+    # node.sh may have looked just before, and be about to start it.
+    sleep 0.1
+    old=$(pid)
+    [[ ! $old ]] || on_node kill -9 "$old"
     ;;
-  start) rm -f "$dir/stopped/$3" ;;
+  start) rm -f "$dir/stopped/$name" ;;
   restart)
     old=$(pid)
-    "$(dirname "$0")/on-node.sh" "$dir" kill "$old"
+    [[ ! $old ]] || on_node kill "$old"
     for ((n = 0; n < 300; n++)); do
-      new=$(pid || true)
+      new=$(pid)
       [[ ! $new || $new == "$old" ]] || exit 0
+      [[ ! $new ]] || ((n != 50)) || on_node kill -9 "$old" || true
       sleep 0.1
     done
-    echo "component: $3 did not come back" >&2
+    echo "component: $name did not come back" >&2
     exit 1
     ;;
-  *)
-    echo 'usage: component.sh DIR stop|start|restart NAME' >&2
-    exit 64
-    ;;
+  *) usage ;;
 esac

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The node, inside of its namespaces and as their first process: puts its root together, enters it,
 # and keeps the cluster's programs running. Started by up.sh.
-#   node.sh DIR ROOT KUBERNETES NODE NODE-ADDRESS HOST-ADDRESS SERVICES SERVICE-ADDRESS
+#   node.sh DIR ROOT KUBERNETES NODE NODE-ADDRESS HOST-ADDRESS SERVICES SERVICE-ADDRESS CGROUP
 # A program that ends is started again, unless DIR/stopped has a file of its name.
 set -euo pipefail
 
-dir=$1 lower=$2 kubernetes=$3 node=$4 address=$5 host=$6 services=$7 service=$8
+dir=$1 lower=$2 kubernetes=$3 node=$4 address=$5 host=$6 services=$7 service=$8 cgroup=$9
 etc=$dir/etc pki=$dir/pki
 
 # The cached root is the lower layer and stays as it is.
@@ -30,6 +30,16 @@ umount -l /mnt
 # What the driver mounts is to be seen by the kubelet and by pods.
 mount --make-rshared /
 export PATH=/opt/kubernetes:/usr/sbin:/usr/bin:/sbin:/bin
+
+# The kubelet wants its cgroup to be there, with all controllers: version 1 or 2.
+if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
+  for controller in $(</sys/fs/cgroup/cgroup.controllers); do
+    echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control || true
+  done
+  mkdir -p "/sys/fs/cgroup/$cgroup"
+else
+  for controller in /sys/fs/cgroup/*/; do mkdir -p "$controller$cgroup"; done
+fi
 
 echo "$node" >/proc/sys/kernel/hostname
 printf '127.0.0.1 localhost\n%s %s\n' "$address" "$node" >/etc/hosts
@@ -89,8 +99,11 @@ keep kube-scheduler kube-scheduler --kubeconfig="$etc/scheduler.kubeconfig" --le
   --bind-address=127.0.0.1 --cert-dir="$pki"
 keep containerd containerd --config "$etc/containerd.toml"
 until ctr version >/dev/null 2>&1; do sleep 0.05; done
-for image in "$dir"/images/*.tar; do ctr -n k8s.io images import --local "$image"; done \
-  >"$dir/log/images.log" 2>&1
+shopt -s nullglob
+for image in "$dir"/images/*.tar; do
+  ctr -n k8s.io images import --local "$image" >/dev/null || { echo "node: no image: $image" >&2; exit 1; }
+done
+touch "$dir/images/loaded"
 keep kubelet kubelet --config="$etc/kubelet.yaml" --kubeconfig="$etc/kubelet.kubeconfig" \
   --hostname-override="$node" --node-ip="$address" --cert-dir=/var/lib/kubelet/pki --v=2
 while :; do wait || true; done

@@ -3,8 +3,9 @@
 #   scripts/cluster/up.sh DIR [IMAGE.tar]...
 # All of it runs in namespaces of its own, on an overlay over a Debian root, with its state in DIR,
 # which must not be on an overlay or a tmpfs. Nothing is installed on the machine but openssl and
-# iproute2. The machine gets one interface, two routes, and cgroups named kubepods and k8s.io;
-# down.sh takes all of that away. DIR/kubectl is a kubectl of this cluster. One cluster a machine.
+# iproute2. The machine gets one interface, two routes, and cgroups below nix-csi-e2e; down.sh takes
+# all of that away, and so does this script if it fails. DIR/kubectl is a kubectl of this cluster,
+# DIR/admin.kubeconfig its configuration. One such cluster a machine; others are not in its way.
 # From the cache about 15 seconds; the first time see install-kubebox.sh and install-node-root.sh.
 set -euo pipefail
 
@@ -12,23 +13,35 @@ here=$(realpath "$(dirname "$0")")
 mkdir -p "${1:?usage: up.sh DIR [IMAGE.tar]...}"
 dir=$(realpath "$1")
 shift
-node=e2e host=10.200.77.1 address=10.200.77.2 pods=10.244.0.0/16
-services=10.96.0.0/16 service=10.96.0.1 interface=nixcsi-e2e
+# Beside the ranges that clusters have if nobody says otherwise.
+node=e2e host=10.200.78.1 address=10.200.78.2 pods=10.245.0.0/16
+services=10.97.0.0/16 service=10.97.0.1 interface=nixcsi-e2e cgroup=nix-csi-e2e
 
 ((EUID == 0)) || { echo "up: namespaces and mounts need root" >&2; exit 1; }
-if [[ -e $dir/unshare.pid ]] || ip link show "$interface" >/dev/null 2>&1; then
+case $(stat -f -c %T "$dir") in
+  overlayfs | tmpfs)
+    echo "up: $dir is on $(stat -f -c %T "$dir"), where containerd can't unpack images" >&2
+    exit 1
+    ;;
+esac
+"$here/../install-nix.sh" openssl iproute2
+# The node's processes inherit the lock, so that it goes when they do.
+exec 9>/run/nix-csi-e2e.lock
+if ! flock -n 9 || [[ -e $dir/unshare.pid ]] || ip link show "$interface" >/dev/null 2>&1; then
   echo "up: a cluster is up already: take it down with scripts/cluster/down.sh DIR" >&2
   exit 1
 fi
-"$here/../install-nix.sh" openssl iproute2
 kubernetes=$("$here/install-kubebox.sh")
 root=$("$here/install-node-root.sh")
 
 start=$SECONDS
 say() { echo "up: $* ($((SECONDS - start)) s)" >&2; }
+# Of an earlier cluster in DIR.
+rm -rf --one-file-system "$dir"/{state,upper,work,stopped,images,log}
 mkdir -p "$dir"/{etc,log,images,stopped,cni}
 for image in "$@"; do ln -f "$image" "$dir/images/" 2>/dev/null || cp "$image" "$dir/images/"; done
 "$here/pki.sh" "$dir" "$node" "$address" "$service"
+mv "$dir/etc/admin.kubeconfig" "$dir/"
 
 # No CAP_SYS_RESOURCE, no hugetlb, no systemd: as in a container of a CI.
 cat >"$dir/etc/containerd.toml" <<TOML
@@ -53,7 +66,7 @@ TOML
 cat >"$dir/cni/10-e2e.conflist" <<JSON
 {"cniVersion": "1.0.0", "name": "e2e", "plugins": [{"type": "bridge", "bridge": "cni0",
   "isGateway": true, "ipMasq": false, "hairpinMode": true,
-  "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/16"}]],
+  "ipam": {"type": "host-local", "ranges": [[{"subnet": "$pods"}]],
            "routes": [{"dst": "0.0.0.0/0"}]}}]}
 JSON
 echo "nameserver $host" >"$dir/etc/resolv.conf"
@@ -69,9 +82,12 @@ tlsCertFile: $dir/pki/kubelet-serving.crt
 tlsPrivateKeyFile: $dir/pki/kubelet-serving.key
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 cgroupDriver: cgroupfs
+cgroupRoot: /$cgroup
 failCgroupV1: false
 failSwapOn: false
 featureGates: {KubeletInUserNamespace: true}
+# Nobody answers there; without it the kubelet warns about each pod.
+clusterDNS: [$host]
 resolvConf: $dir/etc/resolv.conf
 makeIPTablesUtilChains: false
 maxPods: 200
@@ -84,27 +100,39 @@ nodeStatusUpdateFrequency: 2s
 YAML
 cat >"$dir/kubectl" <<SH
 #!/bin/sh
-exec $kubernetes/kubectl --kubeconfig $dir/etc/admin.kubeconfig "\$@"
+exec $kubernetes/kubectl --kubeconfig $dir/admin.kubeconfig "\$@"
 SH
 chmod +x "$dir/kubectl"
 
-failed() {
+# fail WHAT LOG...: the ends of those logs say why.
+fail() {
   echo "up: $1" >&2
-  tail -n 15 "$dir"/log/*.log >&2 || true
-  "$here/down.sh" "$dir" >&2 || true
+  shift
+  local log
+  for log in node "$@"; do tail -n 15 "$dir/log/$log.log" | sed "s/^/$log: /" >&2 || true; done
   exit 1
 }
+undo() {
+  local status=$?
+  trap - EXIT
+  ((status == 0)) || "$here/down.sh" "$dir" >&2 || true
+  exit "$status"
+}
+trap undo EXIT
+trap 'exit 130' INT TERM HUP
+
+: >"$dir/unshare.pid"
 setsid unshare --mount --net --pid --uts --ipc --fork --kill-child --propagation private \
   "$here/node.sh" "$dir" "$root" "$kubernetes" "$node" "$address" "$host" "$services" "$service" \
-  >"$dir/log/node.log" 2>&1 </dev/null &
+  "$cgroup" >"$dir/log/node.log" 2>&1 </dev/null &
 echo $! >"$dir/unshare.pid"
-# wait_for SECONDS WHAT COMMAND...
+# wait_for SECONDS WHAT LOG COMMAND...
 wait_for() {
-  local end=$((SECONDS + $1)) what=$2
-  shift 2
+  local end=$((SECONDS + $1)) what=$2 log=$3
+  shift 3
   until "$@" >/dev/null 2>&1; do
-    kill -0 "$(<"$dir/unshare.pid")" 2>/dev/null || failed "the node ended before $what"
-    ((SECONDS < end)) || failed "waited in vain for $what"
+    kill -0 "$(<"$dir/unshare.pid")" 2>/dev/null || fail "the node ended before $what"
+    ((SECONDS < end)) || fail "waited in vain for $what" "$log"
     sleep 0.1
   done
 }
@@ -115,14 +143,18 @@ in_namespaces() {
   [[ $pid && $(readlink "/proc/$pid/ns/net") != $(readlink /proc/self/ns/net) ]] || return 1
   echo "$pid" >"$dir/init.pid"
 }
-wait_for 20 'its namespaces' in_namespaces
+wait_for 20 'its namespaces' node in_namespaces
 ip link add "$interface" type veth peer name eth0 netns "$(<"$dir/init.pid")"
 ip addr add "$host/24" dev "$interface"
 ip link set "$interface" up
-for range in "$pods" "$services"; do ip route replace "$range" via "$address"; done
+for range in "$pods" "$services"; do ip route add "$range" via "$address"; done
 
-wait_for 90 'the API server' "$dir/kubectl" get --raw /readyz
+wait_for 120 'the API server' kube-apiserver "$dir/kubectl" get --raw /readyz
 say 'the API server answers'
-wait_for 120 'the node to be ready' "$dir/kubectl" wait --for=condition=Ready "node/$node" --timeout=1s
-wait_for 60 'the default service account' "$dir/kubectl" get serviceaccount default
+wait_for 60 'the images' containerd test -e "$dir/images/loaded"
+say 'the images are loaded'
+wait_for 120 'the node to be ready' kubelet \
+  "$dir/kubectl" wait --for=condition=Ready "node/$node" --timeout=1s
+wait_for 60 'the default service account' kube-controller-manager \
+  "$dir/kubectl" get serviceaccount default
 say 'the node is ready'
