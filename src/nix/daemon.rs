@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -128,7 +129,9 @@ async fn end(identity: Identity) -> io::Result<bool> {
     // First the handle, then the check: what the handle names can't change any more.
     let handle = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(handle) => handle,
-        Err(rustix::io::Errno::SRCH) => return Ok(false),
+        // There is no such process, or the number is a thread's: in another container numbers begin
+        // anew. For the latter pidfd_open(2) has EINVAL; newer kernels say ENOENT.
+        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(false),
         Err(err) => return Err(err.into()),
     };
     if start_time(identity.pid)? != Some(identity.start) {
@@ -200,7 +203,8 @@ mod tests {
         let file = PidFile::new(dir.path().join("pid"));
         assert!(!file.end_leftover().await.unwrap());
 
-        let mut child = tokio::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = tokio::process::Command::new("sleep");
+        let mut child = child.arg("1000").kill_on_drop(true).spawn().unwrap();
         let pid = child.id().unwrap();
         file.write(pid).unwrap();
         let text = fs::read_to_string(&file.0).unwrap();
@@ -209,6 +213,18 @@ mod tests {
         fs::write(&file.0, format!("{pid} {}", start + 1)).unwrap();
         assert!(!file.end_leftover().await.unwrap());
         assert!(child.try_wait().unwrap().is_none());
+
+        // A thread's.
+        let (told, thread) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            told.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+            ended.recv().unwrap_err();
+        });
+        fs::write(&file.0, format!("{} {start}", thread.recv().unwrap())).unwrap();
+        assert!(!file.end_leftover().await.unwrap());
+        drop(end);
+        other.join().unwrap();
 
         fs::write(&file.0, "12").unwrap();
         assert!(!file.end_leftover().await.unwrap());
