@@ -55,6 +55,15 @@ impl Cluster {
         }
     }
 
+    /// Where its state is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn load_image(&self, archive: &Path) {
+        self.script("load-image.sh", &[archive.to_str().unwrap()]);
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.dir.join("kubectl"));
         command.args(args).stdin(Stdio::null());
@@ -138,6 +147,12 @@ impl Space<'_> {
             object["metadata"]["namespace"] = Value::from(self.name.as_str());
         }
         self.cluster.apply(&objects);
+    }
+
+    /// A `kubectl` that says a line, name and phase, for each change of a pod.
+    pub(crate) fn watch_pods(&self) -> Command {
+        let path = "jsonpath={.metadata.name}{\" \"}{.status.phase}{\"\\n\"}";
+        self.cluster.command(&self.within(&["get", "pods", "--watch", "-o", path]))
     }
 
     pub(crate) fn phase(&self, pod: &str) -> String {

@@ -14,4 +14,5 @@ mod many;
 mod pods;
 mod programs;
 mod startup;
+mod times;
 mod users;

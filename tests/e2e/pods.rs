@@ -14,7 +14,7 @@ fn said(space: &Space<'_>, name: &str) -> String {
 }
 
 /// The store path that a mounted pod's source resolved to.
-fn root_of(cluster: &Cluster, pod: &str) -> String {
+pub(crate) fn root_of(cluster: &Cluster, pod: &str) -> String {
     let status = cluster.kubectl(&[
         "-n",
         "nix-csi",
