@@ -60,6 +60,8 @@ cargo build --locked --release
 phase 'building the image'
 mkdir "$dir/archives"
 scripts/cluster/image.sh "$dir/archives/driver.tar" localhost/nix-csi:e2e
+# For a rollout.
+scripts/cluster/image.sh "$dir/archives/next.tar" localhost/nix-csi:next next
 scripts/cluster/archive.py "$dir/archives/empty.tar" localhost/empty:e2e
 scripts/cluster/archive.py "$dir/archives/pause.tar" localhost/pause:e2e \
   /bin/busybox=/bin/busybox --entrypoint /bin/busybox --entrypoint sleep --entrypoint 2147483647
@@ -68,10 +70,6 @@ scripts/cluster/archive.py "$dir/archives/busybox.tar" localhost/busybox:e2e \
 
 phase 'starting the cluster'
 scripts/cluster/up.sh "$dir" "$dir"/archives/*.tar
-# A rollout goes to another image: here the same one under another name, which the kubelet can't tell.
-scripts/cluster/on-node.sh "$dir" ctr -n k8s.io images tag localhost/nix-csi:e2e \
-  localhost/nix-csi:next >/dev/null
-
 phase 'deploying the driver'
 "$kubectl" kustomize --load-restrictor LoadRestrictionsNone tests/e2e/deploy |
   "$kubectl" apply -f - >/dev/null

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Builds the driver's image from deploy/Containerfile, without any registry, into a docker-archive:
-#   scripts/cluster/image.sh OUT.tar [NAME:TAG]
+#   scripts/cluster/image.sh OUT.tar [NAME:TAG [REVISION]]
 # The release binary must be there (make build). The base image is made here by debootstrap and
 # carries the name that the Containerfile asks for; it and the layer with Debian's packages are left
 # on the machine, so only the first time takes a minute.
 set -euo pipefail
 
-out=$(realpath "${1:?usage: image.sh OUT.tar [NAME:TAG]}")
+out=$(realpath "${1:?usage: image.sh OUT.tar [NAME:TAG [REVISION]]}")
 name=${2:-localhost/nix-csi:e2e}
+revision=${3:-$(git describe --always --dirty 2>/dev/null || echo unknown)}
 cd "$(dirname "$0")/../.."
 cache=${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}
 base=docker.io/library/debian:trixie-slim
@@ -38,7 +39,7 @@ if ! build inspect --type image "$base" >/dev/null 2>&1; then
 fi
 log=$out.log
 build build --isolation chroot --network host --layers --pull-never \
-  -f deploy/Containerfile -t "$name" . >"$log" 2>&1 || {
+  --label org.opencontainers.image.revision="$revision" -f deploy/Containerfile -t "$name" . >"$log" 2>&1 || {
   tail -n 30 "$log" >&2
   exit 1
 }

@@ -2,7 +2,8 @@
 
 use crate::cluster::{Cluster, LONG, SOON, Space, wait, wait_until};
 use crate::leftovers::{OnNode, nothing_left};
-use crate::programs::{deployment, package, pod, slow_package};
+use crate::programs::{deployment, package, pod, slow_package, writable};
+use crate::startup::place_driver;
 
 const ROLLOUT: [&str; 6] =
     ["-n", "nix-csi", "rollout", "status", "daemonset/nix-csi-node", "--timeout=120s"];
@@ -67,6 +68,31 @@ fn a_rollout_to_another_image_is_not_noticed_by_pods() {
     nothing_left(&cluster);
 }
 
+#[test]
+fn what_was_deleted_while_there_was_no_driver_is_cleaned_by_the_next_one() {
+    let cluster = Cluster::get();
+    let space = cluster.space("away");
+    let source = package("away", "");
+    space.apply(vec![
+        pod("ro", ("nixExpr", &source), "serve"),
+        writable(pod("rw", ("nixExpr", &source), "serve")),
+    ]);
+    space.running("ro");
+    space.running("rw");
+    place_driver(&cluster, false);
+    space.kubectl(&["delete", "pods", "--all", "--wait=false"]);
+    // The kubelet can't unpublish, and nothing else takes the mounts away.
+    let ended = "jsonpath={.items[*].status.containerStatuses[*].state.terminated.reason}";
+    wait_until("the containers' end", SOON, || {
+        let reasons = space.ask(&["get", "pods", "-o", ended]).unwrap_or_default();
+        reasons.split_whitespace().count() == 2
+    });
+    assert_eq!(OnNode::now(&cluster).mounts.len(), 2);
+    place_driver(&cluster, true);
+    drop(space);
+    nothing_left(&cluster);
+}
+
 /// The kubelet knows its pods, and the driver the kubelet.
 #[test]
 fn an_api_server_that_is_away_stops_no_mount() {
@@ -90,6 +116,8 @@ fn an_api_server_that_is_away_stops_no_mount() {
     mounted.unwrap();
     space.running("known");
     reads(&space, &["known".to_owned()], "hello from known");
+    // What happened meanwhile is told afterwards.
+    wait_until("the Event", SOON, || space.why("known").contains("StoreMounted"));
     drop(space);
     nothing_left(&cluster);
 }

@@ -85,6 +85,41 @@ fn a_writable_volume_is_the_pods_own() {
     nothing_left(&cluster);
 }
 
+/// What a container's own `readOnly` and `subPath` do; docs/pods.md says what to make of it.
+#[test]
+fn a_container_may_mount_a_part_of_it_and_read_only() {
+    let cluster = Cluster::get();
+    let space = cluster.space("parts");
+    let expression = package("parts", "");
+    let mut mixed = writable(pod("mixed", ("nixExpr", &expression), "serve"));
+    let containers = mixed["spec"]["containers"].as_array_mut().unwrap();
+    let mut reader = containers[0].clone();
+    reader["name"] = "reader".into();
+    reader["volumeMounts"][0]["readOnly"] = true.into();
+    let mut part = containers[0].clone();
+    part["name"] = "part".into();
+    let db = serde_json::json!({ "name": "nix", "mountPath": "/part", "subPath": "var/nix" });
+    part["volumeMounts"].as_array_mut().unwrap().push(db);
+    containers.extend([reader, part]);
+    space.apply(vec![mixed]);
+    space.running("mixed");
+    let root = root_of(&cluster, "mixed");
+    let listing =
+        space.kubectl(&["exec", "mixed", "-c", "main", "--", &format!("{root}/bin/hello")]);
+    let dir = listing.lines().find(|line| line.ends_with("-busybox")).unwrap();
+    let busybox = format!("/nix/store/{dir}/bin/busybox");
+    let run = |container: &str, args: &[&str]| {
+        space.ask(&[&["exec", "mixed", "-c", container, "--", &busybox], args].concat())
+    };
+    assert!(run("reader", &["touch", "/nix/x"]).is_none(), "the container's mount is read-only");
+    assert!(run("main", &["touch", "/nix/x"]).is_some(), "the volume is not");
+    assert!(run("reader", &["ls", "/nix/x"]).is_some(), "and what one writes the other sees");
+    let database = run("part", &["ls", "/part/db"]).unwrap();
+    assert!(database.contains("db.sqlite"), "{database}");
+    drop(space);
+    nothing_left(&cluster);
+}
+
 /// A flake as a tarball, served where the driver's pod finds it, for as long as the tests run.
 fn serve_flake(cluster: &Cluster, expression: &str) -> String {
     let route = cluster.on_node(&["ip", "-4", "route", "show", "default"]);

@@ -15,19 +15,25 @@ fn is_tainted(cluster: &Cluster) -> bool {
     cluster.kubectl(&["get", "nodes", "-o", keys]).contains(TAINT)
 }
 
+/// Puts the driver on the node, or takes it away, until the kubelet knows.
+pub(crate) fn place_driver(cluster: &Cluster, there: bool) {
+    // No node has this label.
+    let value = if there { "null" } else { "\"where\"" };
+    let spec =
+        format!(r#"{{"spec":{{"template":{{"spec":{{"nodeSelector":{{"no":{value}}}}}}}}}}}"#);
+    cluster.kubectl(&["-n", "nix-csi", "patch", "daemonset", "nix-csi-node", "-p", &spec]);
+    let what = if there { "the registration" } else { "the kubelet to forget the driver" };
+    wait_until(what, SOON, || is_listed(cluster) == there);
+}
+
 #[test]
 fn the_taint_goes_with_the_registration_and_the_registration_with_the_driver() {
     let cluster = Cluster::get();
     wait_until("the registration", SOON, || is_listed(&cluster));
-    // No pod of the DaemonSet finds a node with this label.
-    let nowhere = r#"{"spec":{"template":{"spec":{"nodeSelector":{"no":"where"}}}}}"#;
-    let set = ["-n", "nix-csi", "patch", "daemonset", "nix-csi-node", "-p"];
-    cluster.kubectl(&[&set[..], &[nowhere]].concat());
-    wait_until("the kubelet to forget the driver", SOON, || !is_listed(&cluster));
+    place_driver(&cluster, false);
     cluster.kubectl(&["taint", "nodes", "--all", &format!("{TAINT}=:NoSchedule")]);
     assert!(is_tainted(&cluster));
-    let anywhere = r#"{"spec":{"template":{"spec":{"nodeSelector":{"no":null}}}}}"#;
-    cluster.kubectl(&[&set[..], &[anywhere]].concat());
+    place_driver(&cluster, true);
     wait_until("the taint to go", SOON, || !is_tainted(&cluster));
     assert!(is_listed(&cluster), "the taint goes after the registration");
     cluster.kubectl(&[

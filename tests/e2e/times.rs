@@ -1,4 +1,4 @@
-//! From a pod's creation until it is seen to run: with a volume of ours, with an emptyDir, and with the
+//! From a pod's creation until its process starts: with a volume of ours, with an emptyDir, and with the
 //! same closure as an image that was imported beforehand. Nothing is asserted but that all run; the
 //! figures go to `target/e2e-times.json`.
 
@@ -69,14 +69,42 @@ impl Drop for Watch {
     }
 }
 
+/// Until the container's process has started. (The kubelet looks for what has changed once a second, so
+/// the phase says the same for all that take less.)
 fn seconds(space: &Space<'_>, watch: &mut Watch, pod: Value) -> f64 {
     let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
-    let began = Instant::now();
+    let began = uptime();
     space.apply(vec![pod]);
     watch.until_running(&name);
-    let took = began.elapsed().as_secs_f64();
+    let uid = space.kubectl(&["get", "pod", &name, "-o", "jsonpath={.metadata.uid}"]);
+    let took = start_of(&uid) - began;
     space.delete_pod(&name);
     took
+}
+
+/// Seconds since boot, in hundredths: proc(5).
+fn uptime() -> f64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// When the pod's own process started, in seconds since boot.
+fn start_of(uid: &str) -> f64 {
+    let read = |entry: &Path, file: &str| fs::read(entry.join(file)).unwrap_or_default();
+    let starts = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let process = entry.unwrap().path();
+        let group = String::from_utf8_lossy(&read(&process, "cgroup")).into_owned();
+        let command = String::from_utf8_lossy(&read(&process, "cmdline")).replace('\0', " ");
+        // The other one of the pod is its sandbox's.
+        if !group.contains(uid) || command.contains("sleep 2147483647") {
+            return None;
+        }
+        let stat = String::from_utf8_lossy(&read(&process, "stat")).into_owned();
+        let (_, fields) = stat.rsplit_once(") ")?;
+        fields.split(' ').nth(19)?.parse::<f64>().ok()
+    });
+    // Clock ticks, of which every Linux has a hundred a second.
+    starts.reduce(f64::min).expect("the pod has a process") / 100.0
 }
 
 fn with_image(name: &str, image: &str, command: &Value) -> Value {
@@ -119,13 +147,16 @@ fn import(cluster: &Cluster, root: &str) -> f64 {
 
 fn row(name: &str, alternative: &str, mut figures: Vec<f64>) -> Value {
     figures.sort_by(f64::total_cmp);
-    let at = |share: usize| figures[(figures.len() * share / 100).min(figures.len() - 1)];
+    let at = |share: usize| {
+        let at = (figures.len() * share / 100).min(figures.len() - 1);
+        (figures[at] * 1000.0).round() / 1000.0
+    };
     json!({ "name": name, "closure": "63 paths, 2,400 files, 120 MB", "alternative": alternative,
         "n": figures.len(), "unit": "s", "p50": at(50), "p90": at(90), "p99": at(99) })
 }
 
 #[test]
-fn from_creation_to_running() {
+fn from_creation_to_start() {
     let cluster = Cluster::get();
     let space = cluster.space("times");
     let expression = large_package();
@@ -156,10 +187,10 @@ fn from_creation_to_running() {
         cold.push(seconds(&space, &mut watch, first));
     }
     let [ours, empty, image] = all;
-    let name = "pod creation to running";
+    let name = "pod creation to start";
     let rows = [
         row(name, "", ours),
-        row("pod creation to running, first of its closure", "", cold),
+        row("pod creation to start, first of its closure", "", cold),
         row(name, "emptyDir", empty),
         row(name, "the closure as an image, imported beforehand", image),
         row("that image's import", "", vec![imported]),
