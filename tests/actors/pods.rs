@@ -151,3 +151,18 @@ async fn the_time_begins_anew_when_the_watch_was_lost() {
     })
     .await;
 }
+
+/// The watch tells; the API server is asked about those alone that it no longer has.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_about_pods_that_are_there() {
+    with_world(|world| async move {
+        for uid in ["a", "b", "c"] {
+            mounted(&world, uid).await;
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let before = world.api.calls();
+        long_after().await;
+        assert_eq!(world.api.calls(), before);
+    })
+    .await;
+}

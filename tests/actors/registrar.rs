@@ -223,3 +223,22 @@ async fn a_stop_takes_the_socket_away() {
     })
     .await;
 }
+
+/// A call of the kubelet's that came through a socket which is no more says nothing about its successor.
+#[tokio::test(start_paused = true)]
+async fn a_late_word_through_an_earlier_socket_does_not_count() {
+    with_scene(|| async {
+        let scene = Scene::open().await;
+        let earlier = scene.registry.0.hear.lock().unwrap().take().unwrap();
+        scene.registry.0.is_there.store(false, Ordering::SeqCst);
+        scene.pass(5).await;
+        assert_eq!(scene.openings(), 2);
+        earlier(Notice::Registered);
+        scene.pass(5).await;
+        assert!(!scene.is_ready());
+        scene.says(Notice::Registered);
+        scene.pass(5).await;
+        assert!(scene.is_ready());
+    })
+    .await;
+}
