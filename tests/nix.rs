@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -378,6 +378,60 @@ async fn a_root_made_below_a_running_collector_holds() {
     let runs = collector.join().unwrap();
     println!("{kept} kept, {gone} collected, {runs} collections");
     assert!(kept > 0 && runs > 1);
+}
+
+/// A directory with a `nix-store` that takes away again what it realised, so many times: as a
+/// collector may that read the roots before.
+fn robbed_nix(home: &Path, times: usize) -> PathBuf {
+    let script = format!(
+        r#"#!/bin/sh -e
+real=/usr/bin/nix-store
+$real "$@"
+for link in {ROOTS}/.nix-csi-*/result; do
+  robbed=$(ls {home} | grep -c robbed || true)
+  if test -L "$link" && test "$robbed" -lt {times}; then
+    path=$(readlink "$link")
+    mv "$link" {home}/robbed-$$
+    $real --option build-users-group '' --delete "$path" >&2
+    ln -s "$path" "$link"
+  fi
+done
+"#,
+        home = home.display()
+    );
+    let bin = home.join("bin");
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink("/usr/bin/nix", bin.join("nix")).unwrap();
+    fs::write(bin.join("nix-store"), script).unwrap();
+    fs::set_permissions(bin.join("nix-store"), fs::Permissions::from_mode(0o755)).unwrap();
+    bin
+}
+
+#[tokio::test]
+async fn what_a_collector_took_at_once_is_made_again() {
+    if !in_private_nix("what_a_collector_took_at_once_is_made_again") {
+        return;
+    }
+    for (times, held) in [(2, true), (3, false)] {
+        let home = tempfile::tempdir().unwrap();
+        let mut config = config(home.path());
+        // The programs are looked for beside each other.
+        config.program = robbed_nix(home.path(), times).join("nix");
+        fs::create_dir_all(ROOTS).unwrap();
+        let (nix, root) = (RealNix::open(config), Path::new(ROOTS).join("r"));
+        let source = derivation(&format!("robbed{times}"), "echo > $out");
+        let realised = realise(&nix, source, root.clone(), ProgressSink::default()).await;
+        assert_eq!(names(home.path()).iter().filter(|n| n.starts_with("robbed")).count(), times);
+        if held {
+            assert!(nix.closure(&realised.unwrap().root).is_ok());
+            fs::remove_file(&root).unwrap();
+        } else {
+            let error = realised.unwrap_err();
+            assert_eq!(error.kind(), "temporary", "{error}");
+            assert!(error.to_string().contains("a garbage collector took /nix/store/"), "{error}");
+            assert!(fs::symlink_metadata(&root).is_err());
+        }
+    }
 }
 
 /// A collector that has read the roots and waits for the pipe before it deletes anything.

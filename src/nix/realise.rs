@@ -17,6 +17,10 @@ use super::{
     command, process,
 };
 
+/// What Nix has just made is held by nothing of ours yet: a collector that read the roots before may
+/// take it, and it is made again.
+const TRIES: usize = 3;
+
 /// Leaves out the substituters that don't answer; if one goes down in the middle, the command is
 /// run again without it, and goes on from what is there.
 pub(super) async fn realise(
@@ -28,8 +32,17 @@ pub(super) async fn realise(
 ) -> Result<Realised, RealiseError> {
     refuse_derivation(&what)?;
     let mut choice = nix.substituters().await;
+    let mut tries = 1;
     loop {
         match run(&nix, &what, &root, (&progress, &slot), &choice).await {
+            Err(RealiseError::Store(NixError::NotValid { path })) => {
+                if tries == TRIES {
+                    let cause = format!("a garbage collector took {path} again and again");
+                    return Err(RealiseError::Temporary { step: Step::Build, cause });
+                }
+                tries += 1;
+                tracing::warn!(%path, "a collector took what was just made; once more");
+            }
             Err(error) if may_be_a_substituters(&error) && !choice.up.is_empty() => {
                 let now = nix.substituters_again().await;
                 if now.up.len() >= choice.up.len() {

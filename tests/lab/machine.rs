@@ -126,6 +126,11 @@ impl Lab {
 
     /// The same closure without a root: the next collection takes it.
     pub fn unrooted(&self, args: &[&str]) -> String {
+        self.try_unrooted(args).unwrap_or_else(|stderr| panic!("nix-build {args:?}: {stderr}"))
+    }
+
+    /// The same, or what Nix said.
+    pub fn try_unrooted(&self, args: &[&str]) -> Result<String, String> {
         let mut all = vec!["--no-out-link"];
         all.extend(args);
         self.evaluate(CLOSURES, &all)
@@ -135,14 +140,19 @@ impl Lab {
         let root = self.path(&format!("root-{}", unique()));
         let mut all = vec!["--out-link", root.to_str().unwrap()];
         all.extend(args);
-        self.evaluate(expression, &all)
+        let built = self.evaluate(expression, &all);
+        built.unwrap_or_else(|stderr| panic!("nix-build {args:?}: {stderr}"))
     }
 
-    fn evaluate(&self, expression: &str, args: &[&str]) -> String {
+    fn evaluate(&self, expression: &str, args: &[&str]) -> Result<String, String> {
         let mut all = vec!["--option", "sandbox", "false", "--option", "substituters", ""];
         all.extend(args);
         all.extend(["-E", expression]);
-        self.ok("nix-build", &all)
+        let output = self.run("nix-build", &all);
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned())
     }
 
     /// The machine's `/proc`, as the test sees it.

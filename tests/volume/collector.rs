@@ -8,11 +8,28 @@ use crate::lab;
 use crate::lab::{Lab, Node, Volume};
 use crate::world::{NO_IDLE, assert_nothing_left, assert_shows_paths, closure_of, until};
 
-/// Publish, read everything, unpublish, over and over; how often the path was gone.
-async fn use_closure(lab: &Lab, node: &Node, seed: &str, rounds: usize, rooted: bool) -> usize {
-    let args = ["--argstr", "seed", seed, "--arg", "files", "10", "--arg", "bytes", "70000"];
-    let root = if rooted { lab.closure(&args) } else { lab.unrooted(&args) };
-    let paths = if rooted { closure_of(lab, &root) } else { vec![] };
+fn args_of(seed: &str) -> [&str; 9] {
+    ["--argstr", "seed", seed, "--arg", "files", "10", "--arg", "bytes", "70000"]
+}
+
+/// A collector may take from Nix itself what it is making.
+fn unrooted(lab: &Lab, seed: &str) -> String {
+    let mut tries = (0..10).map(|_| lab.try_unrooted(&args_of(seed)));
+    tries.find_map(Result::ok).expect("nix-build succeeds once in ten times")
+}
+
+/// Publish, read everything, unpublish, over and over; how often the path was gone. Without a root
+/// it is made again then.
+async fn use_closure(
+    lab: &Lab,
+    node: &Node,
+    seed: &str,
+    rounds: usize,
+    root: Option<&str>,
+) -> usize {
+    let rooted = root.is_some();
+    let paths = root.map(|root| closure_of(lab, root)).unwrap_or_default();
+    let root = root.map_or_else(|| unrooted(lab, seed), str::to_owned);
     let mut gone = 0;
     for round in 0..rounds {
         let mut volume: Volume = lab.volume(&format!("{seed}-{round}"), &[("storePath", &root)]);
@@ -21,7 +38,7 @@ async fn use_closure(lab: &Lab, node: &Node, seed: &str, rounds: usize, rooted: 
             Ok(()) => {}
             Err(error) if !rooted && error.code() == Code::NotFound => {
                 gone += 1;
-                lab.unrooted(&args);
+                unrooted(lab, seed);
                 continue;
             }
             Err(error) => panic!("{error}"),
@@ -43,6 +60,7 @@ async fn a_foreign_collector_takes_nothing_that_is_mounted() {
     let mounted = lab.volume("lasting", &[("storePath", &lasting)]);
     node.publish(&mounted).await.unwrap();
     let paths = closure_of(&lab, &lasting);
+    let rooted = lab.closure(&args_of("rooted"));
     let (done, collections) = (AtomicBool::new(false), AtomicUsize::new(0));
     let gone = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -56,9 +74,9 @@ async fn a_foreign_collector_takes_nothing_that_is_mounted() {
             tokio::task::block_in_place(|| {
                 handle.block_on(async {
                     tokio::join!(
-                        use_closure(&lab, &node, "rooted", 80, true),
-                        use_closure(&lab, &node, "a", 60, false),
-                        use_closure(&lab, &node, "b", 60, false),
+                        use_closure(&lab, &node, "rooted", 80, Some(&rooted)),
+                        use_closure(&lab, &node, "a", 60, None),
+                        use_closure(&lab, &node, "b", 60, None),
                     )
                 })
             })
