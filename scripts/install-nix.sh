@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the driver and its tests need from Debian: nix-bin (nix, nix-daemon, the nixbld
 # users, an empty /nix), busybox-static (the shell of sandboxed builds) and whatever else is
-# named as an argument. Does nothing when all of it is there.
+# named as an argument; makes the account `nix` for ssh. Does nothing when all of it is there.
 set -euo pipefail
 
 packages=(nix-bin busybox-static "$@")

@@ -1,5 +1,6 @@
-//! A node's life: start in order, serve, stop in order.
+//! A node's life, and a cache's: start in order, serve, stop in order.
 
+mod cache;
 mod cluster;
 mod nix;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::Shared;
+use futures::future::{BoxFuture, Shared};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -17,18 +18,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actors::builds::MemoryConfig;
 use crate::actors::core::Admission;
-use crate::actors::node::{DAEMON, NodeActors, NodeActorsConfig, VOLUMES};
-use crate::config::NodeConfig;
+use crate::actors::node::{CONFIG, DAEMON, NodeActors, NodeActorsConfig, VOLUMES};
+use crate::actors::reconciler::{Item, Kind};
+use crate::config::{CacheConfig, NodeConfig, ProcessSettings};
 use crate::grpc::{self, AdminService, Admittance, IdentityService, NodeFacts, NodeService};
 use crate::health::{Condition, Health};
-use crate::http::{self, HttpState};
+use crate::http::{self, HttpState, Probed};
 use crate::k8s::Api;
 use crate::model::System;
 use crate::mount::{Mounts, RealMounts};
-use crate::nix::{DaemonSpec, RealNix};
+use crate::nix::{RealNix, daemon};
 use crate::telemetry::{self, LogFilter};
 
-/// Why a node did not start, or ended.
+/// Why a node or a cache did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NodeError(String);
@@ -37,13 +39,26 @@ fn fail(what: &str) -> impl Fn(&dyn std::fmt::Display) -> NodeError {
     move |error| NodeError(format!("{what}: {error}"))
 }
 
-/// Runs a node until a signal or a core part's end. Actors and the futures of their effects live on
-/// this thread; gRPC, HTTP, realisations and blocking work on the runtime's.
+/// Runs a node until a signal or a core part's end.
 pub fn run(config: NodeConfig) -> Result<(), NodeError> {
-    let log_filter = telemetry::init(&config.log, config.log_format).map_err(NodeError)?;
     if let Some(point) = &config.crash_at {
         arm(point)?;
     }
+    on_runtime(&config.process.clone(), |log_filter| node(config, log_filter))
+}
+
+/// Runs a cache until a signal or a core part's end.
+pub fn run_cache(config: CacheConfig) -> Result<(), NodeError> {
+    on_runtime(&config.process.clone(), |log_filter| cache::cache(config, log_filter))
+}
+
+/// Actors and the futures of their effects live on this thread; gRPC, HTTP, realisations and blocking
+/// work on the runtime's.
+fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
+    process: &ProcessSettings,
+    life: impl FnOnce(LogFilter) -> F,
+) -> Result<(), NodeError> {
+    let log_filter = telemetry::init(&process.log, process.log_format).map_err(NodeError)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -51,7 +66,7 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
     let mut runtime = Some(runtime);
     #[expect(clippy::expect_used, reason = "actix calls this once")]
     let system = actix::System::with_tokio_rt(move || runtime.take().expect("one runtime"));
-    system.block_on(node(config, log_filter))
+    system.block_on(life(log_filter))
 }
 
 #[cfg(debug_assertions)]
@@ -68,10 +83,13 @@ fn arm(_: &str) -> Result<(), NodeError> {
 
 async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError> {
     let node_id = node_id(&config);
-    let _locks = [lock("--run-dir", &config.run_dir)?, lock("--state-dir", &config.state_dir)?];
-    let health = Health::waiting_for(&[DAEMON, VOLUMES]);
+    let _locks = [
+        lock("--run-dir", &config.process.run_dir)?,
+        lock("--state-dir", &config.process.state_dir)?,
+    ];
+    let health = Health::waiting_for(&[DAEMON, VOLUMES, CONFIG]);
     let api = cluster::open_api(&config).await?;
-    let (nix, capabilities) = nix::open(&config).await?;
+    let (nix, capabilities) = nix::open(nix::config_of(&config), &nix::roots_dir(&config)).await?;
     let mounts = open_mounts(&config).await?;
     let facts = NodeFacts {
         node_id: node_id.clone(),
@@ -105,11 +123,11 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     }
     stop.cancel();
     let stopping = async {
-        if ended.is_ok() && tokio::time::timeout(config.grace, &mut served).await.is_err() {
-            tracing::warn!(grace = ?config.grace, "calls under way were cut off");
+        if ended.is_ok() && tokio::time::timeout(config.process.grace, &mut served).await.is_err() {
+            tracing::warn!(grace = ?config.process.grace, "calls under way were cut off");
         }
-        if tokio::time::timeout(config.grace, actors.stop()).await.is_err() {
-            tracing::warn!(grace = ?config.grace, "nix-daemon did not end in time");
+        if tokio::time::timeout(config.process.grace, actors.stop()).await.is_err() {
+            tracing::warn!(grace = ?config.process.grace, "nix-daemon did not end in time");
         }
     };
     tokio::select! {
@@ -144,17 +162,16 @@ fn lock(option: &str, dir: &Path) -> Result<fs::File, NodeError> {
     };
     let file = open()
         .map_err(|e| fail(&format!("can't open the lock in {option} {}", dir.display()))(&e))?;
-    file.try_lock().map_err(|_| {
-        NodeError(format!("another nix-csi node runs with {option} {}", dir.display()))
-    })?;
+    file.try_lock()
+        .map_err(|_| NodeError(format!("another nix-csi runs with {option} {}", dir.display())))?;
     Ok(file)
 }
 
 async fn open_mounts(config: &NodeConfig) -> Result<RealMounts, NodeError> {
     let mounts = crate::mount::Config {
         store_dir: crate::model::STORE_DIR.into(),
-        views_dir: config.state_dir.join("views"),
-        volumes_dir: config.state_dir.join("volumes"),
+        views_dir: config.process.state_dir.join("views"),
+        volumes_dir: config.process.state_dir.join("volumes"),
         target_roots: config.target_root.clone(),
         presentation: config.presentation.into(),
     };
@@ -175,15 +192,21 @@ fn start_actors(
         health.set(DAEMON, &Condition::Ready); // lent, and seen to answer a moment ago
         None
     } else {
-        let pid_file = config.run_dir.join("nix-daemon.pid");
-        Some(DaemonSpec::new(nix::config_of(config), pid_file))
+        let pid_file = config.process.run_dir.join("nix-daemon.pid");
+        daemon::spec(&nix::config_of(config), pid_file)
     };
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(|e| fail("can't read the boot id")(&e))?;
     let settings = &config.builds;
+    let ssh_key = config.ssh.ssh_key.clone().map(|source| Item {
+        kind: Kind::PrivateKey,
+        source,
+        target: nix::ssh_key(config),
+    });
     let actors = NodeActorsConfig {
         daemon,
-        records: config.run_dir.join("volumes"),
+        synced: ssh_key.into_iter().collect(),
+        records: config.process.run_dir.join("volumes"),
         roots: nix::roots_dir(config),
         boot_id: boot_id.trim().into(),
         evaluation_slots: settings.eval_slots.into(),
@@ -205,7 +228,7 @@ fn start_actors(
         .map_err(|e| fail("can't start")(&e))
 }
 
-type Serving = Shared<futures::future::BoxFuture<'static, Result<(), String>>>;
+type Serving = Shared<BoxFuture<'static, Result<(), String>>>;
 
 /// Binds everything, then serves in the background; the future ends when all servers have.
 async fn serve(
@@ -216,15 +239,15 @@ async fn serve(
     log_filter: LogFilter,
     stop: &CancellationToken,
 ) -> Result<impl Future<Output = Result<(), NodeError>> + use<>, NodeError> {
-    let stopped: Shared<futures::future::BoxFuture<'static, ()>> = {
+    let stopped: Shared<BoxFuture<'static, ()>> = {
         let stop = stop.clone();
         async move { stop.cancelled().await }.boxed().shared()
     };
     let csi = config.endpoint.bind().map_err(|e| fail("CSI")(&e))?;
     let admin = config.admin_endpoint.bind().map_err(|e| fail("admin")(&e))?;
-    let listener = TcpListener::bind(config.http)
+    let listener = TcpListener::bind(config.process.http)
         .await
-        .map_err(|e| fail(&format!("can't listen on --http {}", config.http))(&e))?;
+        .map_err(|e| fail(&format!("can't listen on --http {}", config.process.http))(&e))?;
     let identity = IdentityService {
         driver: facts.driver.clone(),
         health: health.clone(),
@@ -253,9 +276,8 @@ async fn serve(
         stop: stop.clone(),
     };
     let http_state = HttpState {
-        csi_socket: config.endpoint.path().to_owned(),
-        directory: actors.directory.clone(),
-        builds: actors.builds.clone(),
+        probed: Probed::CsiSocket(config.endpoint.path().to_owned()),
+        count: count(actors),
         log_filter,
     };
     let grpc = grpc::serve((csi, identity, node), (admin, admin_service), stopped.clone());
@@ -266,6 +288,15 @@ async fn serve(
         .boxed()
         .shared();
     Ok(async move { all.await.map_err(NodeError) })
+}
+
+/// What a node counts at scrape time.
+fn count(actors: &NodeActors) -> Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync> {
+    let (directory, builds) = (actors.directory.clone(), actors.builds.clone());
+    Arc::new(move || {
+        let (directory, builds) = (directory.clone(), builds.clone());
+        async move { tokio::join!(directory.count(), builds.count()).0 }.boxed()
+    })
 }
 
 async fn first_signal() -> &'static str {

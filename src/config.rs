@@ -1,20 +1,24 @@
 //! The command line and the environment, read here and nowhere else.
 
 mod builds;
+mod cache_role;
 mod cluster;
+mod process;
+mod ssh;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use builds::{BuildSettings, EvalModeArg};
+pub use cache_role::{CacheConfig, SSH_LISTEN};
 pub use cluster::ClusterSettings;
+pub use process::{LogFormat, ProcessSettings};
+pub use ssh::{SshSettings, SshdSettings};
 
 use crate::grpc::Endpoint;
 use crate::mount::PresentationChoice;
-use crate::telemetry;
 
 /// Where state is, unless a setting says otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/nix/var/nix-csi";
@@ -31,6 +35,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve CSI on this machine: build, present and mount closures.
     Node(Box<NodeConfig>),
+    /// Serve a cluster's nodes: binary cache and coordinator of builds, over ssh.
+    Cache(Box<CacheConfig>),
     /// Mount a closure at a directory.
     Mount(MountArgs),
     /// Unmount a directory that `mount` or a kubelet has mounted.
@@ -43,45 +49,33 @@ pub enum Command {
 
 #[derive(Debug, Clone, Args)]
 pub struct NodeConfig {
+    #[command(flatten)]
+    pub process: ProcessSettings,
     /// CSI socket, mode 0600: its clients are root.
     #[arg(long, env = "CSI_ENDPOINT", default_value = "unix:///run/nix-csi/csi.sock")]
     pub endpoint: Endpoint,
     /// Socket for status and progress, mode 0600.
     #[arg(long, env = "NIX_CSI_ADMIN_ENDPOINT", default_value = "unix:///run/nix-csi/admin.sock")]
     pub admin_endpoint: Endpoint,
-    /// Address of /metrics, /healthz, /readyz and /log-filter; the filter can be changed from
-    /// loopback only.
-    #[arg(long, env = "NIX_CSI_HTTP", default_value = "127.0.0.1:9809")]
-    pub http: SocketAddr,
     /// The driver's name in CSI calls.
     #[arg(long, env = "NIX_CSI_DRIVER_NAME", default_value = "nix.csi.store")]
     pub driver_name: String,
     /// This node's id, 256 bytes at most; the host's name if not given.
     #[arg(long, env = "NIX_CSI_NODE_ID", value_parser = node_id)]
     pub node_id: Option<String>,
-    /// Views, writable layers and caches. Views need the store's file system.
-    #[arg(long, env = "NIX_CSI_STATE_DIR", value_parser = absolute, default_value = DEFAULT_STATE_DIR)]
-    pub state_dir: PathBuf,
-    /// Volume records and the daemon's socket; may be a tmpfs, must survive a restart of the driver.
-    #[arg(long, env = "NIX_CSI_RUN_DIR", value_parser = absolute, default_value = "/run/nix-csi")]
-    pub run_dir: PathBuf,
     /// Directory below which targets are allowed; repeat it for several.
     #[arg(long, env = "NIX_CSI_TARGET_ROOTS", value_delimiter = ':', default_value = "/")]
     pub target_root: Vec<PathBuf>,
     /// How views show the store's files: `auto` takes redirect where the kernel serves it.
     #[arg(long, env = "NIX_CSI_PRESENTATION", value_enum, default_value = "auto")]
     pub presentation: PresentationArg,
-    /// The nix program.
-    #[arg(long, env = "NIX_CSI_NIX", default_value = "nix")]
-    pub nix: PathBuf,
     /// Socket of a nix-daemon that already runs on this store; without it the node runs its own.
     #[arg(long, env = "NIX_CSI_NIX_DAEMON_SOCKET")]
     pub nix_daemon_socket: Option<PathBuf>,
-    /// A Nix setting for all commands and for the node's own daemon; repeat it for several.
-    #[arg(long, env = "NIX_CSI_NIX_OPTIONS", value_delimiter = '\n', value_parser = key_value, value_name = "KEY=VALUE")]
-    pub nix_option: Vec<(String, String)>,
     #[command(flatten)]
     pub builds: BuildSettings,
+    #[command(flatten)]
+    pub ssh: SshSettings,
     #[command(flatten)]
     pub cluster: ClusterSettings,
     /// How long a publish is held before it is answered ABORTED; the kubelet's limit is 2 minutes.
@@ -96,14 +90,6 @@ pub struct NodeConfig {
     /// How often views are compared with the store below them.
     #[arg(long, env = "NIX_CSI_VERIFY_INTERVAL", value_parser = humantime::parse_duration, default_value = "5m")]
     pub verify_interval: Duration,
-    /// How long calls under way may take at shutdown.
-    #[arg(long, env = "NIX_CSI_GRACE", value_parser = humantime::parse_duration, default_value = "10s")]
-    pub grace: Duration,
-    /// Log filter, such as `info` or `nix_csi=debug`; /log-filter changes it while running.
-    #[arg(long, env = "NIX_CSI_LOG", default_value = telemetry::DEFAULT_FILTER, value_parser = telemetry::checked)]
-    pub log: String,
-    #[arg(long, env = "NIX_CSI_LOG_FORMAT", value_enum, default_value = "human")]
-    pub log_format: LogFormat,
     /// Debug builds only: die at the named point.
     #[arg(long, hide = true)]
     pub crash_at: Option<String>,
@@ -124,12 +110,6 @@ impl From<PresentationArg> for PresentationChoice {
             PresentationArg::Hardlink => Self::Hardlink,
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Human,
-    Json,
 }
 
 /// Where a client finds the node.

@@ -1,7 +1,9 @@
 //! What the process's parts say of themselves: starting, ready or sick.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 /// One part's word, or all parts' together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,31 +15,40 @@ pub enum Condition {
 
 /// The parts that must be ready before the node is. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<&'static str, Condition>>>);
+pub struct Health(Arc<watch::Sender<BTreeMap<&'static str, Condition>>>);
 
 impl Health {
     /// A health that waits for each of these parts.
     pub fn waiting_for(parts: &[&'static str]) -> Self {
         let starting = parts.iter().map(|part| (*part, Condition::Starting)).collect();
-        Self(Arc::new(Mutex::new(starting)))
+        Self(Arc::new(watch::Sender::new(starting)))
     }
 
     pub fn set(&self, part: &'static str, condition: &Condition) {
-        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if parts.insert(part, condition.clone()).as_ref() != Some(condition) {
+        let is_news = self.0.send_if_modified(|parts| {
+            parts.insert(part, condition.clone()).as_ref() != Some(condition)
+        });
+        if is_news {
             tracing::info!(part, ?condition, "condition changed");
         }
     }
 
+    /// Waits until this part is ready.
+    pub async fn until_ready(&self, part: &str) {
+        let is_ready = |parts: &BTreeMap<_, _>| parts.get(part) == Some(&Condition::Ready);
+        // The sender is ours, so the channel is never closed.
+        drop(self.0.subscribe().wait_for(is_ready).await);
+    }
+
     /// Whether all parts but this one are ready.
     pub fn is_ready_but_for(&self, part: &str) -> bool {
-        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = self.0.borrow();
         parts.iter().all(|(name, c)| *name == part || *c == Condition::Ready)
     }
 
     /// Sick if any part is, else starting if any part is; the reason names the parts.
     pub fn overall(&self) -> (Condition, String) {
-        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = self.0.borrow();
         let sick: Vec<String> = parts
             .iter()
             .filter_map(|(part, c)| match c {
@@ -76,5 +87,18 @@ mod tests {
         assert_eq!(health.overall().0, Condition::Ready);
         health.set("a", &Condition::Sick("gone".into()));
         assert_eq!(health.overall().1, "a: gone");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_part_goes_on_when_it_is_ready() {
+        let health = Health::waiting_for(&["a", "b"]);
+        let waits = health.clone();
+        let mut waits = Box::pin(waits.until_ready("a"));
+        assert!(futures::poll!(&mut waits).is_pending());
+        health.set("b", &Condition::Ready);
+        health.set("a", &Condition::Sick("gone".into()));
+        assert!(futures::poll!(&mut waits).is_pending());
+        health.set("a", &Condition::Ready);
+        waits.await;
     }
 }

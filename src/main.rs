@@ -28,6 +28,9 @@ fn main() -> ExitCode {
         Command::Node(config) => {
             nix_csi::app::run(*config).map_err(|error| Failure(error.to_string()))
         }
+        Command::Cache(config) => {
+            nix_csi::app::run_cache(*config).map_err(|error| Failure(error.to_string()))
+        }
         command => client(command),
     };
     match result {
@@ -47,7 +50,7 @@ fn client(command: Command) -> Result<(), Failure> {
             Command::Unmount(args) => cli::unmount(args).await,
             Command::Status(args) => cli::status(args).await,
             Command::Builds(args) => cli::builds(args).await,
-            Command::Node(_) => unreachable!("runs in main"),
+            Command::Node(_) | Command::Cache(_) => unreachable!("runs in main"),
         }
     })
 }

@@ -77,6 +77,21 @@ pub static CHILD_EXITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     register(IntCounterVec::new(opts, &["child"]))
 });
 
+pub static CHILD_UP: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let opts = Opts::new("nixcsi_child_up", "Whether a supervised child process serves.");
+    register(IntGaugeVec::new(opts, &["child"]))
+});
+
+pub static CONFIG_WRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Files for daemons written anew from mounted configuration.";
+    register(IntCounterVec::new(Opts::new("nixcsi_config_writes_total", help), &["kind"]))
+});
+
+pub static CONFIG_REFUSED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Mounted configuration that can't be used; what was good last stays.";
+    register(IntGaugeVec::new(Opts::new("nixcsi_config_refused", help), &["kind"]))
+});
+
 /// What became of the driver's registration with the kubelet.
 pub static REGISTRATIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let opts = Opts::new("nixcsi_registrations_total", "What the kubelet made of the driver.");

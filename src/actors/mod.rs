@@ -4,12 +4,14 @@
 //! The other way go only events, so no ring of asks can wait for itself.
 
 pub mod builds;
+pub mod cache;
 mod child;
 pub mod core;
 pub mod events;
 mod metrics;
 pub mod node;
 pub mod pods;
+pub mod reconciler;
 pub mod registrar;
 pub mod views;
 pub mod volume;

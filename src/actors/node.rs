@@ -12,26 +12,30 @@ use super::child::{ChildProcess, Stop};
 use super::core::{ActorGone, Backoff, End, ask, supervise};
 use super::events::EventRecorder;
 use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
+use super::reconciler::{ConfigReconciler, Item, ReconcilerConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
 use super::views::{Views, ViewsConfig, ViewsHandle};
 use super::volume::{Directory, VolumeError, Volumes, VolumesConfig};
 use crate::health::{Condition, Health};
 use crate::k8s::Api;
 use crate::mount::Mounts;
-use crate::nix::{DaemonSpec, Nix};
+use crate::nix::{ChildSpec, Nix};
 
 /// Core actors are few and hold no request of their own: back soon, and give up when it does not
 /// help, because a node that only restarts serves nobody.
-const CORE: Backoff =
+pub(super) const CORE: Backoff =
     Backoff::new(Duration::from_millis(100), Duration::from_secs(30), Duration::from_secs(120), 8);
 
 /// Parts of the health that these actors set.
 pub const DAEMON: &str = "nix-daemon";
 pub const VOLUMES: &str = "volumes";
+pub const CONFIG: &str = "configuration";
 
 pub struct NodeActorsConfig {
     /// `None`: a daemon is lent.
-    pub daemon: Option<DaemonSpec>,
+    pub daemon: Option<ChildSpec>,
+    /// What is kept in step with what is mounted.
+    pub synced: Vec<Item>,
     pub records: PathBuf,
     /// Directory of our GC roots, below the store's `gcroots`.
     pub roots: PathBuf,
@@ -63,6 +67,21 @@ pub fn start_registrar(config: RegistrarConfig) -> RegistrarHandle {
     }))
 }
 
+/// What the end of a core actor comes to.
+pub(super) fn give_up(
+    part: &'static str,
+    given_up: &mpsc::UnboundedSender<String>,
+    health: &Health,
+) -> impl FnOnce(End) + use<> {
+    let (given_up, health) = (given_up.clone(), health.clone());
+    move |end| {
+        if let End::GaveUp { reason } = end {
+            health.set(part, &Condition::Sick(reason.clone()));
+            drop(given_up.send(format!("{part}: {reason}")));
+        }
+    }
+}
+
 /// What other rooms need of the actors.
 #[derive(Clone)]
 pub struct NodeActors {
@@ -73,6 +92,7 @@ pub struct NodeActors {
     pub pods: Option<PodLookup>,
     /// Held, because an actor without an address is not restarted.
     _watch: Option<Addr<Pods>>,
+    _reconciler: Addr<ConfigReconciler>,
     daemon: Option<Addr<ChildProcess>>,
 }
 
@@ -86,18 +106,13 @@ impl NodeActors {
         given_up: &mpsc::UnboundedSender<String>,
     ) -> Result<Self, VolumeError> {
         super::metrics::show_all();
-        let watch = |part: &'static str| {
-            let (given_up, health) = (given_up.clone(), health.clone());
-            move |end| {
-                if let End::GaveUp { reason } = end {
-                    health.set(part, &Condition::Sick(reason.clone()));
-                    drop(given_up.send(format!("{part}: {reason}")));
-                }
-            }
-        };
+        let watch = |part: &'static str| give_up(part, given_up, health);
         let daemon = config.daemon.map(|spec| {
-            supervise(ChildProcess::new(spec, DAEMON, health.clone()), CORE, watch(DAEMON))
+            supervise(ChildProcess::new(spec, DAEMON, &[], health.clone()), CORE, watch(DAEMON))
         });
+        let synced =
+            ReconcilerConfig { items: config.synced, part: CONFIG, health: health.clone() };
+        let reconciler = supervise(ConfigReconciler::new(synced), CORE, watch(CONFIG));
         let builds = BuildsConfig {
             roots: config.roots.join("builds"),
             evaluation_slots: config.evaluation_slots,
@@ -136,7 +151,7 @@ impl NodeActors {
         });
         let (pods, watch) = pods.unzip();
         let views = ViewsHandle(views);
-        Ok(Self { directory, builds, views, pods, _watch: watch, daemon })
+        Ok(Self { directory, builds, views, pods, _watch: watch, _reconciler: reconciler, daemon })
     }
 
     /// A message through each core actor: whether they live and are not stuck.

@@ -8,14 +8,19 @@ use sha2::{Digest, Sha256};
 
 use super::{NodeError, fail};
 use crate::config::{DEFAULT_STATE_DIR, NodeConfig};
+use crate::nix::ssh::SshClient;
 use crate::nix::{Capabilities, Config, Evaluator, Limit, Limits, ProbeLimits, RealNix};
 
 const STORE_STATE: &str = "/nix/var/nix";
 
-pub(super) async fn open(config: &NodeConfig) -> Result<(RealNix, Capabilities), NodeError> {
-    let home = config.state_dir.join("home");
+/// `roots`: where ours will be, which a lent daemon must see.
+pub(super) async fn open(
+    config: Config,
+    roots: &Path,
+) -> Result<(RealNix, Capabilities), NodeError> {
+    let (home, is_lent) = (config.home.clone(), config.daemon_lent);
     fs::create_dir_all(&home).map_err(|e| fail(&format!("can't make {}", home.display()))(&e))?;
-    let nix = RealNix::open(config_of(config));
+    let nix = RealNix::open(config);
     let leftovers = nix.end_leftovers().await;
     if leftovers > 0 {
         tracing::info!(leftovers, "ended Nix processes of an earlier start");
@@ -24,10 +29,10 @@ pub(super) async fn open(config: &NodeConfig) -> Result<(RealNix, Capabilities),
         NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))
     })?;
     nix.check_options().await.map_err(|e| NodeError(e.to_string()))?;
-    if config.nix_daemon_socket.is_none() {
-        nix.init_store().await.map_err(|e| fail("can't make the store")(&e))?;
+    if is_lent {
+        nix.roots_visible(roots).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
     } else {
-        nix.roots_visible(&roots_dir(config)).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
+        nix.init_store().await.map_err(|e| fail("can't make the store")(&e))?;
     }
     nix.check_settings().await.map_err(|e| fail("this Nix can't serve")(&e))?;
     Ok((nix, capabilities))
@@ -35,10 +40,16 @@ pub(super) async fn open(config: &NodeConfig) -> Result<(RealNix, Capabilities),
 
 pub(super) fn config_of(config: &NodeConfig) -> Config {
     let settings = &config.builds;
-    let own_socket = config.run_dir.join("nix-daemon/socket");
+    let ssh = SshClient {
+        key: config.ssh.ssh_key.as_ref().map(|_| ssh_key(config)),
+        known_hosts: config.ssh.ssh_known_hosts.clone(),
+        port: config.ssh.ssh_port,
+    };
+    let own_socket = config.process.run_dir.join("nix-daemon/socket");
     Config {
-        program: config.nix.clone(),
+        program: config.process.nix.clone(),
         daemon_socket: Some(config.nix_daemon_socket.clone().unwrap_or(own_socket)),
+        environment: vec![("NIX_SSHOPTS".into(), ssh.options().into())],
         nix_options: nix_options(config),
         limits: Limits {
             evaluate: Limit::new("--eval-timeout", settings.eval_timeout),
@@ -58,10 +69,15 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
             memory: settings.eval_memory.as_u64(),
             uid: settings.eval_uid,
             visible: settings.eval_path.clone(),
-            homes: config.state_dir.join("tenants"),
+            homes: config.process.state_dir.join("tenants"),
         },
-        ..Config::new(config.state_dir.join("home"))
+        ..Config::new(config.process.state_dir.join("home"))
     }
+}
+
+/// The copy of the private key that ssh uses: a mounted one may have any owner and mode.
+pub(super) fn ssh_key(config: &NodeConfig) -> PathBuf {
+    config.process.run_dir.join("ssh/id")
 }
 
 /// Ours first, so that a person's `--nix-option` wins.
@@ -69,15 +85,15 @@ fn nix_options(config: &NodeConfig) -> Vec<(String, String)> {
     let substituters = &config.builds.substituter;
     let named =
         (!substituters.is_empty()).then(|| ("substituters".to_owned(), substituters.join(" ")));
-    named.into_iter().chain(config.nix_option.clone()).collect()
+    named.into_iter().chain(config.process.nix_option.clone()).collect()
 }
 
 /// Roots of nodes with other state directories are not ours to sweep.
 pub(super) fn roots_dir(config: &NodeConfig) -> PathBuf {
     let gcroots = Path::new(STORE_STATE).join("gcroots");
-    if config.state_dir == Path::new(DEFAULT_STATE_DIR) {
+    if config.process.state_dir == Path::new(DEFAULT_STATE_DIR) {
         return gcroots.join("nix-csi");
     }
-    let digest = Sha256::digest(config.state_dir.as_os_str().as_bytes());
+    let digest = Sha256::digest(config.process.state_dir.as_os_str().as_bytes());
     gcroots.join(format!("nix-csi-{}", hex::encode(&digest[..6])))
 }

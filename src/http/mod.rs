@@ -1,21 +1,23 @@
 //! `/metrics`, `/healthz`, `/readyz` and `/log-filter`.
 //!
-//! Health is asked through the CSI socket's own path: an unlinked socket is invisible from inside.
+//! A node's health is asked through the CSI socket's own path: an unlinked socket is invisible from
+//! inside.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::routing::get;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 
-use crate::actors::builds::BuildsHandle;
-use crate::actors::volume::Directory;
 use crate::grpc::client;
 use crate::grpc::proto::csi::ProbeRequest;
+use crate::health::{Condition, Health};
 use crate::telemetry::LogFilter;
 
 /// A healthy node answers a probe in well under a millisecond.
@@ -23,10 +25,19 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub struct HttpState {
-    pub csi_socket: PathBuf,
-    pub directory: Directory,
-    pub builds: BuildsHandle,
+    pub probed: Probed,
+    /// Counts what is only counted when somebody looks.
+    pub count: Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
     pub log_filter: LogFilter,
+}
+
+/// Who says whether the process is ready.
+#[derive(Clone)]
+pub enum Probed {
+    /// The CSI service behind this socket.
+    CsiSocket(PathBuf),
+    /// The process's parts.
+    Parts(Health),
 }
 
 type Answer = Result<String, (StatusCode, String)>;
@@ -49,8 +60,7 @@ pub async fn serve(
 }
 
 async fn metrics(State(state): State<HttpState>) -> Answer {
-    state.directory.count().await;
-    state.builds.count().await;
+    (state.count)().await;
     crate::metrics::render().map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
 
@@ -69,9 +79,18 @@ async fn readyz(State(state): State<HttpState>) -> Answer {
 
 async fn probe(state: &HttpState) -> Result<bool, (StatusCode, String)> {
     let sick = |reason: String| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
+    let csi_socket = match &state.probed {
+        Probed::CsiSocket(path) => path,
+        Probed::Parts(health) => {
+            return match health.overall() {
+                (Condition::Ready, _) => Ok(true),
+                (Condition::Starting, _) => Ok(false),
+                (Condition::Sick(_), reason) => Err(sick(reason)),
+            };
+        }
+    };
     let asked = async {
-        let mut identity =
-            client::identity(&state.csi_socket).await.map_err(|e| sick(e.to_string()))?;
+        let mut identity = client::identity(csi_socket).await.map_err(|e| sick(e.to_string()))?;
         let answer = identity.probe(ProbeRequest {}).await.map_err(|e| sick(e.message().into()))?;
         Ok(answer.into_inner().ready.unwrap_or(true))
     };

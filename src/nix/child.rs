@@ -1,5 +1,7 @@
-//! A running `nix-daemon` of our own: its process, and its log lines in ours.
+//! A long-lived child of ours, such as a nix-daemon: its process, and its log lines in ours.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -7,50 +9,56 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin};
 
-use super::daemon::{PidFile, daemon_command, prepare_socket, ready};
+use super::daemon::{PidFile, prepare_socket, ready};
+use super::sshd::is_sshd;
 use super::text::clean;
-use super::{Config, NixError};
+use super::{CommandSpec, NixError};
 
-/// For a new daemon to accept connections.
+/// For a new child to serve.
 const READY: Duration = Duration::from_secs(30);
 /// Bytes of one forwarded log line.
 const LINE: u64 = 2000;
 
-/// What it takes to run a daemon; cheap enough to clone for each start.
+/// What it takes to run a long-lived child; cheap enough to clone for each start.
 #[derive(Debug, Clone)]
-pub struct DaemonSpec {
-    config: Config,
-    pid_file: std::path::PathBuf,
+pub struct ChildSpec {
+    /// The program's name in logs.
+    pub name: &'static str,
+    pub command: CommandSpec,
+    /// Should lie where a reboot empties it.
+    pub pid_file: PathBuf,
+    pub ready: Readiness,
+    /// Parts of log lines that are no news.
+    pub routine: &'static [&'static str],
 }
 
-impl DaemonSpec {
-    /// `config.daemon_socket` is where the daemon will listen; `pid_file` should lie where a reboot
-    /// empties it.
-    pub fn new(config: Config, pid_file: std::path::PathBuf) -> Self {
-        Self { config, pid_file }
-    }
+/// What shows that a child serves.
+#[derive(Debug, Clone)]
+pub enum Readiness {
+    /// The Unix socket at this path accepts connections.
+    Accepts(PathBuf),
+    /// What listens at this address says that it is an sshd.
+    IsSshd(SocketAddr),
+}
 
+impl ChildSpec {
     /// Ends what an earlier driver left, then starts.
-    pub async fn start(&self) -> Result<RunningDaemon, NixError> {
+    pub async fn start(&self) -> Result<RunningChild, NixError> {
         let pid_file = PidFile::new(&self.pid_file);
         if pid_file.end_leftover().await? {
-            tracing::info!("ended the nix-daemon of an earlier start");
+            tracing::info!(child = self.name, "ended the process of an earlier start");
         }
-        let spec = daemon_command(&self.config).ok_or_else(|| NixError::Command {
-            what: "starting nix-daemon".to_owned(),
-            detail: "no socket is configured for it".to_owned(),
-        })?;
-        if let Some(socket) = &self.config.daemon_socket {
+        if let Readiness::Accepts(socket) = &self.ready {
             prepare_socket(socket)?;
         }
-        let mut command = spec.command();
+        let mut command = self.command.command();
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
         let mut child = command.spawn().map_err(|source| NixError::Spawn {
-            program: spec.program.display().to_string(),
+            program: self.command.program.display().to_string(),
             source,
         })?;
         if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(forward(stderr));
+            tokio::spawn(forward(self.name, self.routine, stderr));
         }
         if let Some(pid) = child.id()
             && let Err(error) = pid_file.write(pid)
@@ -60,27 +68,28 @@ impl DaemonSpec {
             return Err(error);
         }
         let lifeline = child.stdin.take();
-        Ok(RunningDaemon { child, _lifeline: lifeline })
+        Ok(RunningChild { name: self.name, child, _lifeline: lifeline })
     }
 
-    /// Waits until the daemon accepts connections.
+    /// Waits until it serves.
     pub async fn ready(&self) -> Result<(), NixError> {
-        match &self.config.daemon_socket {
-            Some(socket) => ready(socket, READY).await,
-            None => Ok(()),
+        match &self.ready {
+            Readiness::Accepts(socket) => ready(socket, READY).await,
+            Readiness::IsSshd(address) => is_sshd(*address, READY).await,
         }
     }
 }
 
 #[derive(Debug)]
-pub struct RunningDaemon {
+pub struct RunningChild {
+    name: &'static str,
     child: Child,
-    /// The guard ends the daemon, its workers and their builders when this is closed, as it is when we
-    /// are killed. Waiting for a child would close its own.
+    /// The guard ends the program and all that it started when this is closed, as it is when we are
+    /// killed. Waiting for a child would close its own.
     _lifeline: Option<ChildStdin>,
 }
 
-impl RunningDaemon {
+impl RunningChild {
     /// Waits for its end; says how it ended.
     pub async fn exited(&mut self) -> String {
         match self.child.wait().await {
@@ -96,7 +105,7 @@ impl RunningDaemon {
             let _ = kill_process(pid, Signal::TERM);
         }
         if tokio::time::timeout(grace, self.child.wait()).await.is_err() {
-            tracing::warn!("nix-daemon did not end in time; killed");
+            tracing::warn!(child = self.name, "it did not end in time; killed");
             drop(self.child.kill().await);
         }
     }
@@ -106,19 +115,8 @@ fn describe(status: ExitStatus) -> String {
     format!("ended unexpectedly ({status})")
 }
 
-/// A connection per command, and the one that only looks whether it is ready, are no news.
-const ROUTINE: [&str; 2] = ["accepted connection from", "unexpected end-of-file"];
-
-fn log(line: &str) {
-    if ROUTINE.iter().any(|routine| line.contains(routine)) {
-        tracing::debug!(child = "nix-daemon", "{line}");
-    } else {
-        tracing::info!(child = "nix-daemon", "{line}");
-    }
-}
-
-/// A line at a time, each bounded, so that no daemon can fill our memory.
-async fn forward(stderr: ChildStderr) {
+/// A line at a time, each bounded, so that no child can fill our memory.
+async fn forward(name: &'static str, routine: &'static [&'static str], stderr: ChildStderr) {
     let mut lines = BufReader::new(stderr);
     let mut line = Vec::new();
     loop {
@@ -127,7 +125,12 @@ async fn forward(stderr: ChildStderr) {
             Ok(0) | Err(_) => return,
             Ok(_) => {
                 let text = clean(&String::from_utf8_lossy(&line), line.len());
-                log(text.trim_end());
+                let text = text.trim_end();
+                if routine.iter().any(|part| text.contains(part)) {
+                    tracing::debug!(child = name, "{text}");
+                } else {
+                    tracing::info!(child = name, "{text}");
+                }
             }
         }
     }

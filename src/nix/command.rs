@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::jail::Guard;
 
+use super::ssh;
 use super::{Buildable, Evaluator, Limit, Limits, ProbeLimits};
 
 /// How to reach Nix and its store.
@@ -37,6 +38,8 @@ pub struct Config {
     pub probe: ProbeLimits,
     /// The daemon at the socket is not ours.
     pub daemon_lent: bool,
+    /// Whom our own daemon trusts; to be trusted by a daemon that runs as root is to be root.
+    pub trusted_users: String,
 }
 
 impl Config {
@@ -63,6 +66,7 @@ impl Config {
             guard: None,
             probe: ProbeLimits::default(),
             daemon_lent: false,
+            trusted_users: "root".to_owned(),
         }
     }
 }
@@ -101,9 +105,6 @@ impl CommandSpec {
         command
     }
 }
-
-const SSH_OPTIONS: &str =
-    "-o BatchMode=yes -o ConnectTimeout=5 -o ServerAliveInterval=15 -o ServerAliveCountMax=3";
 
 /// Defaults of every command that may fetch or build.
 const SETTINGS: [(&str, &str); 9] = [
@@ -193,8 +194,7 @@ pub(super) fn base_env(home: &Path, search_path: &OsStr) -> Vec<(OsString, OsStr
         ("NIX_PATH".into(), OsString::new()),
         // git would ask on a terminal for a user name.
         ("GIT_TERMINAL_PROMPT".into(), "0".into()),
-        // ssh would wait for minutes for a cache that does not answer, or no longer.
-        ("NIX_SSHOPTS".into(), SSH_OPTIONS.into()),
+        ("NIX_SSHOPTS".into(), ssh::LIMITS.into()),
     ]
 }
 

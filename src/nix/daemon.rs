@@ -20,7 +20,7 @@ use crate::jail::Guard;
 
 use super::command::{CommandSpec, base_env, pairs, push_options};
 use super::error::io_error;
-use super::{Config, NixError};
+use super::{ChildSpec, Config, NixError, Readiness};
 
 const POLL: Duration = Duration::from_millis(20);
 /// For a daemon to end after SIGTERM.
@@ -30,7 +30,10 @@ const GRACE: Duration = Duration::from_secs(5);
 pub fn daemon_command(config: &Config) -> Option<CommandSpec> {
     let socket = config.daemon_socket.as_ref()?;
     let mut args = Vec::new();
-    push_options(&mut args, [("sandbox-fallback", "false"), ("trusted-users", "root")].into_iter());
+    push_options(
+        &mut args,
+        [("sandbox-fallback", "false"), ("trusted-users", &*config.trusted_users)].into_iter(),
+    );
     push_options(&mut args, pairs(&config.nix_options));
     let mut env: Vec<(OsString, OsString)> = base_env(&config.home, &config.search_path);
     env.push(("NIX_STATE_DIR".into(), config.state_dir.clone().into()));
@@ -47,6 +50,16 @@ pub fn daemon_command(config: &Config) -> Option<CommandSpec> {
             .clone()
             .map(|binary| (binary, Guard { grace: GRACE, ends_orphans: true, ..Guard::default() })),
     })
+}
+
+/// A connection per command, and the one that only looks whether it is ready, are no news.
+const ROUTINE: &[&str] = &["accepted connection from", "unexpected end-of-file"];
+
+/// A child that serves `config.daemon_socket`; `None` without one.
+pub fn spec(config: &Config, pid_file: PathBuf) -> Option<ChildSpec> {
+    let ready = Readiness::Accepts(config.daemon_socket.clone()?);
+    let command = daemon_command(config)?;
+    Some(ChildSpec { name: "nix-daemon", command, pid_file, ready, routine: ROUTINE })
 }
 
 /// Blocking. Makes the socket's directory; a stale socket file in it does not matter, since the

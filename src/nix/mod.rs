@@ -43,12 +43,14 @@ mod redact;
 mod roots;
 mod sandbox;
 mod schema;
+pub mod ssh;
+pub mod sshd;
 mod stage;
 mod substituters;
 mod text;
 mod version;
 
-pub use child::{DaemonSpec, RunningDaemon};
+pub use child::{ChildSpec, Readiness, RunningChild};
 pub use command::{CommandSpec, Config};
 pub use error::{Limit, NixError, RealiseError, Step, TimedOut};
 pub use evaluator::{EvalMode, Evaluator};

@@ -87,6 +87,7 @@ impl World {
 fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts, api: &FakeApi) -> NodeActors {
     let config = NodeActorsConfig {
         daemon: None,
+        synced: Vec::new(),
         records: dir.join("records"),
         roots: dir.join("roots"),
         boot_id: "boot".into(),

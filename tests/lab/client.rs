@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -18,7 +18,7 @@ use nix_csi::grpc::proto::csi::{
 };
 
 use super::Lab;
-use super::machine::{node_binary, unique, wait_for};
+use super::machine::{connect, node_binary, unique, wait_for};
 
 /// A running node. Dropping it kills it, as `kill -9` would; its machine stays.
 pub struct Node {
@@ -27,6 +27,8 @@ pub struct Node {
     pub admin: PathBuf,
     pub http: String,
     pub log: PathBuf,
+    /// Pid in whose network it listens.
+    network: Option<u32>,
 }
 
 /// A volume to publish.
@@ -70,7 +72,7 @@ impl Lab {
             .stderr(file)
             .spawn()
             .unwrap();
-        Node { child, csi, admin, http: port.to_string(), log }
+        Node { child, csi, admin, http: port.to_string(), log, network: self.network() }
     }
 
     /// A read-only volume of a store path.
@@ -163,7 +165,7 @@ impl Node {
 
     /// The text of `/metrics`.
     pub fn metrics(&self) -> String {
-        let mut stream = TcpStream::connect(&self.http).unwrap();
+        let mut stream = connect(self.network, &self.http).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();

@@ -1,6 +1,7 @@
 //! The namespaces of a test's machine, and Nix in them.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -20,11 +21,17 @@ pub struct Lab {
     /// Pid 1 of the machine, as the test sees it.
     init: u32,
     chrooted: bool,
+    /// It has a network of its own.
+    networked: bool,
 }
 
 impl Lab {
     /// With the Nix of this machine, or of the root in `NIX_CSI_TEST_ROOT`.
     pub fn new() -> Result<Self, String> {
+        Self::start(false)
+    }
+
+    pub(super) fn start(networked: bool) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("needs root".to_owned());
         }
@@ -40,6 +47,7 @@ impl Lab {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/anchor.sh");
         let mut anchor = Command::new("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"])
+            .args(networked.then_some("--net"))
             .args(["--", "bash"])
             .args([&script, dir.path(), &binaries])
             .args(root.as_deref())
@@ -53,7 +61,7 @@ impl Lab {
         });
         let children = format!("/proc/{0}/task/{0}/children", anchor.id());
         let init = fs::read_to_string(children).unwrap().trim().parse().unwrap();
-        Ok(Self { dir, anchor, init, chrooted: root.is_some() })
+        Ok(Self { dir, anchor, init, chrooted: root.is_some(), networked })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -69,6 +77,9 @@ impl Lab {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.init.to_string(), "--mount", "--pid"]);
+        if self.networked {
+            command.arg("--net");
+        }
         if self.chrooted {
             command.args(["--root", "--wd"]);
         }
@@ -88,6 +99,15 @@ impl Lab {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program} {args:?}: {stderr}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    pub(super) fn init(&self) -> u32 {
+        self.init
+    }
+
+    /// Pid of who has the machine's own network, if it has one.
+    pub(super) fn network(&self) -> Option<u32> {
+        self.networked.then_some(self.init)
     }
 
     /// Runs a closure of the test in the machine's mount namespace, on a thread of its own.
@@ -219,6 +239,23 @@ impl Drop for Lab {
             stat.map_or(true, |s| s.contains(") Z "))
         });
     }
+}
+
+/// Connects to an address in the network of that process.
+pub fn connect(network: Option<u32>, address: &str) -> std::io::Result<TcpStream> {
+    let Some(pid) = network else {
+        return TcpStream::connect(address);
+    };
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    // A thread of its own, which alone changes its namespace.
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let network = Some(LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), network)?;
+            TcpStream::connect(address)
+        });
+        thread.join().unwrap()
+    })
 }
 
 /// The binary under test.

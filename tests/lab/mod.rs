@@ -12,6 +12,8 @@ mod gate;
 mod kubelet;
 mod leftovers;
 mod machine;
+mod network;
+mod role;
 
 pub use cache::{Cache, Mode, Served};
 pub use client::{Node, Volume, attrs, eventually};
@@ -19,7 +21,9 @@ pub use crowd::{assert_all_ok, code, publish_all, unpublish_all, volumes};
 pub use gate::{Gate, until};
 pub use kubelet::{Call, Kubelet, Pace};
 pub use leftovers::{NO_IDLE, assert_nothing_left, leftovers, names, target_mounts};
-pub use machine::Lab;
+pub use machine::{Lab, unique, wait_for};
+pub use network::Network;
+pub use role::CacheRole;
 
 /// Says that a test is skipped, past the harness's capture. CI has all that it takes, so there a
 /// skip is a failure.

@@ -1,8 +1,9 @@
-//! A supervised child process: `nix-daemon`.
+//! A supervised child process: `nix-daemon` or `sshd`.
 //!
 //! - Owns: the process, from its start to its orderly end, and its word in the health.
 //! - Hears: [`Stop`], and the end of the process.
-//! - Tells: nobody; readiness shows in the health, its log lines in ours.
+//! - Tells: nobody; readiness shows in the health, its log lines in ours. What it depends on must be
+//!   ready first, in the health as well.
 //! - On restart: ends what an earlier incarnation, or an earlier driver, left; starts anew.
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::core::{ActorGone, Ctx, Reply, deferred, impl_supervised};
 use super::metrics;
 use crate::health::{Condition, Health};
-use crate::nix::{DaemonSpec, NixError, RunningDaemon};
+use crate::nix::{ChildSpec, NixError, RunningChild};
 
 /// For the process to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -23,11 +24,19 @@ const GRACE: Duration = Duration::from_secs(10);
 #[rtype(result = "Result<(), ActorGone>")]
 pub struct Stop;
 
-pub struct ChildProcess {
-    spec: DaemonSpec,
+/// What one life of the process needs.
+#[derive(Clone)]
+struct Life {
+    spec: ChildSpec,
     health: Health,
     part: &'static str,
+    /// Parts that must be ready first.
+    after: &'static [&'static str],
     stop: CancellationToken,
+}
+
+pub struct ChildProcess {
+    life: Life,
     stopping: Vec<Reply<Result<(), ActorGone>>>,
 }
 
@@ -40,34 +49,51 @@ enum End {
 }
 
 impl ChildProcess {
-    pub fn new(spec: DaemonSpec, part: &'static str, health: Health) -> Self {
+    /// A child that is `part` of the health, and starts when the parts in `after` are ready.
+    pub fn new(
+        spec: ChildSpec,
+        part: &'static str,
+        after: &'static [&'static str],
+        health: Health,
+    ) -> Self {
         let stop = CancellationToken::new();
         metrics::CHILD_EXITS.with_label_values(&[part]);
-        Self { spec, health, part, stop, stopping: Vec::new() }
+        Self { life: Life { spec, health, part, after, stop }, stopping: Vec::new() }
     }
 }
 
-async fn live(
-    spec: DaemonSpec,
-    part: &'static str,
-    health: Health,
-    stop: CancellationToken,
-) -> Result<End, NixError> {
-    let mut process = spec.start().await?;
-    let ready = tokio::select! {
-        ready = spec.ready() => ready,
-        exit = process.exited() => return Ok(End::Exited(format!("{exit} while it started"))),
-        () = stop.cancelled() => return Ok(stopped(process).await),
-    };
-    ready?;
-    health.set(part, &Condition::Ready);
-    tokio::select! {
-        exit = process.exited() => Ok(End::Exited(exit)),
-        () = stop.cancelled() => Ok(stopped(process).await),
+impl Life {
+    async fn live(self) -> Result<End, NixError> {
+        let up = metrics::CHILD_UP.with_label_values(&[self.part]);
+        up.set(0);
+        for part in self.after {
+            tokio::select! {
+                () = self.health.until_ready(part) => {}
+                () = self.stop.cancelled() => return Ok(End::Stopped),
+            }
+        }
+        let mut process = self.spec.start().await?;
+        let ready = tokio::select! {
+            ready = self.spec.ready() => ready,
+            exit = process.exited() => return Ok(End::Exited(format!("{exit} while it started"))),
+            () = self.stop.cancelled() => return Ok(stopped(process).await),
+        };
+        if let Err(error) = ready {
+            process.stop(GRACE).await;
+            return Err(error);
+        }
+        up.set(1);
+        self.health.set(self.part, &Condition::Ready);
+        let end = tokio::select! {
+            exit = process.exited() => End::Exited(exit),
+            () = self.stop.cancelled() => stopped(process).await,
+        };
+        up.set(0);
+        Ok(end)
     }
 }
 
-async fn stopped(process: RunningDaemon) -> End {
+async fn stopped(process: RunningChild) -> End {
     process.stop(GRACE).await;
     End::Stopped
 }
@@ -76,8 +102,8 @@ impl Actor for ChildProcess {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let life = live(self.spec.clone(), self.part, self.health.clone(), self.stop.clone());
-        ctx.effect(life, |this, end, ctx| {
+        ctx.effect(self.life.clone().live(), |this, end, ctx| {
+            let Life { part, health, .. } = &this.life;
             let reason = match end {
                 Ok(End::Stopped) => {
                     for reply in this.stopping.drain(..) {
@@ -85,11 +111,11 @@ impl Actor for ChildProcess {
                     }
                     return ctx.stop();
                 }
-                Ok(End::Exited(reason)) => format!("{} {reason}", this.part),
+                Ok(End::Exited(reason)) => format!("{part} {reason}"),
                 Err(error) => error.to_string(),
             };
-            metrics::CHILD_EXITS.with_label_values(&[this.part]).inc();
-            this.health.set(this.part, &Condition::Sick(reason.clone()));
+            metrics::CHILD_EXITS.with_label_values(&[part]).inc();
+            health.set(part, &Condition::Sick(reason.clone()));
             ctx.fail(reason);
         });
     }
@@ -101,7 +127,7 @@ impl Handler<Stop> for ChildProcess {
     fn handle(&mut self, _: Stop, _: &mut Ctx<Self>) -> Self::Result {
         let (reply, answer) = deferred::<Self, _, _>();
         self.stopping.push(reply);
-        self.stop.cancel();
+        self.life.stop.cancel();
         answer
     }
 }

@@ -1,0 +1,57 @@
+//! The cache's actors, started in their order: configuration → nix-daemon → sshd → ready.
+
+use actix::Addr;
+use tokio::sync::mpsc;
+
+use super::child::{ChildProcess, Stop};
+use super::core::{ask, supervise};
+use super::node::{CONFIG, CORE, DAEMON, give_up};
+use super::reconciler::{ConfigReconciler, Item, ReconcilerConfig};
+use crate::health::Health;
+use crate::nix::ChildSpec;
+
+/// Part of the health that waits for sshd.
+pub const SSHD: &str = "sshd";
+
+pub struct CacheActorsConfig {
+    pub daemon: ChildSpec,
+    pub sshd: ChildSpec,
+    /// What is kept in step with what is mounted.
+    pub items: Vec<Item>,
+}
+
+/// Held, because an actor without an address is not restarted.
+pub struct CacheActors {
+    daemon: Addr<ChildProcess>,
+    sshd: Addr<ChildProcess>,
+    _reconciler: Addr<ConfigReconciler>,
+}
+
+impl CacheActors {
+    /// Starts all; `given_up` hears the first that gave up, which ends the process.
+    pub fn start(
+        config: CacheActorsConfig,
+        health: &Health,
+        given_up: &mpsc::UnboundedSender<String>,
+    ) -> Self {
+        super::metrics::show_all();
+        let watch = |part| give_up(part, given_up, health);
+        let child = |spec, part, after| {
+            let child = ChildProcess::new(spec, part, after, health.clone());
+            supervise(child, CORE, watch(part))
+        };
+        let reconciler =
+            ReconcilerConfig { items: config.items, part: CONFIG, health: health.clone() };
+        Self {
+            daemon: child(config.daemon, DAEMON, &[]),
+            sshd: child(config.sshd, SSHD, &[DAEMON, CONFIG]),
+            _reconciler: supervise(ConfigReconciler::new(reconciler), CORE, watch(CONFIG)),
+        }
+    }
+
+    /// Ends sshd with its sessions, then the daemon. Gone is as good as stopped.
+    pub async fn stop(self) {
+        let _ = ask(&self.sshd, Stop).await;
+        let _ = ask(&self.daemon, Stop).await;
+    }
+}

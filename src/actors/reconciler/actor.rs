@@ -1,0 +1,178 @@
+//! The actor.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Handler, Message};
+use futures::StreamExt;
+use inotify::{Inotify, WatchMask};
+
+use super::sync::{Item, Known, Outcome, sync};
+use crate::actors::core::{Ctx, blocking, impl_supervised, tell};
+use crate::actors::metrics;
+use crate::health::{Condition, Health};
+
+/// For directories that appear later, and for file systems that tell nothing.
+const TICK: Duration = Duration::from_secs(10);
+/// A swap is several events.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Bytes; a few dozen events.
+const BUFFER: usize = 4096;
+
+#[derive(Debug, Clone)]
+pub struct ReconcilerConfig {
+    pub items: Vec<Item>,
+    /// Its part of the health: ready once everything was looked at.
+    pub part: &'static str,
+    pub health: Health,
+}
+
+pub struct ConfigReconciler {
+    config: ReconcilerConfig,
+    known: Vec<Known>,
+    /// A look is under way; `again`: and something happened since it began.
+    looking: bool,
+    again: bool,
+    ticking: bool,
+}
+
+impl_supervised!(ConfigReconciler, "reconciler", |this| {
+    this.known.fill(Known::default());
+    (this.looking, this.again, this.ticking) = (false, false, false);
+});
+
+/// Something may have changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Look;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tick;
+
+impl ConfigReconciler {
+    pub fn new(config: ReconcilerConfig) -> Self {
+        let known = vec![Known::default(); config.items.len()];
+        Self { config, known, looking: false, again: false, ticking: false }
+    }
+
+    fn looked(&mut self, outcomes: Vec<Outcome>, ctx: &mut Ctx<Self>) {
+        self.looking = false;
+        for ((item, known), outcome) in self.config.items.iter().zip(&mut self.known).zip(outcomes)
+        {
+            let kind = item.kind.as_str();
+            if outcome.written {
+                tracing::info!(kind, source = %item.source.display(), "brought up to date");
+                metrics::CONFIG_WRITES.with_label_values(&[kind]).inc();
+            }
+            for refused in &outcome.news {
+                tracing::warn!(kind, "{refused}; what was good last stays");
+            }
+            let refused = i64::try_from(outcome.refused).unwrap_or(i64::MAX);
+            metrics::CONFIG_REFUSED.with_label_values(&[kind]).set(refused);
+            *known = outcome.known;
+        }
+        self.config.health.set(self.config.part, &Condition::Ready);
+        if std::mem::take(&mut self.again) {
+            tell(&ctx.address(), Look);
+        }
+    }
+}
+
+impl Actor for ConfigReconciler {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        tell(&ctx.address(), Tick);
+        let sources = self.config.items.iter().map(|item| item.kind.watched(&item.source));
+        let sources: HashSet<PathBuf> = sources.collect();
+        let address = ctx.address();
+        let watched = watch(sources, move || tell(&address, Look));
+        ctx.effect(watched, |_, error, _| {
+            tracing::warn!(%error, "file events are not heard; a look each {TICK:?} remains");
+        });
+    }
+}
+
+/// Calls `changed` for events in these directories; those that are not there yet are tried again.
+async fn watch(mut missing: HashSet<PathBuf>, changed: impl Fn()) -> std::io::Error {
+    let events = match Inotify::init() {
+        Ok(events) => events,
+        Err(error) => return error,
+    };
+    let mut watches = events.watches();
+    let mask = WatchMask::CREATE
+        | WatchMask::CLOSE_WRITE
+        | WatchMask::MOVED_FROM
+        | WatchMask::MOVED_TO
+        | WatchMask::DELETE
+        | WatchMask::ATTRIB
+        | WatchMask::DELETE_SELF;
+    let mut events = match events.into_event_stream(vec![0; BUFFER]) {
+        Ok(events) => events,
+        Err(error) => return error,
+    };
+    let mut gone = std::collections::HashMap::new();
+    loop {
+        missing.retain(|dir| match watches.add(dir, mask) {
+            Ok(watch) => {
+                gone.insert(watch, dir.clone());
+                false
+            }
+            Err(_) => true, // the tick's look says what is wrong with it
+        });
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = tokio::time::sleep(TICK), if !missing.is_empty() => continue,
+        };
+        match event {
+            Some(Ok(event)) => {
+                if event.mask.contains(inotify::EventMask::IGNORED)
+                    && let Some(dir) = gone.remove(&event.wd)
+                {
+                    missing.insert(dir);
+                }
+                tokio::time::sleep(SETTLE).await;
+                changed();
+            }
+            Some(Err(error)) => return error,
+            None => return std::io::ErrorKind::UnexpectedEof.into(),
+        }
+    }
+}
+
+impl Handler<Look> for ConfigReconciler {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, ctx: &mut Ctx<Self>) {
+        if self.looking {
+            self.again = true;
+            return;
+        }
+        self.looking = true;
+        let (items, known) = (self.config.items.clone(), self.known.clone());
+        let look = blocking(move || {
+            items.iter().zip(&known).map(|(item, known)| sync(item, known)).collect::<Vec<_>>()
+        });
+        ctx.effect(look, |this, outcomes, ctx| match outcomes {
+            Ok(outcomes) => this.looked(outcomes, ctx),
+            Err(panic) => ctx.fail(format!("reading the configuration: {panic}")),
+        });
+    }
+}
+
+impl Handler<Tick> for ConfigReconciler {
+    type Result = ();
+
+    fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
+        tell(&ctx.address(), Look);
+        if !self.ticking {
+            self.ticking = true;
+            ctx.effect(tokio::time::sleep(TICK), |this, (), ctx| {
+                this.ticking = false;
+                tell(&ctx.address(), Tick);
+            });
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Keeps what daemons read in step with what an operator mounts: keys of ssh.
+//!
+//! A mounted Secret changes by a swap of its `..data` link, which is a rename in the directory; a
+//! daemon wants plain files of a certain owner and mode, whole at every moment.
+//!
+//! - Owns: the files that daemons read, and what of their sources was good last.
+//! - Hears: changes of the sources' directories, and a slow tick for what no event tells.
+//! - Tells: nobody; what was refused shows in logs and metrics.
+//! - On restart: reads everything anew. A source that was bad all the time then has no last good
+//!   content but what the daemon's file still holds.
+
+mod actor;
+mod keys;
+mod sync;
+
+pub use actor::{ConfigReconciler, ReconcilerConfig};
+pub use sync::{Item, Kind};

@@ -1,0 +1,262 @@
+//! Reading sources and writing what daemons read. Blocking.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::keys::{self, MAX_FILE, Read};
+use crate::model::PublicKey;
+
+/// One thing that is kept in step.
+#[derive(Debug, Clone)]
+pub struct Item {
+    pub kind: Kind,
+    /// What the operator mounts.
+    pub source: PathBuf,
+    /// What the daemon reads; ours alone.
+    pub target: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory of `*.pub` files to one file for sshd.
+    AuthorizedKeys,
+    /// A private key, which ssh takes only if nobody else may read it.
+    PrivateKey,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthorizedKeys => "authorized-keys",
+            Self::PrivateKey => "private-key",
+        }
+    }
+
+    /// The directory in which a change of the source shows.
+    pub(super) fn watched(self, source: &Path) -> PathBuf {
+        match self {
+            Self::AuthorizedKeys => source.to_owned(),
+            Self::PrivateKey => source.parent().unwrap_or(Path::new("/")).to_owned(),
+        }
+    }
+}
+
+/// What an item was found to be, for the next time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    good: BTreeMap<String, Vec<PublicKey>>,
+    /// What was refused and already told.
+    told: Vec<String>,
+}
+
+/// One look at an item.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) known: Known,
+    pub(super) written: bool,
+    /// What can't be used, and was not told before.
+    pub(super) news: Vec<String>,
+    pub(super) refused: usize,
+}
+
+pub(super) fn sync(item: &Item, known: &Known) -> Outcome {
+    let done = match item.kind {
+        Kind::AuthorizedKeys => authorized_keys(item, known),
+        Kind::PrivateKey => private_key(item).map(|written| (BTreeMap::new(), written, vec![])),
+    };
+    let (good, written, refused) =
+        done.unwrap_or_else(|why| (known.good.clone(), false, vec![why]));
+    let news = refused.iter().filter(|why| !known.told.contains(why)).cloned().collect();
+    let count = refused.len();
+    Outcome { known: Known { good, told: refused }, written, news, refused: count }
+}
+
+type Synced = (BTreeMap<String, Vec<PublicKey>>, bool, Vec<String>);
+
+fn authorized_keys(item: &Item, known: &Known) -> Result<Synced, String> {
+    let read = read_keys(&item.source)
+        .map_err(|e| format!("can't read the directory {}: {e}", item.source.display()))?;
+    let refused = read.iter().filter_map(|(name, keys)| {
+        let why = keys.as_ref().err()?;
+        let file = item.source.join(name);
+        Some(format!("{}: {why}: write lines such as `ssh-ed25519 AAAA… name`", file.display()))
+    });
+    let mut refused: Vec<_> = refused.collect();
+    let good = keys::merge(&known.good, &read);
+    let text = keys::render(&good);
+    if text.is_empty() {
+        let source = item.source.display();
+        refused.push(format!("{source} has no key in a *.pub file: nobody can log in"));
+    }
+    let written = write_if_other(&item.target, text.as_bytes(), 0o644)?;
+    Ok((good, written, refused))
+}
+
+fn read_keys(dir: &Path) -> io::Result<Read> {
+    let mut read = Read::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| is_key_file(name)) else {
+            continue;
+        };
+        let keys = read_file(&entry.path()).and_then(|text| {
+            keys::parse(std::str::from_utf8(&text).map_err(|_| "it is not UTF-8".to_owned())?)
+        });
+        read.insert(name.to_owned(), keys);
+    }
+    Ok(read)
+}
+
+/// As ssh-keygen names them; `..data` and the like are the kubelet's.
+fn is_key_file(name: &str) -> bool {
+    !name.starts_with('.') && name.strip_suffix(".pub").is_some()
+}
+
+fn private_key(item: &Item) -> Result<bool, String> {
+    let named = |why: String| format!("{}: {why}", item.source.display());
+    let text = read_file(&item.source).map_err(named)?;
+    let first = text.split(|c| *c == b'\n').next().unwrap_or_default().trim_ascii_end();
+    if !(first.starts_with(b"-----BEGIN ") && first.ends_with(b"PRIVATE KEY-----")) {
+        return Err(named("it is no private key: ssh-keygen -t ed25519 makes one".to_owned()));
+    }
+    // ssh wants a line's end after the last line, and tools that make Secrets drop it.
+    let mut text = text;
+    if text.last() != Some(&b'\n') {
+        text.push(b'\n');
+    }
+    write_if_other(&item.target, &text, 0o600)
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    let read = || {
+        // A pipe would never end.
+        let options = libc::O_NONBLOCK | libc::O_CLOEXEC;
+        let file = fs::OpenOptions::new().read(true).custom_flags(options).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
+        let mut text = Vec::new();
+        file.take(MAX_FILE + 1).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    let text = read().map_err(|e| format!("can't read it: {e}"))?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(format!("it has more than {MAX_FILE} bytes"));
+    }
+    Ok(text)
+}
+
+/// Whole at every moment; whether there was anything to write.
+fn write_if_other(target: &Path, text: &[u8], mode: u32) -> Result<bool, String> {
+    let is_same = || -> io::Result<bool> {
+        let found = fs::symlink_metadata(target)?;
+        let is_ours = found.is_file() && found.permissions().mode() & 0o7777 == mode;
+        Ok(is_ours && fs::read(target)? == text)
+    };
+    if is_same().unwrap_or(false) {
+        return Ok(false);
+    }
+    let write = || {
+        if let Some(dir) = target.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let staged = target.with_extension("new");
+        match fs::remove_file(&staged) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(mode).open(&staged)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?; // whatever the umask
+        file.write_all(text)?;
+        fs::rename(&staged, target)
+    };
+    write().map(|()| true).map_err(|e| format!("can't write {}: {e}", target.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMZ3PzUgQvNUBcQAMzvpdYYDXKHoxGWYSqK/dLtTN1fh";
+
+    /// What a kubelet does: a new directory, and a rename over the link to it.
+    fn swap(mount: &Path, version: &str, files: &[(&str, &str)]) {
+        let data = mount.join(version);
+        fs::create_dir_all(&data).unwrap();
+        for (name, text) in files {
+            fs::write(data.join(name), text).unwrap();
+            let link = mount.join(name);
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(Path::new("..data").join(name), link).unwrap();
+        }
+        std::os::unix::fs::symlink(version, mount.join("..new")).unwrap();
+        fs::rename(mount.join("..new"), mount.join("..data")).unwrap();
+    }
+
+    #[test]
+    fn a_mounted_secret_is_followed_through_its_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, target) = (dir.path().join("keys"), dir.path().join("run/authorized_keys"));
+        let item = Item { kind: Kind::AuthorizedKeys, source: source.clone(), target };
+        let first = sync(&item, &Known::default());
+        assert!(!first.written && first.news[0].starts_with("can't read the directory"));
+
+        swap(&source, "..1", &[("a.pub", KEY), ("notes.txt", "no key")]);
+        let second = sync(&item, &first.known);
+        assert!(second.written && second.refused == 0, "{second:?}");
+        let text = fs::read_to_string(&item.target).unwrap();
+        assert_eq!(text, format!("restrict {KEY}\n"));
+        assert!(!sync(&item, &second.known).written);
+
+        swap(&source, "..2", &[("a.pub", "nonsense")]);
+        let third = sync(&item, &second.known);
+        assert!(!third.written && third.refused == 1);
+        assert!(third.news[0].contains("a.pub: line 1: "), "{:?}", third.news);
+        assert_eq!(fs::read_to_string(&item.target).unwrap(), text);
+        // Told once.
+        let again = sync(&item, &third.known);
+        assert!(again.news.is_empty() && again.refused == 1);
+    }
+
+    #[test]
+    fn a_private_key_is_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, target) = (dir.path().join("id"), dir.path().join("run/id"));
+        let item = Item { kind: Kind::PrivateKey, source: source.clone(), target: target.clone() };
+        let good = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----";
+        fs::write(&source, good).unwrap();
+        assert!(sync(&item, &Known::default()).written);
+        assert_eq!(fs::read_to_string(&target).unwrap(), format!("{good}\n"));
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&source, KEY).unwrap();
+        let refused = sync(&item, &Known::default());
+        assert!(refused.news[0].contains("it is no private key"), "{refused:?}");
+        assert!(fs::read_to_string(&target).unwrap().starts_with(good));
+        // Somebody opened it up.
+        fs::write(&source, good).unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(sync(&item, &Known::default()).written);
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn no_pipe_and_no_huge_file_holds_it_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("keys");
+        fs::create_dir(&source).unwrap();
+        let pipe = source.join("p.pub");
+        let status = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(status.success());
+        fs::write(source.join("big.pub"), vec![b'#'; 300 << 10]).unwrap();
+        let item = Item { kind: Kind::AuthorizedKeys, source, target: dir.path().join("out") };
+        let outcome = sync(&item, &Known::default());
+        assert!(outcome.news.iter().any(|n| n.contains("big.pub: it has more than 262144 bytes")));
+        assert!(outcome.news.iter().any(|n| n.contains("p.pub: can't read it: it is not a file")));
+    }
+}

@@ -1,0 +1,24 @@
+//! Settings of `nix-csi cache`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{ProcessSettings, SshdSettings};
+
+/// Where the cache's sshd listens.
+pub const SSH_LISTEN: &str = "0.0.0.0:22";
+
+#[derive(Debug, Clone, Args)]
+pub struct CacheConfig {
+    #[command(flatten)]
+    pub process: ProcessSettings,
+    #[command(flatten)]
+    pub sshd: SshdSettings,
+    /// Public key whose signature lets a path in, `name:base64`; repeat it for several.
+    #[arg(long, env = "NIX_CSI_TRUSTED_PUBLIC_KEYS", value_delimiter = ' ', value_name = "KEY")]
+    pub trusted_public_key: Vec<String>,
+    /// Private key with which the cache signs what it builds itself.
+    #[arg(long, env = "NIX_CSI_SIGNING_KEY", value_parser = super::absolute, value_name = "FILE")]
+    pub signing_key: Option<PathBuf>,
+}

@@ -1,0 +1,379 @@
+//! An sshd of our own that serves the Nix protocol to one user, and nothing else.
+//!
+//! A session runs one program, `nix-daemon --stdio`, whatever was asked for: there is no shell to be
+//! had, no subsystem, no terminal and no forwarding (sshd_config(5)). That program is a client of our
+//! daemon as the session's user, and may do what the daemon lets that user do.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::command::{CommandSpec, base_env};
+use super::error::io_error;
+use super::{ChildSpec, Config, NixError, Readiness};
+use crate::jail::Guard;
+
+/// The account of all sessions, as `ssh-ng://nix@…` names it.
+pub const USER: &str = "nix";
+/// Of Debian's sshd, which it wants for its unprivileged part.
+const PRIVSEP: &str = "/run/sshd";
+const POLL: Duration = Duration::from_millis(20);
+/// For sessions to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(5);
+/// Probes of ours, of the kubelet and of nodes connect and say nothing.
+const ROUTINE: &[&str] = &[
+    "Connection closed by",
+    "Connection reset by",
+    "kex_exchange_identification: Connection closed",
+    "banner exchange: Connection from",
+    "Server listening on",
+];
+
+/// What an sshd needs.
+#[derive(Debug, Clone)]
+pub struct Sshd {
+    /// Absolute: it starts itself again for each connection.
+    pub program: PathBuf,
+    pub listen: SocketAddr,
+    /// Holds the host key, if none is given, and the configuration; survives a restart of the host.
+    pub state: PathBuf,
+    /// A host key that somebody else made.
+    pub host_key: Option<PathBuf>,
+    /// One public key a line; read for each login.
+    pub authorized_keys: PathBuf,
+    pub pid_file: PathBuf,
+}
+
+impl Sshd {
+    pub fn host_key(&self) -> PathBuf {
+        self.host_key.clone().unwrap_or_else(|| self.state.join("host_ed25519"))
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.state.join("sshd_config")
+    }
+
+    /// Blocking. Makes what is missing, and lets sshd check it: the step before the first start.
+    pub fn prepare(&self, nix: &Config) -> Result<(), NixError> {
+        check_account(USER, Path::new("/etc/passwd"), Path::new("/etc/shadow"))?;
+        let dir = |mode: u32, path: &Path| {
+            let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+            made.map_err(|e| io_error("create", path, e))
+        };
+        dir(0o755, Path::new(PRIVSEP))?;
+        dir(0o755, self.authorized_keys.parent().unwrap_or(Path::new("/")))?;
+        dir(0o700, &self.state)?;
+        if self.host_key.is_none() {
+            make_host_key(&self.host_key())?;
+        }
+        let text = self.config(nix)?;
+        let file = self.config_file();
+        write_new(&file, &text, 0o600).map_err(|e| io_error("write", &file, e))?;
+        run(Command::new(&self.program).arg("-t").arg("-f").arg(&file)).map(drop)
+    }
+
+    /// To be started after [`Sshd::prepare`].
+    pub fn spec(&self, nix: &Config) -> ChildSpec {
+        let args: [OsString; 4] =
+            ["-D".into(), "-e".into(), "-f".into(), self.config_file().into()];
+        let guard = Guard { grace: GRACE, ..Guard::default() };
+        let command = CommandSpec {
+            program: self.program.clone(),
+            args: args.to_vec(),
+            env: base_env(Path::new("/"), &nix.search_path),
+            directory: "/".into(),
+            guard: nix.guard.clone().map(|binary| (binary, guard)),
+        };
+        let ready = Readiness::IsSshd(on_loopback(self.listen));
+        let pid_file = self.pid_file.clone();
+        ChildSpec { name: "sshd", command, pid_file, ready, routine: ROUTINE }
+    }
+
+    fn config(&self, nix: &Config) -> Result<String, NixError> {
+        let socket = nix.daemon_socket.clone().unwrap_or_default();
+        let daemon = found(&nix.program.with_file_name("nix-daemon"), &nix.search_path)?;
+        let (host_key, keys) = (self.host_key(), self.authorized_keys.clone());
+        for path in [&socket, &daemon, &host_key, &keys] {
+            check_plain(path)?;
+        }
+        let mut text = String::new();
+        for (name, value) in [
+            ("ListenAddress", self.listen.to_string()),
+            ("HostKey", host_key.display().to_string()),
+            ("AuthorizedKeysFile", keys.display().to_string()),
+            ("AllowUsers", USER.to_owned()),
+            ("ForceCommand", format!("exec {} --stdio", daemon.display())),
+            ("SetEnv", format!("NIX_REMOTE=unix://{}", socket.display())),
+        ] {
+            let _ = writeln!(text, "{name} {value}"); // a String takes all
+        }
+        Ok(text + FIXED)
+    }
+}
+
+/// The same for each of them.
+const FIXED: &str = "\
+AuthenticationMethods publickey
+PubkeyAuthentication yes
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+HostbasedAuthentication no
+PermitRootLogin no
+UsePAM no
+StrictModes yes
+DisableForwarding yes
+PermitTunnel no
+PermitTTY no
+PermitUserRC no
+PermitUserEnvironment no
+GatewayPorts no
+PrintMotd no
+PidFile none
+LogLevel INFO
+LoginGraceTime 20
+MaxStartups 200:30:500
+MaxSessions 4
+TCPKeepAlive yes
+ClientAliveInterval 15
+ClientAliveCountMax 4
+";
+
+/// What an address that is ours to listen at is called from here.
+fn on_loopback(listen: SocketAddr) -> SocketAddr {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+/// In sshd's configuration and in a shell's word a path stands for itself only if it is plain.
+fn check_plain(path: &Path) -> Result<(), NixError> {
+    let text = path.to_str().unwrap_or_default();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._+-=".contains(c);
+    if path.is_absolute() && text.chars().all(is_plain) && !text.is_empty() {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} can't be named in its configuration: use an absolute path of letters, digits and /._+-=",
+        path.display()
+    );
+    Err(NixError::Command { what: "configuring sshd".to_owned(), detail })
+}
+
+/// Where a session finds a program, whose search path is not ours.
+fn found(program: &Path, search_path: &std::ffi::OsStr) -> Result<PathBuf, NixError> {
+    if program.is_absolute() {
+        return Ok(program.to_owned());
+    }
+    let mut places = std::env::split_paths(search_path).map(|dir| dir.join(program));
+    places.find(|place| place.is_file()).ok_or_else(|| NixError::Spawn {
+        program: program.display().to_string(),
+        source: io::ErrorKind::NotFound.into(),
+    })
+}
+
+/// sshd answers logins of an account that is missing or locked with "permission denied" alone.
+fn check_account(user: &str, passwd: &Path, shadow: &Path) -> Result<(), NixError> {
+    let refuse =
+        |detail: String| Err(NixError::Command { what: "preparing sshd".to_owned(), detail });
+    let field = |path: &Path, n: usize| -> Result<Option<String>, NixError> {
+        let text = fs::read_to_string(path).map_err(|e| io_error("read", path, e))?;
+        let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let line = lines.find(|fields| fields.first() == Some(&user));
+        Ok(line.map(|fields| fields.get(n).copied().unwrap_or_default().to_owned()))
+    };
+    let Some(shell) = field(passwd, 6)? else {
+        return refuse(format!(
+            "there is no account {user:?}: useradd --system --password '*' --shell /bin/sh {user}"
+        ));
+    };
+    if shell.ends_with("/nologin") || shell.ends_with("/false") {
+        return refuse(format!(
+            "the shell of {user:?} is {shell}, which runs nothing: usermod --shell /bin/sh {user}"
+        ));
+    }
+    if shadow.try_exists().unwrap_or(false)
+        && field(shadow, 1)?.is_some_and(|password| password.starts_with('!'))
+    {
+        return refuse(format!(
+            "the account {user:?} is locked: usermod --password '*' {user} leaves it without a \
+             password that would be right"
+        ));
+    }
+    Ok(())
+}
+
+/// Made aside and renamed, so that one cut short is none.
+fn make_host_key(key: &Path) -> Result<(), NixError> {
+    let exists = key.try_exists().map_err(|e| io_error("look at", key, e))?;
+    if exists {
+        return Ok(());
+    }
+    let staged = key.with_extension("new");
+    let public = |path: &Path| PathBuf::from(format!("{}.pub", path.display()));
+    for old in [&staged, &public(&staged)] {
+        match fs::remove_file(old) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("remove", old, e));
+            }
+            _ => {}
+        }
+    }
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "nix-csi", "-f"]).arg(&staged);
+    run(&mut keygen)?;
+    let rename =
+        |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| io_error("rename", from, e));
+    rename(&public(&staged), &public(key))?;
+    rename(&staged, key)?;
+    tracing::info!(key = %key.display(), "made a host key");
+    Ok(())
+}
+
+fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let staged = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&staged)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    io::Write::write_all(&mut file, text.as_bytes())?;
+    fs::rename(&staged, path)
+}
+
+/// Its standard output; an error is what it said.
+fn run(command: &mut Command) -> Result<Vec<u8>, NixError> {
+    let program = command.get_program().display().to_string();
+    let output = command
+        .stdin(std::process::Stdio::null())
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+        .output()
+        .map_err(|source| NixError::Spawn { program: program.clone(), source })?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let detail = format!("{}: {}", output.status, super::text::clean(&said, 500).trim());
+    Err(NixError::Command { what: program, detail })
+}
+
+/// Waits until what listens there says that it is an sshd (RFC 4253, 4.2).
+pub(super) async fn is_sshd(address: SocketAddr, limit: Duration) -> Result<(), NixError> {
+    let end = Instant::now() + limit;
+    loop {
+        let greeted = timeout_at(end, greeting(address)).await;
+        match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= end => {
+                let detail = format!("no sshd answers at {address}: {error}");
+                return Err(NixError::Command { what: "starting sshd".to_owned(), detail });
+            }
+            Err(_) => sleep(POLL).await,
+        }
+    }
+}
+
+async fn greeting(address: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    let mut start = [0; 4];
+    stream.read_exact(&mut start).await?;
+    if start == *b"SSH-" { Ok(()) } else { Err(io::Error::other("what answers is no sshd")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sshd(state: &Path) -> Sshd {
+        Sshd {
+            program: "/usr/sbin/sshd".into(),
+            listen: "0.0.0.0:22".parse().unwrap(),
+            state: state.into(),
+            host_key: None,
+            authorized_keys: "/run/n/ssh/authorized_keys".into(),
+            pid_file: "/run/n/sshd.pid".into(),
+        }
+    }
+
+    #[test]
+    fn a_session_can_only_speak_nix() {
+        let mut nix = Config::new("/home");
+        nix.program = "/opt/bin/nix".into();
+        nix.daemon_socket = Some("/run/n/socket".into());
+        let text = sshd(Path::new("/state/ssh")).config(&nix).unwrap();
+        for line in [
+            "ForceCommand exec /opt/bin/nix-daemon --stdio",
+            "SetEnv NIX_REMOTE=unix:///run/n/socket",
+            "HostKey /state/ssh/host_ed25519",
+            "AllowUsers nix",
+            "DisableForwarding yes",
+            "PermitTTY no",
+            "AuthenticationMethods publickey",
+            "PasswordAuthentication no",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
+        }
+        assert!(!text.contains("Subsystem"));
+    }
+
+    #[test]
+    fn no_path_can_add_a_line_or_a_command() {
+        let mut nix = Config::new("/home");
+        nix.daemon_socket = Some("/run/n/socket".into());
+        for bad in ["/opt/$(id)/nix", "/opt/a b/nix", "/opt/a\nPermitTTY yes/nix", "/opt/a;b/nix"] {
+            nix.program = bad.into();
+            let error = sshd(Path::new("/state")).config(&nix).unwrap_err().to_string();
+            assert!(error.contains("can't be named in its configuration"), "{error}");
+        }
+        nix.program = "/opt/nix".into();
+        assert!(sshd(Path::new("state")).config(&nix).is_err());
+    }
+
+    #[test]
+    fn an_account_that_no_login_reaches_is_refused_with_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (passwd, shadow) = (dir.path().join("passwd"), dir.path().join("shadow"));
+        fs::write(
+            &passwd,
+            "a:x:1:1::/:/usr/sbin/nologin\nb:x:2:2::/:/bin/sh\nc:x:3:3::/:/bin/sh\n",
+        )
+        .unwrap();
+        fs::write(&shadow, "a:*:1\nb:!:1\nc:*:1\n").unwrap();
+        let refusal = |user: &str| check_account(user, &passwd, &shadow).unwrap_err().to_string();
+        assert!(refusal("a").contains("usermod --shell /bin/sh a"));
+        assert!(refusal("b").contains("usermod --password '*' b"));
+        assert!(refusal("d").contains("useradd --system"));
+        check_account("c", &passwd, &shadow).unwrap();
+        fs::remove_file(&shadow).unwrap();
+        check_account("b", &passwd, &shadow).unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_an_sshd_is_taken_for_one() {
+        use tokio::io::AsyncWriteExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            for greeting in [&b"HTTP/1.1 400"[..], b"", b"SSH-2.0-x\r\n"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(greeting).await.unwrap();
+            }
+        });
+        is_sshd(address, Duration::from_secs(20)).await.unwrap();
+        server.await.unwrap();
+        let error = is_sshd(address, Duration::ZERO).await.unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()), "{error}");
+    }
+}
