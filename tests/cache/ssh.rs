@@ -1,5 +1,9 @@
 //! What a key that may log in at the cache can do, and what it can't.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
 use crate::lab::{self, Lab, Network, eventually};
 
 /// The cache, and a laptop with a key.
@@ -60,4 +64,104 @@ fn a_key_gives_the_nix_protocol_and_nothing_else() {
 
     assert_eq!(role.stop(), Some(0));
     assert_eq!(cache.processes(), Vec::<String>::new());
+}
+
+/// `nix` in a machine, with an ssh identity.
+fn nix(lab: &Lab, key: &Path, known: &Path, args: &[&str]) -> Result<String, String> {
+    let options = format!(
+        "-F none -i {} -o IdentitiesOnly=yes -o UserKnownHostsFile={} -o BatchMode=yes",
+        key.display(),
+        known.display()
+    );
+    let mut command = lab.command("env");
+    command.arg(format!("NIX_SSHOPTS={options}"));
+    command.args(["timeout", "60", "nix", "--extra-experimental-features", "nix-command"]);
+    let output = command.args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+#[test]
+fn only_what_a_trusted_key_has_signed_gets_in() {
+    let (_network, cache, laptop) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let key = laptop.ssh_key("laptop");
+    cache.authorize("laptop", &key);
+    let (secret, public) = laptop.signing_key("node-1");
+    let role = cache.cache_role(&["--trusted-public-key", &public]);
+    let known = role.known_hosts(&Network::address(1), laptop.path("known_hosts"));
+    let store = format!("ssh-ng://nix@{}", Network::address(1));
+    let nix = |args: &[&str]| nix(&laptop, &key, &known, args);
+
+    let path = laptop.closure(&["--argstr", "seed", "signed"]);
+    let has_it = || cache.run("nix-store", &["--check-validity", &path]).status.success();
+    for arguments in
+        [&["copy", "--to", &store, &path][..], &["copy", "--no-check-sigs", "--to", &store, &path]]
+    {
+        let refused = nix(arguments).unwrap_err();
+        assert!(refused.contains("lacks a valid signature"), "{refused}");
+    }
+    // A key of one's own, or a setting of the trusted, is not the cache's.
+    let (mine, mine_public) = laptop.signing_key("mine");
+    nix(&["store", "sign", "-r", "-k", mine.to_str().unwrap(), &path]).unwrap();
+    let trust = ["--option", "trusted-public-keys", &mine_public];
+    let require = ["--option", "require-sigs", "false"];
+    let all = [&trust[..], &require, &["copy", "--to", &store, &path]].concat();
+    assert!(nix(&all).unwrap_err().contains("lacks a valid signature"));
+    assert!(!has_it());
+
+    nix(&["store", "sign", "-r", "-k", secret.to_str().unwrap(), &path]).unwrap();
+    nix(&["copy", "--to", &store, &path]).unwrap();
+    assert!(has_it());
+}
+
+/// A socket in the machine behind which the far daemon is, over ssh. A client of ssh-ng stores keeps its
+/// settings to itself; one of a socket sends them all.
+fn relay(lab: &Lab, key: &Path, known: &Path) -> std::path::PathBuf {
+    let socket = lab.path("relay.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut ssh = lab.command("ssh");
+    ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i"]).arg(key);
+    ssh.arg("-o").arg(format!("UserKnownHostsFile={}", known.display()));
+    ssh.args([&format!("nix@{}", Network::address(1)), "nix-daemon", "--stdio"]);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (input, output) = (stream.try_clone().unwrap(), stream);
+            ssh.stdin(OwnedFd::from(input)).stdout(OwnedFd::from(output));
+            drop(ssh.spawn());
+        }
+    });
+    socket
+}
+
+#[test]
+fn a_laptop_builds_there_as_itself_and_runs_no_hook() {
+    let (_network, cache, laptop) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let key = laptop.ssh_key("laptop");
+    cache.authorize("laptop", &key);
+    let role = cache.cache_role(&[]);
+    let known = role.known_hosts(&Network::address(1), laptop.path("known_hosts"));
+    let store = format!("ssh-ng://nix@{}", Network::address(1));
+    let nix = |args: &[&str]| nix(&laptop, &key, &known, args);
+
+    let mark = format!("/tmp/nix-csi-hook-{}", std::process::id());
+    let hook = cache.path("hook");
+    std::fs::write(&hook, format!("#!/bin/sh\nid > {mark}\n")).unwrap();
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let expression = "derivation { name = \"far\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
+        args = [ \"-c\" \"echo $NIX_BUILD_TOP > $out\" ]; }";
+    let derivation = laptop.ok("nix-instantiate", &["-E", expression]);
+    nix(&["copy", "--derivation", "--to", &store, &derivation]).unwrap();
+    let remote = format!("unix://{}", relay(&laptop, &key, &known).display());
+    let build = ["build", "--no-link", "--store", &remote, &derivation];
+    nix(&[&["--option", "post-build-hook", hook.to_str().unwrap()], &build[..]].concat()).unwrap();
+    let output = laptop.ok("nix-store", &["-q", "--outputs", &derivation]);
+    cache.ok("nix-store", &["--check-validity", &output]);
+    assert!(std::fs::symlink_metadata(&mark).is_err(), "a client's hook ran");
+    assert!(role.log().contains("Accepted publickey for nix"));
 }

@@ -65,12 +65,23 @@ impl Lab {
 
     /// A Nix signing key `name`: the private half's path, and the public half.
     pub fn signing_key(&self, name: &str) -> (PathBuf, String) {
-        let secret = self.ok("nix", &["key", "generate-secret", "--key-name", name]);
+        let secret = self.ok(
+            "nix",
+            &[
+                "--extra-experimental-features",
+                "nix-command",
+                "key",
+                "generate-secret",
+                "--key-name",
+                name,
+            ],
+        );
         let path = self.path(&format!("{name}.secret"));
         let mut options = fs::OpenOptions::new();
         let mut file = options.create_new(true).write(true).mode(0o600).open(&path).unwrap();
         file.write_all(secret.as_bytes()).unwrap();
-        let script = "nix key convert-secret-to-public < $0";
+        let script =
+            "nix --extra-experimental-features nix-command key convert-secret-to-public < $0";
         let public = self.ok("sh", &["-c", script, path.to_str().unwrap()]);
         (path, public)
     }
