@@ -5,7 +5,7 @@
 set -euo pipefail
 
 if ! getent passwd nix >/dev/null; then
-  useradd -r -M -d /var/empty -s /bin/sh -p '*' nix
+  useradd -r -M -d / -s /bin/sh -p '*' nix
 fi
 ! getent group nixbld >/dev/null || exit 0
 groupadd -r nixbld

@@ -14,7 +14,11 @@ done
 if command -v nix >/dev/null && command -v nix-daemon >/dev/null; then
   for i in "${!missing[@]}"; do [[ ${missing[i]} != nix-bin ]] || unset 'missing[i]'; done
 fi
-((${#missing[@]})) || exit 0
+if ((${#missing[@]} == 0)); then
+  # A machine that was set up for an earlier version of this.
+  ((EUID)) || "$(dirname "$0")/build-users.sh"
+  exit 0
+fi
 
 if ! command -v apt-get >/dev/null; then
   echo "install-nix: not a Debian machine: install these yourself: ${missing[*]}" >&2

@@ -71,6 +71,10 @@ impl Asked<'_> {
     }
 }
 
+/// A substituter has it, and the node does not believe it; 2.8 and newer versions.
+const UNSIGNED: [&str; 3] =
+    ["does not have a valid signature", "not signed by any of the keys", "lacks a valid signature"];
+
 /// `code` is the exit code, or `None` after a signal.
 pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> RealiseError {
     let Some(first) = log.errors().next() else {
@@ -129,6 +133,13 @@ fn nobody(asked: &Asked, message: &Message, log: &LogReader) -> RealiseError {
             down.url, down.reason
         );
         return RealiseError::Temporary { step, cause };
+    }
+    let unsigned = |m: &&Message| contains_any(&m.text, &UNSIGNED);
+    if let Some(unsigned) = log.warnings().chain(log.errors()).find(unsigned) {
+        let hint = "the operator trusts the key of who built it with --nix-option \
+                    extra-trusted-public-keys=NAME:KEY, or signs it there with nix store sign";
+        let cause = cause(unsigned).trim_start_matches("warning: ").to_owned();
+        return RealiseError::Refused { step, cause, hint: Some(hint.to_owned()) };
     }
     let down = log
         .warnings()

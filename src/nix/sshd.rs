@@ -197,7 +197,7 @@ fn check_account(user: &str, passwd: &Path, shadow: &Path) -> Result<(), NixErro
     };
     let Some(shell) = field(passwd, 6)? else {
         return refuse(format!(
-            "there is no account {user:?}: useradd --system --password '*' --shell /bin/sh {user}"
+            "there is no account {user:?}: useradd --system --home-dir / --password '*' --shell /bin/sh {user}"
         ));
     };
     if shell.ends_with("/nologin") || shell.ends_with("/false") {

@@ -15,6 +15,10 @@ impl Network {
         if !rustix::process::geteuid().is_root() {
             return Err("needs root".to_owned());
         }
+        let has_ip = Command::new("ip").arg("-V").output().is_ok();
+        if !has_ip || std::fs::metadata("/usr/sbin/sshd").is_err() {
+            return Err("openssh-server or iproute2 is not installed".to_owned());
+        }
         // cat ends with its input: a crashed test leaves none behind.
         let mut switch = Command::new("unshare");
         switch.args(["--net", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null());

@@ -1,0 +1,74 @@
+//! Nodes that fetch from the cache.
+
+use std::path::PathBuf;
+
+use crate::lab::{self, Lab, Network, Node};
+
+/// A node with a key for the cache, which believes `public`.
+pub(crate) struct Client {
+    pub(crate) key: PathBuf,
+    pub(crate) known: PathBuf,
+    pub(crate) store: String,
+}
+
+impl Client {
+    pub(crate) fn new(lab: &Lab, cache: &Lab, role: &lab::CacheRole<'_>, name: &str) -> Self {
+        let key = lab.ssh_key(name);
+        cache.authorize(name, &key);
+        let known = role.known_hosts(&Network::address(1), lab.path("known_hosts"));
+        Self { key, known, store: format!("ssh-ng://nix@{}", Network::address(1)) }
+    }
+
+    pub(crate) async fn node(&self, lab: &Lab, public: &str, extra: &[&str]) -> Node {
+        let cache = format!("extra-substituters={}", self.store);
+        let trusted = format!("trusted-public-keys={public}");
+        let (key, known) = (self.key.to_str().unwrap(), self.known.to_str().unwrap());
+        let ssh = ["--ssh-key", key, "--ssh-known-hosts", known, "--nix-option", &cache];
+        lab.node(&[&ssh[..], &["--nix-option", &trusted], extra].concat()).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_fetches_what_is_signed_and_does_without_a_cache_that_is_down() {
+    let hosts = || {
+        let network = Network::new()?;
+        let (cache, node) = (network.host(1)?, network.host(2)?);
+        Ok::<_, String>((network, cache, node))
+    };
+    let (network, cache, b) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let (secret, public) = cache.signing_key("builder");
+    let role = cache.cache_role(&["--signing-key", secret.to_str().unwrap()]);
+    let client = Client::new(&b, &cache, &role, "b");
+
+    let sign = ["--option", "secret-key-files", secret.to_str().unwrap()];
+    let signed = cache.closure(&[&sign[..], &["--argstr", "seed", "signed"]].concat());
+    let unsigned = cache.closure(&["--argstr", "seed", "unsigned"]);
+    let node = client.node(&b, &public, &["--probe-memory", "1s"]).await;
+
+    let volume = b.volume("signed", &[("storePath", &signed)]);
+    node.publish(&volume).await.unwrap();
+    let log = node.log();
+    assert!(log.contains("brought up to date"), "{log}");
+    assert!(!log.contains("building '/nix/store"), "{log}");
+    let refused = b.volume("unsigned", &[("storePath", &unsigned)]);
+    let error = node.publish(&refused).await.unwrap_err();
+    let said = error.message();
+    assert!(said.contains(&unsigned) && said.contains("extra-trusted-public-keys"), "{said}");
+
+    // The plug is pulled: what can be had without the cache is not held up by it.
+    network.plug(1, false);
+    let source = "derivation { name = \"own\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
+        args = [ \"-c\" \"echo > $out\" ]; }";
+    let own = b.volume("own", &[("nixExpr", source)]);
+    node.publish(&own).await.unwrap();
+    let lacking = cache.closure(&[&sign[..], &["--argstr", "seed", "later"]].concat());
+    let later = b.volume("later", &[("storePath", &lacking)]);
+    let error = node.publish(&later).await.unwrap_err();
+    assert!(error.message().contains(&Network::address(1)), "{error:?}");
+    network.plug(1, true);
+    crate::lab::until("the cache is asked again", async || node.publish(&later).await.is_ok())
+        .await;
+}
