@@ -1,8 +1,10 @@
 //! A node's life, and a cache's: start in order, serve, stop in order.
 
+mod actors;
 mod cache;
 mod cluster;
 mod nix;
+mod ssh;
 
 use std::fs;
 use std::path::Path;
@@ -16,18 +18,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::actors::builds::MemoryConfig;
 use crate::actors::core::Admission;
-use crate::actors::node::{CONFIG, DAEMON, NodeActors, NodeActorsConfig, VOLUMES};
-use crate::actors::reconciler::{Item, Kind};
+use crate::actors::node::{CONFIG, DAEMON, NodeActors, VOLUMES};
 use crate::config::{CacheConfig, NodeConfig, ProcessSettings};
 use crate::grpc::{self, AdminService, Admittance, IdentityService, NodeFacts, NodeService};
 use crate::health::{Condition, Health};
 use crate::http::{self, HttpState, Probed};
-use crate::k8s::Api;
 use crate::model::System;
 use crate::mount::{Mounts, RealMounts};
-use crate::nix::{RealNix, daemon};
 use crate::telemetry::{self, LogFilter};
 
 /// Why a node or a cache did not start, or ended.
@@ -89,7 +87,14 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     ];
     let health = Health::waiting_for(&[DAEMON, VOLUMES, CONFIG]);
     let api = cluster::open_api(&config).await?;
-    let (nix, capabilities) = nix::open(nix::config_of(&config), &nix::roots_dir(&config)).await?;
+    let nix_config = nix::config_of(&config);
+    let (nix, capabilities) = nix::open(nix_config.clone(), &nix::roots_dir(&config)).await?;
+    let sshd = match config.sshd.ssh_listen {
+        Some(listen) => {
+            Some(ssh::prepare(&config.process, &config.sshd, listen, &nix_config).await?)
+        }
+        None => None,
+    };
     let mounts = open_mounts(&config).await?;
     let facts = NodeFacts {
         node_id: node_id.clone(),
@@ -100,7 +105,8 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     };
     tracing::info!(?facts, "starting");
     let (given_up, mut gave_up) = mpsc::unbounded_channel();
-    let actors = start_actors(&config, nix, Arc::new(mounts), api.clone(), &health, &given_up)?;
+    let rooms = actors::Rooms { nix, mounts: Arc::new(mounts), cluster: api.clone(), sshd };
+    let actors = actors::start(&config, rooms, &health, &given_up)?;
 
     let stop = CancellationToken::new();
     let served = serve(&config, facts, &health, &actors, log_filter, &stop).await?;
@@ -178,54 +184,6 @@ async fn open_mounts(config: &NodeConfig) -> Result<RealMounts, NodeError> {
     let opened = tokio::task::spawn_blocking(move || RealMounts::open(&mounts)).await;
     let mounts = opened.map_err(|e| fail("can't prepare mounts")(&e))?;
     mounts.map_err(|e| fail("can't prepare mounts")(&e))
-}
-
-fn start_actors(
-    config: &NodeConfig,
-    nix: RealNix,
-    mounts: Arc<dyn Mounts>,
-    cluster: Option<Arc<dyn Api>>,
-    health: &Health,
-    given_up: &mpsc::UnboundedSender<String>,
-) -> Result<NodeActors, NodeError> {
-    let daemon = if config.nix_daemon_socket.is_some() {
-        health.set(DAEMON, &Condition::Ready); // lent, and seen to answer a moment ago
-        None
-    } else {
-        let pid_file = config.process.run_dir.join("nix-daemon.pid");
-        daemon::spec(&nix::config_of(config), pid_file)
-    };
-    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_err(|e| fail("can't read the boot id")(&e))?;
-    let settings = &config.builds;
-    let ssh_key = config.ssh.ssh_key.clone().map(|source| Item {
-        kind: Kind::PrivateKey,
-        source,
-        target: nix::ssh_key(config),
-    });
-    let actors = NodeActorsConfig {
-        daemon,
-        synced: ssh_key.into_iter().collect(),
-        records: config.process.run_dir.join("volumes"),
-        roots: nix::roots_dir(config),
-        boot_id: boot_id.trim().into(),
-        evaluation_slots: settings.eval_slots.into(),
-        build_slots: settings.build_slots.into(),
-        evaluation_builds: settings.allow_import_from_derivation,
-        memory: MemoryConfig {
-            refresh: settings.refresh_after,
-            retry_min: settings.failure_backoff,
-            retry_max: settings.failure_backoff_max,
-        },
-        cancel_grace: settings.cancel_grace,
-        abandon_after: settings.abandon_after,
-        keep_idle: config.keep_idle,
-        verify_interval: config.verify_interval,
-        cluster,
-        sweep_after: config.cluster.sweep_after,
-    };
-    NodeActors::start(actors, Arc::new(nix), mounts, health, given_up)
-        .map_err(|e| fail("can't start")(&e))
 }
 
 type Serving = Shared<BoxFuture<'static, Result<(), String>>>;

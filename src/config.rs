@@ -77,6 +77,8 @@ pub struct NodeConfig {
     #[command(flatten)]
     pub ssh: SshSettings,
     #[command(flatten)]
+    pub sshd: SshdSettings,
+    #[command(flatten)]
     pub cluster: ClusterSettings,
     /// How long a publish is held before it is answered ABORTED; the kubelet's limit is 2 minutes.
     #[arg(long, env = "NIX_CSI_HOLD", value_parser = humantime::parse_duration, default_value = "100s")]

@@ -10,7 +10,32 @@ use tokio::sync::watch;
 pub enum Condition {
     Starting,
     Ready,
+    /// The process serves, without this part.
+    Impaired(String),
     Sick(String),
+}
+
+impl Condition {
+    fn serves(&self) -> bool {
+        match self {
+            Self::Ready | Self::Impaired(_) => true,
+            Self::Starting | Self::Sick(_) => false,
+        }
+    }
+
+    fn sickness(&self) -> Option<&String> {
+        match self {
+            Self::Sick(reason) => Some(reason),
+            Self::Starting | Self::Ready | Self::Impaired(_) => None,
+        }
+    }
+
+    fn impairment(&self) -> Option<&String> {
+        match self {
+            Self::Impaired(reason) => Some(reason),
+            Self::Starting | Self::Ready | Self::Sick(_) => None,
+        }
+    }
 }
 
 /// The parts that must be ready before the node is. Cheap to clone.
@@ -40,24 +65,21 @@ impl Health {
         drop(self.0.subscribe().wait_for(is_ready).await);
     }
 
-    /// Whether all parts but this one are ready.
+    /// Whether all parts but this one serve, or are not needed for it.
     pub fn is_ready_but_for(&self, part: &str) -> bool {
         let parts = self.0.borrow();
-        parts.iter().all(|(name, c)| *name == part || *c == Condition::Ready)
+        parts.iter().all(|(name, c)| *name == part || c.serves())
     }
 
-    /// Sick if any part is, else starting if any part is; the reason names the parts.
+    /// Sick if any part is, else starting if any part is, else impaired if any part is; the reason names
+    /// the parts.
     pub fn overall(&self) -> (Condition, String) {
         let parts = self.0.borrow();
-        let sick: Vec<String> = parts
-            .iter()
-            .filter_map(|(part, c)| match c {
-                Condition::Sick(reason) => Some(format!("{part}: {reason}")),
-                Condition::Starting | Condition::Ready => None,
-            })
-            .collect();
-        if !sick.is_empty() {
-            let reason = sick.join("; ");
+        let told = |wanted: fn(&Condition) -> Option<&String>| {
+            let each = parts.iter().filter_map(|(part, c)| Some(format!("{part}: {}", wanted(c)?)));
+            Some(each.collect::<Vec<_>>().join("; ")).filter(|reason| !reason.is_empty())
+        };
+        if let Some(reason) = told(Condition::sickness) {
             return (Condition::Sick(reason.clone()), reason);
         }
         let starting: Vec<&str> = parts
@@ -65,10 +87,12 @@ impl Health {
             .filter(|(_, c)| **c == Condition::Starting)
             .map(|(part, _)| *part)
             .collect();
-        if starting.is_empty() {
-            (Condition::Ready, String::new())
-        } else {
-            (Condition::Starting, format!("waiting for {}", starting.join(", ")))
+        if !starting.is_empty() {
+            return (Condition::Starting, format!("waiting for {}", starting.join(", ")));
+        }
+        match told(Condition::impairment) {
+            Some(reason) => (Condition::Impaired(reason.clone()), reason),
+            None => (Condition::Ready, String::new()),
         }
     }
 }
@@ -87,6 +111,9 @@ mod tests {
         assert_eq!(health.overall().0, Condition::Ready);
         health.set("a", &Condition::Sick("gone".into()));
         assert_eq!(health.overall().1, "a: gone");
+        health.set("a", &Condition::Impaired("gone".into()));
+        assert_eq!(health.overall().0, Condition::Impaired("a: gone".into()));
+        assert!(health.is_ready_but_for("b"));
     }
 
     #[tokio::test]

@@ -5,13 +5,10 @@ use tokio::sync::mpsc;
 
 use super::child::{ChildProcess, Stop};
 use super::core::{ask, supervise};
-use super::node::{CONFIG, CORE, DAEMON, give_up};
+use super::node::{CONFIG, CORE, DAEMON, SSHD, give_up};
 use super::reconciler::{ConfigReconciler, Item, ReconcilerConfig};
 use crate::health::Health;
 use crate::nix::ChildSpec;
-
-/// Part of the health that waits for sshd.
-pub const SSHD: &str = "sshd";
 
 pub struct CacheActorsConfig {
     pub daemon: ChildSpec,

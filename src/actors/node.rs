@@ -26,14 +26,25 @@ use crate::nix::{ChildSpec, Nix};
 pub(super) const CORE: Backoff =
     Backoff::new(Duration::from_millis(100), Duration::from_secs(30), Duration::from_secs(120), 8);
 
+/// For what a node can do without, for now: never given up.
+const PATIENT: Backoff = Backoff::new(
+    Duration::from_secs(1),
+    Duration::from_secs(60),
+    Duration::from_secs(120),
+    u32::MAX,
+);
+
 /// Parts of the health that these actors set.
 pub const DAEMON: &str = "nix-daemon";
 pub const VOLUMES: &str = "volumes";
 pub const CONFIG: &str = "configuration";
+pub const SSHD: &str = "sshd";
 
 pub struct NodeActorsConfig {
     /// `None`: a daemon is lent.
     pub daemon: Option<ChildSpec>,
+    /// For a cache that builds here.
+    pub sshd: Option<ChildSpec>,
     /// What is kept in step with what is mounted.
     pub synced: Vec<Item>,
     pub records: PathBuf,
@@ -93,6 +104,7 @@ pub struct NodeActors {
     /// Held, because an actor without an address is not restarted.
     _watch: Option<Addr<Pods>>,
     _reconciler: Addr<ConfigReconciler>,
+    sshd: Option<Addr<ChildProcess>>,
     daemon: Option<Addr<ChildProcess>>,
 }
 
@@ -113,6 +125,10 @@ impl NodeActors {
         let synced =
             ReconcilerConfig { items: config.synced, part: CONFIG, health: health.clone() };
         let reconciler = supervise(ConfigReconciler::new(synced), CORE, watch(CONFIG));
+        let sshd = config.sshd.map(|spec| {
+            let child = ChildProcess::new(spec, SSHD, &[DAEMON, CONFIG], health.clone()).optional();
+            supervise(child, PATIENT, |_| {})
+        });
         let builds = BuildsConfig {
             roots: config.roots.join("builds"),
             evaluation_slots: config.evaluation_slots,
@@ -151,7 +167,16 @@ impl NodeActors {
         });
         let (pods, watch) = pods.unzip();
         let views = ViewsHandle(views);
-        Ok(Self { directory, builds, views, pods, _watch: watch, _reconciler: reconciler, daemon })
+        Ok(Self {
+            directory,
+            builds,
+            views,
+            pods,
+            _watch: watch,
+            _reconciler: reconciler,
+            sshd,
+            daemon,
+        })
     }
 
     /// A message through each core actor: whether they live and are not stuck.
@@ -160,8 +185,11 @@ impl NodeActors {
         Ok(())
     }
 
-    /// Ends the daemon. Mounts are left as they are.
+    /// Ends sshd with its sessions, and the daemon. Mounts are left as they are.
     pub async fn stop(self) {
+        if let Some(sshd) = self.sshd {
+            let _ = ask(&sshd, Stop).await;
+        }
         if let Some(daemon) = self.daemon {
             let _ = ask(&daemon, Stop).await; // gone is as good as stopped
         }

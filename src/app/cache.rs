@@ -8,15 +8,15 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{NodeError, fail, first_signal, lock, nix};
-use crate::actors::cache::{CacheActors, CacheActorsConfig, SSHD};
-use crate::actors::node::{CONFIG, DAEMON};
-use crate::actors::reconciler::{Item, Kind};
+use super::{NodeError, fail, first_signal, lock, nix, ssh};
+use crate::actors::cache::{CacheActors, CacheActorsConfig};
+use crate::actors::node::{CONFIG, DAEMON, SSHD};
 use crate::config::{CacheConfig, SSH_LISTEN};
 use crate::health::Health;
 use crate::http::{self, HttpState, Probed};
-use crate::nix::sshd::Sshd;
-use crate::nix::{Config, daemon};
+use crate::nix::ssh::SshClient;
+use crate::nix::sshd::{make_key, with_pub};
+use crate::nix::{Config, NixError, daemon};
 use crate::telemetry::LogFilter;
 
 pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<(), NodeError> {
@@ -26,20 +26,18 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
     let nix_config = nix_config(&config);
     // Nothing here makes roots.
     let (_, capabilities) = nix::open(nix_config.clone(), &PathBuf::new()).await?;
-    let sshd = sshd(&config)?;
-    let prepared = {
-        let (sshd, nix_config) = (sshd.clone(), nix_config.clone());
-        tokio::task::spawn_blocking(move || sshd.prepare(&nix_config)).await
+    let listen = match config.sshd.ssh_listen {
+        Some(listen) => listen,
+        None => SSH_LISTEN.parse().map_err(|e| fail("the default of --ssh-listen")(&e))?,
     };
-    prepared.map_err(|e| fail("sshd")(&e))?.map_err(|e| fail("sshd")(&e))?;
-    tracing::info!(nix = %capabilities, ssh = %sshd.listen, "starting");
+    let sshd = ssh::prepare(process, &config.sshd, listen, &nix_config).await?;
+    let builder_key = builder_key(&config).await?;
+    tracing::info!(nix = %capabilities, ssh = %listen, %builder_key, "starting");
 
     let daemon = daemon::spec(&nix_config, process.run_dir.join("nix-daemon.pid"));
     let daemon = daemon.ok_or_else(|| NodeError("nix-daemon has no socket".to_owned()))?;
-    let (source, target) = (config.sshd.authorized_keys.clone(), sshd.authorized_keys.clone());
-    let items = vec![Item { kind: Kind::AuthorizedKeys, source, target }];
     let (given_up, mut gave_up) = mpsc::unbounded_channel();
-    let actors = CacheActorsConfig { daemon, sshd: sshd.spec(&nix_config), items };
+    let actors = CacheActorsConfig { daemon, sshd: sshd.child, items: vec![sshd.keys] };
     let actors = CacheActors::start(actors, &health, &given_up);
 
     let listener = TcpListener::bind(process.http)
@@ -72,27 +70,38 @@ fn nix_config(config: &CacheConfig) -> Config {
     let keys = list("extra-trusted-public-keys", config.trusted_public_key.join(" "));
     let signing = config.signing_key.as_ref().map(|path| path.display().to_string());
     let signing = list("secret-key-files", signing.unwrap_or_default());
+    let builders = [
+        ("builders", format!("@{}", process.run_dir.join("machines").display())),
+        ("builders-use-substitutes", "true".to_owned()),
+    ];
+    let builders = builders.map(|(name, value)| (name.to_owned(), value));
+    let ours = keys.into_iter().chain(signing).chain(builders);
+    let ssh = SshClient { key: Some(own_key(config)), ..SshClient::default() };
     Config {
         program: process.nix.clone(),
         daemon_socket: Some(process.run_dir.join("nix-daemon/socket")),
-        nix_options: keys.into_iter().chain(signing).chain(process.nix_option.clone()).collect(),
+        environment: vec![("NIX_SSHOPTS".into(), ssh.options().into())],
+        nix_options: ours.chain(process.nix_option.clone()).collect(),
         guard: Some("/proc/self/exe".into()),
         ..Config::new(process.state_dir.join("home"))
     }
 }
 
-fn sshd(config: &CacheConfig) -> Result<Sshd, NodeError> {
-    let (process, settings) = (&config.process, &config.sshd);
-    let listen = match settings.ssh_listen {
-        Some(listen) => listen,
-        None => SSH_LISTEN.parse().map_err(|e| fail("the default of --ssh-listen")(&e))?,
-    };
-    Ok(Sshd {
-        program: settings.sshd.clone(),
-        listen,
-        state: process.state_dir.join("ssh"),
-        host_key: settings.ssh_host_key.clone(),
-        authorized_keys: process.run_dir.join("ssh/authorized_keys"),
-        pid_file: process.run_dir.join("sshd.pid"),
-    })
+/// The public half of the key with which the cache logs in at builders; made if there is none.
+async fn builder_key(config: &CacheConfig) -> Result<String, NodeError> {
+    let key = own_key(config);
+    let made = tokio::task::spawn_blocking(move || {
+        make_key(&key)?;
+        let public = with_pub(&key);
+        std::fs::read_to_string(&public).map_err(|e| NixError::Command {
+            what: "reading the key for builders".to_owned(),
+            detail: format!("{}: {e}", public.display()),
+        })
+    });
+    let public = made.await.map_err(|e| fail("the key for builders")(&e))?;
+    Ok(public.map_err(|e| fail("the key for builders")(&e))?.trim().to_owned())
+}
+
+fn own_key(config: &CacheConfig) -> PathBuf {
+    config.process.state_dir.join("ssh/builder_ed25519")
 }

@@ -24,7 +24,8 @@ pub struct SshSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "ssh, from others")]
 pub struct SshdSettings {
-    /// Where sshd listens.
+    /// Where sshd listens; a node has one only if this is set. Who may log in at a node builds as it
+    /// likes, and with its daemon's trust is as good as root there: the cache's key alone belongs there.
     #[arg(long, env = "NIX_CSI_SSH_LISTEN", value_name = "ADDRESS:PORT")]
     pub ssh_listen: Option<SocketAddr>,
     /// Directory of the public keys that may log in, `*.pub`; changes count at once.

@@ -120,6 +120,7 @@ impl AdminService {
         let health = match condition {
             Condition::Starting => "starting",
             Condition::Ready => "ready",
+            Condition::Impaired(_) => "impaired",
             Condition::Sick(_) => "sick",
         };
         let facts = self.facts.clone();

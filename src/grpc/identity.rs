@@ -47,13 +47,15 @@ impl Identity for IdentityService {
     /// answers FAILED_PRECONDITION.
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
         match self.health.overall() {
-            (Condition::Ready, _) => match timeout(ANSWER, self.actors.answer()).await {
-                Ok(Ok(())) => Ok(Response::new(ProbeResponse { ready: Some(true) })),
-                Ok(Err(gone)) => Err(Status::failed_precondition(gone.to_string())),
-                Err(_) => Err(Status::failed_precondition(format!(
-                    "the actors gave no answer within {ANSWER:?}"
-                ))),
-            },
+            (Condition::Ready | Condition::Impaired(_), _) => {
+                match timeout(ANSWER, self.actors.answer()).await {
+                    Ok(Ok(())) => Ok(Response::new(ProbeResponse { ready: Some(true) })),
+                    Ok(Err(gone)) => Err(Status::failed_precondition(gone.to_string())),
+                    Err(_) => Err(Status::failed_precondition(format!(
+                        "the actors gave no answer within {ANSWER:?}"
+                    ))),
+                }
+            }
             (Condition::Starting, _) => Ok(Response::new(ProbeResponse { ready: Some(false) })),
             (Condition::Sick(_), reason) => Err(Status::failed_precondition(reason)),
         }

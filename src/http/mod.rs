@@ -83,7 +83,7 @@ async fn probe(state: &HttpState) -> Result<bool, (StatusCode, String)> {
         Probed::CsiSocket(path) => path,
         Probed::Parts(health) => {
             return match health.overall() {
-                (Condition::Ready, _) => Ok(true),
+                (Condition::Ready | Condition::Impaired(_), _) => Ok(true),
                 (Condition::Starting, _) => Ok(false),
                 (Condition::Sick(_), reason) => Err(sick(reason)),
             };

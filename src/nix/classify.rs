@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::jail::SETUP_FAILED;
 
-use super::hints::HINTS;
+use super::hints::{DAEMON_GONE, HINTS, NO_SPACE, NOBODY, SHORT, UNSIGNED};
 use super::internal_log::{LogReader, Message};
 use super::network;
 use super::substituters::Choice;
@@ -14,30 +14,6 @@ use super::{Buildable, Evaluator, Limit, Limits, NixError, RealiseError, Step, T
 
 /// Bytes of a cause: it becomes a pod event, which Kubernetes cuts at 1 KiB.
 const CAUSE_BYTES: usize = 400;
-
-/// The surest first; the last is a guess of Nix.
-const NO_SPACE: [&str; 4] = [
-    "No space left on device",
-    "database or disk is full",
-    "Disk quota exceeded",
-    "lack of free disk space",
-];
-const DAEMON_GONE: [&str; 5] = [
-    "to socket at",
-    "cannot open connection to remote store",
-    "Nix daemon disconnected unexpectedly",
-    "unexpected end-of-file",
-    "Broken pipe",
-];
-const NOBODY: [&str; 4] = [
-    "there is no substituter that can build it",
-    "is not a valid store path",
-    "don't know how to build these paths",
-    "does not exist and cannot be created",
-];
-
-/// What the node is short of, and not the request's fault.
-const SHORT: [&str; 2] = ["Resource temporarily unavailable", "Too many open files"];
 
 /// What a command was for.
 pub(super) enum Asked<'a> {
@@ -70,10 +46,6 @@ impl Asked<'_> {
         }
     }
 }
-
-/// A substituter has it, and the node does not believe it; 2.8 and newer versions.
-const UNSIGNED: [&str; 3] =
-    ["does not have a valid signature", "not signed by any of the keys", "lacks a valid signature"];
 
 /// `code` is the exit code, or `None` after a signal.
 pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> RealiseError {

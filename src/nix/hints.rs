@@ -1,6 +1,34 @@
-//! What helps against a request that Nix refused, by words of its message. Pure.
+//! Words of Nix's messages: what they mean, and what helps against a request that Nix refused. Pure.
 
 use super::Step;
+
+/// The surest first; the last is a guess of Nix.
+pub(super) const NO_SPACE: [&str; 4] = [
+    "No space left on device",
+    "database or disk is full",
+    "Disk quota exceeded",
+    "lack of free disk space",
+];
+pub(super) const DAEMON_GONE: [&str; 5] = [
+    "to socket at",
+    "cannot open connection to remote store",
+    "Nix daemon disconnected unexpectedly",
+    "unexpected end-of-file",
+    "Broken pipe",
+];
+pub(super) const NOBODY: [&str; 4] = [
+    "there is no substituter that can build it",
+    "is not a valid store path",
+    "don't know how to build these paths",
+    "does not exist and cannot be created",
+];
+
+/// What the node is short of, and not the request's fault.
+pub(super) const SHORT: [&str; 2] = ["Resource temporarily unavailable", "Too many open files"];
+
+/// A substituter has it, and the node does not believe it; 2.8 and newer versions.
+pub(super) const UNSIGNED: [&str; 3] =
+    ["does not have a valid signature", "not signed by any of the keys", "lacks a valid signature"];
 
 /// A file or a directory of the node that is not in the jail.
 pub(super) const UNSEEN: &str =

@@ -74,7 +74,7 @@ impl Sshd {
         dir(0o755, self.authorized_keys.parent().unwrap_or(Path::new("/")))?;
         dir(0o700, &self.state)?;
         if self.host_key.is_none() {
-            make_host_key(&self.host_key())?;
+            make_key(&self.host_key())?;
         }
         let text = self.config(nix)?;
         let file = self.config_file();
@@ -216,15 +216,19 @@ fn check_account(user: &str, passwd: &Path, shadow: &Path) -> Result<(), NixErro
     Ok(())
 }
 
-/// Made aside and renamed, so that one cut short is none.
-fn make_host_key(key: &Path) -> Result<(), NixError> {
+/// The name of the public half.
+pub fn with_pub(key: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.pub", key.display()))
+}
+
+/// Blocking. Makes a key pair if there is none; aside and renamed, so that one cut short is none.
+pub fn make_key(key: &Path) -> Result<(), NixError> {
     let exists = key.try_exists().map_err(|e| io_error("look at", key, e))?;
     if exists {
         return Ok(());
     }
     let staged = key.with_extension("new");
-    let public = |path: &Path| PathBuf::from(format!("{}.pub", path.display()));
-    for old in [&staged, &public(&staged)] {
+    for old in [&staged, &with_pub(&staged)] {
         match fs::remove_file(old) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 return Err(io_error("remove", old, e));
@@ -237,9 +241,9 @@ fn make_host_key(key: &Path) -> Result<(), NixError> {
     run(&mut keygen)?;
     let rename =
         |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| io_error("rename", from, e));
-    rename(&public(&staged), &public(key))?;
+    rename(&with_pub(&staged), &with_pub(key))?;
     rename(&staged, key)?;
-    tracing::info!(key = %key.display(), "made a host key");
+    tracing::info!(key = %key.display(), "made an ssh key");
     Ok(())
 }
 

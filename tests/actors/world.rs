@@ -87,6 +87,7 @@ impl World {
 fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts, api: &FakeApi) -> NodeActors {
     let config = NodeActorsConfig {
         daemon: None,
+        sshd: None,
         synced: Vec::new(),
         records: dir.join("records"),
         roots: dir.join("roots"),

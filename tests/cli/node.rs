@@ -132,12 +132,12 @@ async fn a_second_node_keeps_its_hands_off() {
     let first = lab.node(&[]).await;
     let volume = lab.volume("v", &[("storePath", &lab.closure(&["--arg", "paths", "2"]))]);
     first.publish(&volume).await.unwrap();
-    assert_eq!(node(&lab, &[]).failure(), "another nix-csi node runs with --run-dir LAB/run");
+    assert_eq!(node(&lab, &[]).failure(), "another nix-csi runs with --run-dir LAB/run");
     // Another run directory, the same views and roots.
     let other = lab.path("run2");
     assert_eq!(
         node(&lab, &[("--run-dir", other.to_str().unwrap())]).failure(),
-        "another nix-csi node runs with --state-dir /nix/var/nix-csi"
+        "another nix-csi runs with --state-dir /nix/var/nix-csi"
     );
     first.publish(&volume).await.unwrap();
     first.unpublish(&volume).await.unwrap();

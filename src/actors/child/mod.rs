@@ -32,6 +32,8 @@ struct Life {
     part: &'static str,
     /// Parts that must be ready first.
     after: &'static [&'static str],
+    /// The process is sick without it.
+    is_vital: bool,
     stop: CancellationToken,
 }
 
@@ -58,7 +60,16 @@ impl ChildProcess {
     ) -> Self {
         let stop = CancellationToken::new();
         metrics::CHILD_EXITS.with_label_values(&[part]);
-        Self { life: Life { spec, health, part, after, stop }, stopping: Vec::new() }
+        Self {
+            life: Life { spec, health, part, after, is_vital: true, stop },
+            stopping: Vec::new(),
+        }
+    }
+
+    /// One without which the process is not sick, but impaired.
+    pub fn optional(mut self) -> Self {
+        self.life.is_vital = false;
+        self
     }
 }
 
@@ -103,7 +114,7 @@ impl Actor for ChildProcess {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.effect(self.life.clone().live(), |this, end, ctx| {
-            let Life { part, health, .. } = &this.life;
+            let Life { part, health, is_vital, .. } = &this.life;
             let reason = match end {
                 Ok(End::Stopped) => {
                     for reply in this.stopping.drain(..) {
@@ -115,7 +126,8 @@ impl Actor for ChildProcess {
                 Err(error) => error.to_string(),
             };
             metrics::CHILD_EXITS.with_label_values(&[part]).inc();
-            health.set(part, &Condition::Sick(reason.clone()));
+            let condition = if *is_vital { Condition::Sick } else { Condition::Impaired };
+            health.set(part, &condition(reason.clone()));
             ctx.fail(reason);
         });
     }
