@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::jail::Guard;
 
 use super::ssh;
-use super::{Buildable, Evaluator, Limit, Limits, ProbeLimits};
+use super::{Buildable, Elsewhere, Evaluator, Limit, Limits, ProbeLimits};
 
 /// How to reach Nix and its store.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct Config {
     pub daemon_lent: bool,
     /// Whom our own daemon trusts; to be trusted by a daemon that runs as root is to be root.
     pub trusted_users: String,
+    /// Who builds; `None`: we do.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 impl Config {
@@ -67,6 +69,7 @@ impl Config {
             probe: ProbeLimits::default(),
             daemon_lent: false,
             trusted_users: "root".to_owned(),
+            elsewhere: None,
         }
     }
 }
@@ -132,19 +135,33 @@ pub(super) fn realise(
     out_link: &Path,
     substituters: Option<&str>,
 ) -> CommandSpec {
+    let mut args = Vec::new();
+    push_options(&mut args, substituters.map(|list| ("substituters", list)).into_iter());
+    args.extend(["--realise".into(), "--add-root".into(), out_link.into(), installable(what)]);
+    logged(config, config.program.with_file_name("nix-store"), args.into_iter())
+}
+
+/// As `nix-store` takes it.
+pub(super) fn installable(what: &Buildable) -> OsString {
+    match what {
+        Buildable::Path(path) => path.to_string().into(),
+        Buildable::Output { derivation, output } => format!("{derivation}!{output}").into(),
+    }
+}
+
+/// A guarded command that may fetch or build, with our settings and a log that is read.
+pub(super) fn logged(
+    config: &Config,
+    program: PathBuf,
+    rest: impl Iterator<Item = OsString>,
+) -> CommandSpec {
     let mut args: Vec<OsString> = vec!["--log-format".into(), "internal-json".into()];
     push_options(&mut args, SETTINGS.into_iter());
     let seconds = |limit: Limit| limit.most.as_secs().to_string();
     let (build, silence) = (seconds(config.limits.build), seconds(config.limits.silence));
     push_options(&mut args, [("timeout", &*build), ("max-silent-time", &*silence)].into_iter());
     push_options(&mut args, pairs(&config.nix_options));
-    push_options(&mut args, substituters.map(|list| ("substituters", list)).into_iter());
-    args.extend(["--realise".into(), "--add-root".into(), out_link.into()]);
-    args.push(match what {
-        Buildable::Path(path) => path.to_string().into(),
-        Buildable::Output { derivation, output } => format!("{derivation}!{output}").into(),
-    });
-    let program = config.program.with_file_name("nix-store");
+    args.extend(rest);
     guarded(config, spec(config, program, args))
 }
 

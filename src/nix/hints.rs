@@ -27,8 +27,12 @@ pub(super) const NOBODY: [&str; 4] = [
 pub(super) const SHORT: [&str; 2] = ["Resource temporarily unavailable", "Too many open files"];
 
 /// A substituter has it, and the node does not believe it; 2.8 and newer versions.
-pub(super) const UNSIGNED: [&str; 3] =
-    ["does not have a valid signature", "not signed by any of the keys", "lacks a valid signature"];
+pub(super) const UNSIGNED: [&str; 4] = [
+    "does not have a valid signature",
+    "not signed by any of the keys",
+    "lacks a valid signature",
+    "lacks a signature by a trusted key",
+];
 
 /// A file or a directory of the node that is not in the jail.
 pub(super) const UNSEEN: &str =

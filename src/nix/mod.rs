@@ -18,6 +18,7 @@ mod command;
 pub mod daemon;
 mod db;
 mod db_write;
+mod elsewhere;
 mod error;
 mod evaluate;
 mod evaluator;
@@ -52,6 +53,7 @@ mod version;
 
 pub use child::{ChildSpec, Readiness, RunningChild};
 pub use command::{CommandSpec, Config};
+pub use elsewhere::{BuildOn, Elsewhere};
 pub use error::{Limit, NixError, RealiseError, Step, TimedOut};
 pub use evaluator::{EvalMode, Evaluator};
 pub use flake::{Lock, locked_revision};

@@ -32,6 +32,10 @@ pub(super) async fn realise(
 ) -> Result<Realised, RealiseError> {
     refuse_derivation(&what)?;
     let mut choice = nix.substituters().await;
+    let is_built = match &nix.config.elsewhere {
+        Some(cache) => cache.build(&nix, &what, (&progress, &slot), &choice).await?,
+        None => false,
+    };
     let mut tries = 1;
     loop {
         match run(&nix, &what, &root, (&progress, &slot), &choice).await {
@@ -51,6 +55,7 @@ pub(super) async fn realise(
                 tracing::info!(%error, down = ?now.down, "once more without what went down");
                 choice = now;
             }
+            Ok(realised) if is_built => return Ok(Realised { origin: Origin::Built, ..realised }),
             result => return result,
         }
     }

@@ -54,6 +54,14 @@ pub struct Choice {
     pub down: Vec<Down>,
 }
 
+impl Choice {
+    /// Why the store at `url` is not worth asking, if it is one that is down.
+    pub fn down_as(&self, url: &str) -> Option<String> {
+        let down = self.down.iter().find(|down| is_same(url, &down.url))?;
+        Some(format!("{} does not answer: {}", down.url, down.reason))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Down {
     /// Without credentials.

@@ -1,0 +1,140 @@
+//! Builds on the cluster's cache, which spreads them over its builders: the derivation goes there,
+//! the cache builds it for us as for anybody, and what comes of it is fetched as from any
+//! substituter, signature and all.
+//!
+//! No ring can wait for itself: a builder that the cache uses is asked for one derivation by the
+//! builder's daemon, which has no builders of its own.
+
+use std::sync::Arc;
+
+use super::classify::{Asked, classify};
+use super::command::{self, CommandSpec};
+use super::internal_log::LogReader;
+use super::real::Inner;
+use super::substituters::Choice;
+use super::{Buildable, Config, ProgressSink, RealiseError, Slot, Step, TimedOut, process};
+
+/// Where builds run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuildOn {
+    /// On the cache, or not at all.
+    Cache,
+    /// On the cache; here while it is down.
+    Auto,
+}
+
+/// The cache, and when it builds.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    pub on: BuildOn,
+    /// Store URL, such as `ssh-ng://nix@nix-cache`.
+    pub store: String,
+}
+
+impl Elsewhere {
+    /// Builds `what` there if it is to be built there. `Ok(false)`: not there.
+    pub(super) async fn build(
+        &self,
+        nix: &Arc<Inner>,
+        what: &Buildable,
+        (progress, slot): (&ProgressSink, &Slot),
+        choice: &Choice,
+    ) -> Result<bool, RealiseError> {
+        let Buildable::Output { derivation, .. } = what else {
+            return Ok(false); // a path is not built
+        };
+        let built = if let Some(reason) = choice.down_as(&self.store) {
+            Err(RealiseError::Temporary { step: Step::Build, cause: reason })
+        } else {
+            let run = |spec: CommandSpec| async move {
+                run(nix, &spec, what, (progress, slot), choice).await
+            };
+            match run(send(&nix.config, derivation, &self.store)).await {
+                Ok(_) => run(build(&nix.config, what, &self.store)).await,
+                Err(error) => Err(error),
+            }
+        };
+        match built {
+            Err(RealiseError::Temporary { cause, .. }) if self.on == BuildOn::Auto => {
+                tracing::warn!(
+                    cache = self.store,
+                    cause,
+                    "the cache can't build it now: building here"
+                );
+                Ok(false)
+            }
+            Err(RealiseError::Temporary { step, cause }) => {
+                let cause = format!("the cache {} can't build it now: {cause}", self.store);
+                Err(RealiseError::Temporary { step, cause })
+            }
+            other => other,
+        }
+    }
+}
+
+/// The derivation with its inputs' derivations and sources; what is there already is not sent.
+fn send(config: &Config, derivation: &crate::model::StorePath, store: &str) -> CommandSpec {
+    let features = ["--extra-experimental-features", "nix-command"];
+    let what = ["copy", "--derivation", "--to", store, "--"];
+    let args = features.into_iter().chain(what).map(Into::into);
+    let args = args.chain([derivation.to_string().into()]);
+    command::logged(config, config.program.clone(), args)
+}
+
+/// The build itself, by the far daemon; it knows its own limits, not ours.
+fn build(config: &Config, what: &Buildable, store: &str) -> CommandSpec {
+    let args = ["--realise".into(), command::installable(what)].into_iter();
+    let mut spec = command::logged(config, config.program.with_file_name("nix-store"), args);
+    spec.env.retain(|(name, _)| name != "NIX_REMOTE");
+    spec.env.push(("NIX_REMOTE".into(), store.into()));
+    spec
+}
+
+/// Whether something was built.
+async fn run(
+    nix: &Arc<Inner>,
+    spec: &CommandSpec,
+    what: &Buildable,
+    (progress, slot): (&ProgressSink, &Slot),
+    choice: &Choice,
+) -> Result<bool, RealiseError> {
+    let tokens = nix.config.evaluator.tokens().unwrap_or_default();
+    let mut log = LogReader::new(nix.redactor(&tokens));
+    let limit = nix.config.limits.realise;
+    let ended = {
+        let on_line = |line: &[u8]| progress.update(|p| log.line(line, p));
+        limit.bound(process::run(spec, &[], on_line, slot.clone())).await
+    };
+    let Some(ended) = ended else {
+        return Err(TimedOut::whole(Step::Build, limit).into());
+    };
+    let (ended, _slot) = ended?;
+    if ended.code == Some(0) {
+        return Ok(log.built());
+    }
+    let asked = Asked::Realise { what, limits: &nix.config.limits, choice };
+    Err(classify(&asked, ended.code, &log))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::StorePath;
+
+    #[test]
+    fn the_far_store_is_an_argument_or_a_variable_and_a_path_never_an_option() {
+        let mut config = Config::new("/home");
+        config.daemon_socket = Some("/run/n/s".into());
+        let derivation = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x.drv";
+        let path = StorePath::parse(derivation).unwrap();
+        let what = Buildable::Output { derivation: path.clone(), output: "out".to_owned() };
+        let sent = send(&config, &path, "ssh-ng://nix@cache");
+        let tail: Vec<_> = sent.args.iter().rev().take(4).rev().collect();
+        assert_eq!(tail, ["--to", "ssh-ng://nix@cache", "--", derivation]);
+        let built = build(&config, &what, "ssh-ng://nix@cache");
+        let remotes: Vec<_> = built.env.iter().filter(|(k, _)| k == "NIX_REMOTE").collect();
+        assert_eq!(remotes, [&("NIX_REMOTE".into(), "ssh-ng://nix@cache".into())]);
+        let last = built.args.last().unwrap().to_str().unwrap();
+        assert_eq!(last, format!("{derivation}!out"));
+    }
+}
