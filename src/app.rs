@@ -105,9 +105,12 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     }
     stop.cancel();
     let stopping = async {
-        if ended.is_ok() && tokio::time::timeout(config.grace, &mut served).await.is_err() {
-            tracing::warn!(grace = ?config.grace, "calls under way were cut off");
-        }
+        let drained = async {
+            if ended.is_ok() && tokio::time::timeout(config.grace, &mut served).await.is_err() {
+                tracing::warn!(grace = ?config.grace, "calls under way were cut off");
+            }
+        };
+        tokio::join!(drained, actors.flush(config.grace));
         if tokio::time::timeout(config.grace, actors.stop()).await.is_err() {
             tracing::warn!(grace = ?config.grace, "nix-daemon did not end in time");
         }
@@ -200,6 +203,7 @@ fn start_actors(
         verify_interval: config.verify_interval,
         cluster,
         sweep_after: config.cluster.sweep_after,
+        uploads: nix::uploads(config),
     };
     NodeActors::start(actors, Arc::new(nix), mounts, health, given_up)
         .map_err(|e| fail("can't start")(&e))
@@ -250,6 +254,7 @@ async fn serve(
         directory: actors.directory.clone(),
         builds: actors.builds.clone(),
         views: actors.views.clone(),
+        uploads: actors.uploads.clone(),
         stop: stop.clone(),
     };
     let http_state = HttpState {

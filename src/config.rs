@@ -1,6 +1,7 @@
 //! The command line and the environment, read here and nowhere else.
 
 mod builds;
+mod cache;
 mod cluster;
 
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use builds::{BuildSettings, EvalModeArg};
+pub use cache::{CacheSettings, RetryUploadsArgs, UploadsArgs, UploadsCommand};
 pub use cluster::ClusterSettings;
 
 use crate::grpc::Endpoint;
@@ -39,6 +41,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show builds under way and failures that wait, or let failures be tried again.
     Builds(BuildsArgs),
+    /// Show uploads to the cluster's cache, or try them again.
+    Uploads(UploadsArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -82,6 +86,8 @@ pub struct NodeConfig {
     pub nix_option: Vec<(String, String)>,
     #[command(flatten)]
     pub builds: BuildSettings,
+    #[command(flatten)]
+    pub cache: CacheSettings,
     #[command(flatten)]
     pub cluster: ClusterSettings,
     /// How long a publish is held before it is answered ABORTED; the kubelet's limit is 2 minutes.

@@ -13,6 +13,7 @@ use super::core::{ActorGone, Backoff, End, ask, supervise};
 use super::events::EventRecorder;
 use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
+use super::uploads::{CacheUploader, UploadsConfig, UploadsHandle};
 use super::views::{Views, ViewsConfig, ViewsHandle};
 use super::volume::{Directory, VolumeError, Volumes, VolumesConfig};
 use crate::health::{Condition, Health};
@@ -51,6 +52,8 @@ pub struct NodeActorsConfig {
     pub cluster: Option<Arc<dyn Api>>,
     /// How long a pod must be gone before its volumes are.
     pub sweep_after: Duration,
+    /// `None`: there is no cache to upload to.
+    pub uploads: Option<UploadsConfig>,
 }
 
 /// Offers the driver to the kubelet. Its giving up costs the registration, not what is mounted.
@@ -71,6 +74,7 @@ pub struct NodeActors {
     pub views: ViewsHandle,
     /// The node's pods, if somebody watches them.
     pub pods: Option<PodLookup>,
+    pub uploads: Option<UploadsHandle>,
     /// Held, because an actor without an address is not restarted.
     _watch: Option<Addr<Pods>>,
     daemon: Option<Addr<ChildProcess>>,
@@ -98,6 +102,11 @@ impl NodeActors {
         let daemon = config.daemon.map(|spec| {
             supervise(ChildProcess::new(spec, DAEMON, health.clone()), CORE, watch(DAEMON))
         });
+        let uploads = config.uploads.map(|config| {
+            let uploader = CacheUploader::new(nix.clone(), config);
+            // Its end costs uploads and nothing else; the supervisor says so.
+            supervise(uploader, CORE, |_| {})
+        });
         let builds = BuildsConfig {
             roots: config.roots.join("builds"),
             evaluation_slots: config.evaluation_slots,
@@ -106,7 +115,7 @@ impl NodeActors {
             cancel_grace: config.cancel_grace,
         };
         let memory = Arc::new(Memory::new(config.memory));
-        let builds = Builds::new(nix.clone(), memory.clone(), builds);
+        let builds = Builds::new(nix.clone(), memory.clone(), uploads.clone(), builds);
         let builds = supervise(builds, CORE, watch("builds"));
         let builds = BuildsHandle { builds, memory, nix: nix.clone() };
         let views = ViewsConfig {
@@ -135,14 +144,21 @@ impl NodeActors {
             (lookup, supervise(Pods::new(pods), CORE, watch("pods")))
         });
         let (pods, watch) = pods.unzip();
-        let views = ViewsHandle(views);
-        Ok(Self { directory, builds, views, pods, _watch: watch, daemon })
+        let (views, uploads) = (ViewsHandle(views), uploads.map(UploadsHandle));
+        Ok(Self { directory, builds, views, pods, uploads, _watch: watch, daemon })
     }
 
     /// A message through each core actor: whether they live and are not stuck.
     pub async fn answer(&self) -> Result<(), ActorGone> {
         tokio::try_join!(self.directory.answer(), self.builds.answer(), self.views.answer())?;
         Ok(())
+    }
+
+    /// Lets uploads under way go on for `grace`; the rest stays in the queue.
+    pub async fn flush(&self, grace: Duration) {
+        if let Some(uploads) = &self.uploads {
+            uploads.flush(grace).await;
+        }
     }
 
     /// Ends the daemon. Mounts are left as they are.

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{NodeError, fail};
+use crate::actors::uploads::UploadsConfig;
 use crate::config::{DEFAULT_STATE_DIR, NodeConfig};
-use crate::nix::{Capabilities, Config, Evaluator, Limit, Limits, ProbeLimits, RealNix};
+use crate::nix::{Capabilities, Config, Evaluator, Limit, Limits, ProbeLimits, PushTo, RealNix};
 
 const STORE_STATE: &str = "/nix/var/nix";
 
@@ -45,6 +46,7 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
             realise: Limit::new("--realise-timeout", settings.realise_timeout),
             build: Limit::new("--build-timeout", settings.build_timeout),
             silence: Limit::new("--max-silent-time", settings.max_silent_time),
+            upload: Limit::new("--upload-timeout", config.cache.upload_timeout),
         },
         guard: Some("/proc/self/exe".into()),
         daemon_lent: config.nix_daemon_socket.is_some(),
@@ -70,6 +72,26 @@ fn nix_options(config: &NodeConfig) -> Vec<(String, String)> {
     let named =
         (!substituters.is_empty()).then(|| ("substituters".to_owned(), substituters.join(" ")));
     named.into_iter().chain(config.nix_option.clone()).collect()
+}
+
+/// Where closures go, if anywhere.
+pub(super) fn uploads(config: &NodeConfig) -> Option<UploadsConfig> {
+    let settings = &config.cache;
+    let to = match (&settings.upload_command, &settings.cache) {
+        _ if settings.no_upload => return None,
+        (Some(program), _) => PushTo::Command { program: program.clone() },
+        (None, Some(url)) => {
+            PushTo::Store { url: url.clone(), signing_key: settings.signing_key.clone() }
+        }
+        (None, None) => return None,
+    };
+    Some(UploadsConfig {
+        to,
+        records: config.state_dir.join("uploads"),
+        roots: roots_dir(config).join("uploads"),
+        attempts: settings.upload_attempts,
+        slots: settings.upload_slots.into(),
+    })
 }
 
 /// Roots of nodes with other state directories are not ours to sweep.

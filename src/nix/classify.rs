@@ -16,7 +16,7 @@ use super::{Buildable, Evaluator, Limit, Limits, NixError, RealiseError, Step, T
 const CAUSE_BYTES: usize = 400;
 
 /// The surest first; the last is a guess of Nix.
-const NO_SPACE: [&str; 4] = [
+pub(super) const NO_SPACE: [&str; 4] = [
     "No space left on device",
     "database or disk is full",
     "Disk quota exceeded",
@@ -309,6 +309,7 @@ mod tests {
         realise: Limit::new("--realise-timeout", Duration::ZERO),
         build: Limit::new("--build-timeout", Duration::from_secs(1)),
         silence: Limit::new("--max-silent-time", Duration::from_secs(2)),
+        upload: Limit::new("--upload-timeout", Duration::ZERO),
     };
 
     /// The recorded commands evaluated and built in one.

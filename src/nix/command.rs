@@ -59,6 +59,7 @@ impl Config {
                 realise: Limit::new("--realise-timeout", 2 * hour),
                 build: Limit::new("--build-timeout", Duration::ZERO),
                 silence: Limit::new("--max-silent-time", hour),
+                upload: Limit::new("--upload-timeout", hour),
             },
             guard: None,
             probe: ProbeLimits::default(),
@@ -106,7 +107,7 @@ const SSH_OPTIONS: &str =
     "-o BatchMode=yes -o ConnectTimeout=5 -o ServerAliveInterval=15 -o ServerAliveCountMax=3";
 
 /// Defaults of every command that may fetch or build.
-const SETTINGS: [(&str, &str); 9] = [
+pub(super) const SETTINGS: [(&str, &str); 9] = [
     // Without this a build runs unsandboxed where the kernel refuses a sandbox, without a word.
     ("sandbox-fallback", "false"),
     ("builders", ""),

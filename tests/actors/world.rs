@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use nix_csi::actors::builds::MemoryConfig;
 use nix_csi::actors::node::{NodeActors, NodeActorsConfig};
+use nix_csi::actors::uploads::UploadsConfig;
 use nix_csi::actors::volume::{Request, VolumeError};
 use nix_csi::health::Health;
 use nix_csi::k8s::fake::FakeApi;
 use nix_csi::model::{Access, Layout, Source, StorePath, TargetPath, VolumeId, VolumeSpec};
 use nix_csi::mount::fake::FakeMounts;
-use nix_csi::nix::Origin;
 use nix_csi::nix::fake::FakeNix;
+use nix_csi::nix::{Origin, PushTo};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -22,6 +23,7 @@ pub const REFRESH: Duration = Duration::from_secs(60);
 pub const RETRY: Duration = Duration::from_secs(10);
 pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub const ABANDON_AFTER: Duration = Duration::from_secs(600);
+pub const UPLOAD_ATTEMPTS: u32 = 4;
 pub const SWEEP_AFTER: Duration = Duration::from_secs(900);
 
 pub struct World {
@@ -104,6 +106,13 @@ fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts, api: &FakeApi) -> NodeA
         verify_interval: Duration::from_secs(300),
         cluster: Some(Arc::new(api.clone())),
         sweep_after: SWEEP_AFTER,
+        uploads: Some(UploadsConfig {
+            to: PushTo::Store { url: "ssh-ng://cache".to_owned(), signing_key: None },
+            records: dir.join("uploads"),
+            roots: dir.join("roots/uploads"),
+            attempts: UPLOAD_ATTEMPTS,
+            slots: 1,
+        }),
     };
     // Nobody listens: a core actor that gives up makes its test fail by itself.
     let (tell, _) = mpsc::unbounded_channel();
