@@ -11,7 +11,7 @@ use nix_csi::model::{Source, StorePath};
 use nix_csi::nix::{Origin, PushError};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{UPLOAD_ATTEMPTS, World, id, request, store_path, with_world};
+use crate::world::{UPLOAD_ATTEMPTS, World, id, request, with_world, with_world_for};
 
 async fn seconds(seconds: u64) {
     sleep(Duration::from_secs(seconds)).await;
@@ -64,8 +64,9 @@ async fn what_is_built_arrives_once_and_leaves_nothing_behind() {
             world.publish(&format!("v{n}"), &source).await.unwrap();
         }
         let other = world.nix.add_closure("fetched", 2).unwrap();
-        world.nix.answer(store_path(&other), other.clone(), Origin::Substituted);
-        world.publish("other", &store_path(&other)).await.unwrap();
+        let fetched = Source::NixExpr("fetched".to_owned());
+        world.nix.answer(fetched.clone(), other.clone(), Origin::Substituted);
+        world.publish("other", &fetched).await.unwrap();
         seconds(5).await;
         let mut pushed = world.nix.pushed();
         pushed.sort();
@@ -179,7 +180,7 @@ async fn one_bad_closure_does_not_hold_up_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_waits_for_a_person_and_is_forgotten_after_a_week() {
-    with_world(|world| async move {
+    with_world_for(Duration::from_hours(10 * 24), |world| async move {
         world.nix.answer_pushes(away);
         let path = built(&world, "app").await;
         seconds(3600).await;
@@ -347,7 +348,8 @@ async fn a_full_queue_drops_and_counts() {
         let _gate = world.nix.hold_pushes();
         let most = nix_csi::actors::uploads::MOST;
         let records = world.dir.path().join("uploads");
-        let path = world.nix.add_path("app", &[]).unwrap();
+        let (path, source) = (world.nix.add_path("app", &[]).unwrap(), world.buildable("app"));
+        world.nix.answer(source.clone(), path.clone(), Origin::Built);
         seconds(1).await;
         for n in 0..most {
             let path = StorePath::from_base_name(&format!("{n:0>32}-full")).unwrap();
@@ -368,9 +370,7 @@ async fn a_full_queue_drops_and_counts() {
         let before = count(dropped());
         assert_eq!(handle(&actors).list().await.unwrap().waiting + 64, most);
         assert_eq!(handle(&actors).list().await.unwrap().uploads.len(), 1000);
-        let (source, asked) = (store_path(&path), request("app", &store_path(&path)));
-        world.nix.answer(source, path.clone(), Origin::Built);
-        actors.directory.publish(&id("app"), asked).await.unwrap();
+        actors.directory.publish(&id("app"), request("app", &source)).await.unwrap();
         seconds(1).await;
         assert_eq!(count(dropped()), before + 1);
         assert!(!records.join(format!("{}.json", path.hash())).exists());

@@ -36,9 +36,13 @@ pub struct World {
 
 /// Runs a test with a fresh node's actors.
 pub async fn with_world<F: Future>(test: impl FnOnce(World) -> F) {
-    // On the paused clock: a test that waits for what never comes fails instead of ticking on.
-    const LIMIT: Duration = Duration::from_hours(24);
-    let limited = tokio::time::timeout(LIMIT, async { test(World::new()).await });
+    with_world_for(Duration::from_hours(24), test).await;
+}
+
+/// The same, on the paused clock for so long: a test that waits for what never comes fails instead of
+/// ticking on.
+pub async fn with_world_for<F: Future>(limit: Duration, test: impl FnOnce(World) -> F) {
+    let limited = tokio::time::timeout(limit, async { test(World::new()).await });
     LocalSet::new().run_until(limited).await.expect("the test waits for what never comes");
 }
 
