@@ -129,9 +129,14 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     }
     stop.cancel();
     let stopping = async {
-        if ended.is_ok() && tokio::time::timeout(config.process.grace, &mut served).await.is_err() {
-            tracing::warn!(grace = ?config.process.grace, "calls under way were cut off");
-        }
+        let drained = async {
+            if ended.is_ok()
+                && tokio::time::timeout(config.process.grace, &mut served).await.is_err()
+            {
+                tracing::warn!(grace = ?config.process.grace, "calls under way were cut off");
+            }
+        };
+        tokio::join!(drained, actors.flush(config.process.grace));
         if tokio::time::timeout(config.process.grace, actors.stop()).await.is_err() {
             tracing::warn!(grace = ?config.process.grace, "nix-daemon did not end in time");
         }
@@ -231,6 +236,7 @@ async fn serve(
         directory: actors.directory.clone(),
         builds: actors.builds.clone(),
         views: actors.views.clone(),
+        uploads: actors.uploads.clone(),
         stop: stop.clone(),
     };
     let http_state = HttpState {

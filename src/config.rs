@@ -1,6 +1,7 @@
 //! The command line and the environment, read here and nowhere else.
 
 mod builds;
+mod cache;
 mod cache_role;
 mod cluster;
 mod process;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use builds::{BuildSettings, EvalModeArg};
+pub use cache::{BuildOnArg, CacheSettings, RetryUploadsArgs, UploadsArgs, UploadsCommand};
 pub use cache_role::{CacheConfig, SSH_LISTEN};
 pub use cluster::ClusterSettings;
 pub use process::{LogFormat, ProcessSettings};
@@ -45,6 +47,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show builds under way and failures that wait, or let failures be tried again.
     Builds(BuildsArgs),
+    /// Show uploads to the cluster's cache, or try them again.
+    Uploads(UploadsArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -74,6 +78,8 @@ pub struct NodeConfig {
     pub nix_daemon_socket: Option<PathBuf>,
     #[command(flatten)]
     pub builds: BuildSettings,
+    #[command(flatten)]
+    pub cache: CacheSettings,
     #[command(flatten)]
     pub ssh: SshSettings,
     #[command(flatten)]

@@ -50,6 +50,7 @@ fn client(command: Command) -> Result<(), Failure> {
             Command::Unmount(args) => cli::unmount(args).await,
             Command::Status(args) => cli::status(args).await,
             Command::Builds(args) => cli::builds(args).await,
+            Command::Uploads(args) => cli::uploads(args).await,
             Command::Node(_) | Command::Cache(_) => unreachable!("runs in main"),
         }
     })

@@ -125,6 +125,36 @@ pub static SWEPT: LazyLock<IntCounter> = LazyLock::new(|| {
     register(IntCounter::new("nixcsi_volumes_swept_total", help))
 });
 
+pub static UPLOAD_QUEUE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let opts = Opts::new("nixcsi_upload_queue", "Closures to be uploaded to the cache.");
+    register(IntGaugeVec::new(opts, &["state"]))
+});
+
+/// What became of closures that were uploaded; a closure that is tried again counts again.
+pub static UPLOADS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let opts = Opts::new("nixcsi_uploads_total", "Uploads of closures to the cache.");
+    register(IntCounterVec::new(opts, &["outcome"]))
+});
+
+/// Seconds of one push of up to 64 closures.
+pub static UPLOAD_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    let help = "Seconds of one push of closures to the cache.";
+    let opts = HistogramOpts::new("nixcsi_upload_seconds", help).buckets(BUCKETS.to_vec());
+    register(HistogramVec::new(opts, &["outcome"]))
+});
+
+pub static UPLOADS_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Closures that the upload queue had no room for.";
+    register(IntCounter::new("nixcsi_uploads_dropped_total", help))
+});
+
+pub fn show_uploads(waiting: usize, sending: usize, dead: usize) {
+    for (state, count) in [("waiting", waiting), ("sending", sending), ("dead", dead)] {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        UPLOAD_QUEUE.with_label_values(&[state]).set(count);
+    }
+}
+
 /// Shows what has not happened yet as zero: an alert sees the first time only so.
 pub fn show_all() {
     for stage in Stage::ALL {
@@ -138,6 +168,11 @@ pub fn show_all() {
             EVENTS.with_label_values(&[reason, outcome]);
         }
     }
+    for outcome in super::uploads::OUTCOMES {
+        UPLOADS.with_label_values(&[outcome]);
+    }
+    show_uploads(0, 0, 0);
+    LazyLock::force(&UPLOADS_DROPPED);
     LazyLock::force(&EVENTS_QUEUED);
     LazyLock::force(&PODS);
     LazyLock::force(&WATCHES_LOST);

@@ -13,5 +13,6 @@ pub mod node;
 pub mod pods;
 pub mod reconciler;
 pub mod registrar;
+pub mod uploads;
 pub mod views;
 pub mod volume;

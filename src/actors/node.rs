@@ -14,6 +14,7 @@ use super::events::EventRecorder;
 use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
 use super::reconciler::{ConfigReconciler, Item, ReconcilerConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
+use super::uploads::{CacheUploader, UploadsConfig, UploadsHandle};
 use super::views::{Views, ViewsConfig, ViewsHandle};
 use super::volume::{Directory, VolumeError, Volumes, VolumesConfig};
 use crate::health::{Condition, Health};
@@ -66,6 +67,8 @@ pub struct NodeActorsConfig {
     pub cluster: Option<Arc<dyn Api>>,
     /// How long a pod must be gone before its volumes are.
     pub sweep_after: Duration,
+    /// `None`: there is no cache to upload to.
+    pub uploads: Option<UploadsConfig>,
 }
 
 /// Offers the driver to the kubelet. Its giving up costs the registration, not what is mounted.
@@ -101,6 +104,7 @@ pub struct NodeActors {
     pub views: ViewsHandle,
     /// The node's pods, if somebody watches them.
     pub pods: Option<PodLookup>,
+    pub uploads: Option<UploadsHandle>,
     /// Held, because an actor without an address is not restarted.
     _watch: Option<Addr<Pods>>,
     _reconciler: Addr<ConfigReconciler>,
@@ -129,6 +133,11 @@ impl NodeActors {
             let child = ChildProcess::new(spec, SSHD, &[DAEMON, CONFIG], health.clone()).optional();
             supervise(child, PATIENT, |_| {})
         });
+        let uploads = config.uploads.map(|config| {
+            let uploader = CacheUploader::new(nix.clone(), config);
+            // Its end costs uploads and nothing else; the supervisor says so.
+            supervise(uploader, CORE, |_| {})
+        });
         let builds = BuildsConfig {
             roots: config.roots.join("builds"),
             evaluation_slots: config.evaluation_slots,
@@ -137,7 +146,7 @@ impl NodeActors {
             cancel_grace: config.cancel_grace,
         };
         let memory = Arc::new(Memory::new(config.memory));
-        let builds = Builds::new(nix.clone(), memory.clone(), builds);
+        let builds = Builds::new(nix.clone(), memory.clone(), uploads.clone(), builds);
         let builds = supervise(builds, CORE, watch("builds"));
         let builds = BuildsHandle { builds, memory, nix: nix.clone() };
         let views = ViewsConfig {
@@ -166,12 +175,13 @@ impl NodeActors {
             (lookup, supervise(Pods::new(pods), CORE, watch("pods")))
         });
         let (pods, watch) = pods.unzip();
-        let views = ViewsHandle(views);
+        let (views, uploads) = (ViewsHandle(views), uploads.map(UploadsHandle));
         Ok(Self {
             directory,
             builds,
             views,
             pods,
+            uploads,
             _watch: watch,
             _reconciler: reconciler,
             sshd,
@@ -183,6 +193,13 @@ impl NodeActors {
     pub async fn answer(&self) -> Result<(), ActorGone> {
         tokio::try_join!(self.directory.answer(), self.builds.answer(), self.views.answer())?;
         Ok(())
+    }
+
+    /// Lets uploads under way go on for `grace`; the rest stays in the queue.
+    pub async fn flush(&self, grace: Duration) {
+        if let Some(uploads) = &self.uploads {
+            uploads.flush(grace).await;
+        }
     }
 
     /// Ends sshd with its sessions, and the daemon. Mounts are left as they are.

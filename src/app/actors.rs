@@ -69,6 +69,7 @@ pub(super) fn start(
         verify_interval: config.verify_interval,
         cluster,
         sweep_after: config.cluster.sweep_after,
+        uploads: settings::uploads(config),
     };
     NodeActors::start(actors, Arc::new(nix), mounts, health, given_up)
         .map_err(|e| fail("can't start")(&e))

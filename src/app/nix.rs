@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{NodeError, fail};
-use crate::config::{DEFAULT_STATE_DIR, NodeConfig};
+use crate::actors::uploads::UploadsConfig;
+use crate::config::{BuildOnArg, DEFAULT_STATE_DIR, NodeConfig};
 use crate::nix::ssh::SshClient;
-use crate::nix::{Capabilities, Config, Evaluator, Limit, Limits, ProbeLimits, RealNix};
+use crate::nix::{
+    BuildOn, Capabilities, Config, Elsewhere, Evaluator, Limit, Limits, ProbeLimits, PushTo,
+    RealNix,
+};
 
 const STORE_STATE: &str = "/nix/var/nix";
 
@@ -56,8 +60,10 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
             realise: Limit::new("--realise-timeout", settings.realise_timeout),
             build: Limit::new("--build-timeout", settings.build_timeout),
             silence: Limit::new("--max-silent-time", settings.max_silent_time),
+            upload: Limit::new("--upload-timeout", config.cache.upload_timeout),
         },
         guard: Some("/proc/self/exe".into()),
+        elsewhere: elsewhere(config),
         daemon_lent: config.nix_daemon_socket.is_some(),
         // A cache sends builds with inputs that nobody signed.
         trusted_users: if config.sshd.ssh_listen.is_some() { "root nix" } else { "root" }
@@ -83,12 +89,43 @@ pub(super) fn ssh_key(config: &NodeConfig) -> PathBuf {
     config.process.run_dir.join("ssh/id")
 }
 
-/// Ours first, so that a person's `--nix-option` wins.
+/// A person's `--nix-option` wins over ours, but for what adds to it.
 fn nix_options(config: &NodeConfig) -> Vec<(String, String)> {
-    let substituters = &config.builds.substituter;
-    let named =
-        (!substituters.is_empty()).then(|| ("substituters".to_owned(), substituters.join(" ")));
-    named.into_iter().chain(config.process.nix_option.clone()).collect()
+    let list =
+        |name: &str, all: &[String]| (!all.is_empty()).then(|| (name.to_owned(), all.join(" ")));
+    let named = list("substituters", &config.builds.substituter);
+    let cache = list("extra-substituters", config.cache.cache.as_slice());
+    let keys = list("extra-trusted-public-keys", &config.cache.trusted_public_key);
+    named.into_iter().chain(config.process.nix_option.clone()).chain(cache).chain(keys).collect()
+}
+
+fn elsewhere(config: &NodeConfig) -> Option<Elsewhere> {
+    let on = match config.cache.build_on {
+        BuildOnArg::Local => return None,
+        BuildOnArg::Cache => BuildOn::Cache,
+        BuildOnArg::Auto => BuildOn::Auto,
+    };
+    config.cache.cache.clone().map(|store| Elsewhere { on, store })
+}
+
+/// Where closures go, if anywhere.
+pub(super) fn uploads(config: &NodeConfig) -> Option<UploadsConfig> {
+    let settings = &config.cache;
+    let to = match (&settings.upload_command, &settings.cache) {
+        _ if settings.no_upload => return None,
+        (Some(program), _) => PushTo::Command { program: program.clone() },
+        (None, Some(url)) => {
+            PushTo::Store { url: url.clone(), signing_key: settings.signing_key.clone() }
+        }
+        (None, None) => return None,
+    };
+    Some(UploadsConfig {
+        to,
+        records: config.process.state_dir.join("uploads"),
+        roots: roots_dir(config).join("uploads"),
+        attempts: settings.upload_attempts,
+        slots: settings.upload_slots.into(),
+    })
 }
 
 /// Roots of nodes with other state directories are not ours to sweep.

@@ -5,6 +5,7 @@ mod mount;
 mod status;
 mod target;
 mod unmount;
+mod uploads;
 
 use std::fmt::Display;
 
@@ -12,6 +13,7 @@ pub use builds::builds;
 pub use mount::mount;
 pub use status::status;
 pub use unmount::unmount;
+pub use uploads::uploads;
 
 /// What a person reads when a command fails.
 #[derive(Debug)]

@@ -8,11 +8,14 @@ use tonic::{Request, Response, Status};
 
 use super::proto::admin::admin_server::Admin;
 use super::proto::admin::{
-    Build, BuildChange, BuildsRequest, BuildsResponse, FailedBuild, Node, ProgressRequest,
-    ProgressResponse, RetryBuildsRequest, RetryBuildsResponse, StatusRequest, StatusResponse,
+    Build, BuildChange, BuildsRequest, BuildsResponse, FailedBuild, ListUploadsRequest,
+    ListUploadsResponse, Node, ProgressRequest, ProgressResponse, RetryBuildsRequest,
+    RetryBuildsResponse, RetryUploadsRequest, RetryUploadsResponse, StatusRequest, StatusResponse,
     UnreadableRecord, View, Volume, WatchBuildsRequest,
 };
+use super::uploads;
 use crate::actors::builds::{BuildEvent, BuildSummary, BuildsHandle, Remembered};
+use crate::actors::uploads::UploadsHandle;
 use crate::actors::views::{ViewSummary, ViewsHandle};
 use crate::actors::volume::{Directory, VolumeStatus};
 use crate::health::{Condition, Health};
@@ -37,6 +40,8 @@ pub struct AdminService {
     pub directory: Directory,
     pub builds: BuildsHandle,
     pub views: ViewsHandle,
+    /// `None`: there is no cache to upload to.
+    pub uploads: Option<UploadsHandle>,
     /// Ends the streams, which would hold up a shutdown.
     pub stop: CancellationToken,
 }
@@ -111,6 +116,20 @@ impl Admin for AdminService {
             all || numbers.contains(&number) || !source.is_empty() && of.text() == source
         });
         Ok(Response::new(RetryBuildsResponse { forgiven: forgiven as u64 }))
+    }
+
+    async fn list_uploads(
+        &self,
+        _: Request<ListUploadsRequest>,
+    ) -> Result<Response<ListUploadsResponse>, Status> {
+        uploads::list(self.uploads.as_ref()).await.map(Response::new)
+    }
+
+    async fn retry_uploads(
+        &self,
+        request: Request<RetryUploadsRequest>,
+    ) -> Result<Response<RetryUploadsResponse>, Status> {
+        uploads::retry(self.uploads.as_ref(), request.into_inner()).await.map(Response::new)
     }
 }
 

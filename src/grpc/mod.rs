@@ -10,6 +10,7 @@ mod registration;
 mod server;
 mod socket;
 mod status;
+mod uploads;
 
 pub use admin::{AdminService, NodeFacts};
 pub use identity::IdentityService;

@@ -44,6 +44,8 @@ pub struct Guard {
     pub grace: Duration,
     /// How many bytes of settings come first on the lifeline.
     pub config_bytes: usize,
+    /// A file that becomes the program's standard input instead: for what is more than a pipe holds.
+    pub input: Option<PathBuf>,
     /// Ends what a part of the program leaves when it dies, though the program lives: a builder whose
     /// daemon's worker was killed.
     pub ends_orphans: bool,
@@ -109,7 +111,7 @@ impl Default for Guard {
     fn default() -> Self {
         let grace = Duration::from_secs(5);
         let limits = Limits::default();
-        Self { grace, config_bytes: 0, ends_orphans: false, limits, jail: None }
+        Self { grace, config_bytes: 0, input: None, ends_orphans: false, limits, jail: None }
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Access, Bind, Guard, Jail, MAX_SETTINGS};
 
 const GRACE: &str = "--grace-ms";
 const CONFIG: &str = "--config-bytes";
+const INPUT: &str = "--input";
 const DATA: &str = "--data-limit";
 const PROCESSES: &str = "--processes";
 const ORPHANS: &str = "--end-orphans";
@@ -29,6 +30,9 @@ pub(super) fn push(args: &mut Vec<OsString>, guard: &Guard) {
     let number = |n: u64| OsString::from(n.to_string());
     option(GRACE, number(u64::try_from(guard.grace.as_millis()).unwrap_or(u64::MAX)));
     option(CONFIG, number(guard.config_bytes as u64));
+    if let Some(input) = &guard.input {
+        option(INPUT, input.clone().into());
+    }
     for (name, limit) in [(DATA, guard.limits.data), (PROCESSES, guard.limits.processes)] {
         if let Some(limit) = limit {
             option(name, number(limit));
@@ -72,6 +76,7 @@ pub(super) fn parse(
             "--" => break,
             GRACE => guard.grace = Duration::from_millis(number(&value()?)?),
             CONFIG => guard.config_bytes = number(&value()?)?,
+            INPUT => guard.input = Some(value()?.into()),
             DATA => guard.limits.data = Some(number(&value()?)?),
             PROCESSES => guard.limits.processes = Some(number(&value()?)?),
             ORPHANS => guard.ends_orphans = true,
@@ -164,13 +169,13 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             grace in 0..100_000u64, config_bytes in 0..MAX_SETTINGS,
-            ends_orphans in any::<bool>(), data in any::<Option<u64>>(), processes in any::<Option<u64>>(),
+            ends_orphans in any::<bool>(), input in prop::option::of(path()), data in any::<Option<u64>>(), processes in any::<Option<u64>>(),
             jail in prop::option::of(jail()),
             args in prop::collection::vec("[a-z-]{0,8}", 0..4),
         ) {
             let grace = Duration::from_millis(grace);
             let limits = Limits { data, processes };
-            let guard = Guard { grace, config_bytes, ends_orphans, limits, jail };
+            let guard = Guard { grace, config_bytes, input, ends_orphans, limits, jail };
             let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
             let all = guard.arguments("/bin/x".as_ref(), &args);
             let (read, program) = parse(all.into_iter().skip(1)).unwrap();

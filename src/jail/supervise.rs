@@ -49,8 +49,12 @@ pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, Setup
     }
 }
 
-/// The settings that come first on the lifeline, in a pipe for the program; nothing: `/dev/null`.
+/// A file, or the settings that come first on the lifeline, in a pipe for the program; nothing:
+/// `/dev/null`.
 fn settings(guard: &Guard) -> Result<Stdio, SetupError> {
+    if let Some(input) = &guard.input {
+        return Ok(fs::File::open(input).map_err(setup("open", input))?.into());
+    }
     if guard.config_bytes == 0 {
         return Ok(Stdio::null());
     }

@@ -292,6 +292,7 @@ mod tests {
         realise: Limit::new("--realise-timeout", Duration::ZERO),
         build: Limit::new("--build-timeout", Duration::from_secs(1)),
         silence: Limit::new("--max-silent-time", Duration::from_secs(2)),
+        upload: Limit::new("--upload-timeout", Duration::ZERO),
     };
 
     /// The recorded commands evaluated and built in one.

@@ -64,6 +64,7 @@ impl Config {
                 realise: Limit::new("--realise-timeout", 2 * hour),
                 build: Limit::new("--build-timeout", Duration::ZERO),
                 silence: Limit::new("--max-silent-time", hour),
+                upload: Limit::new("--upload-timeout", hour),
             },
             guard: None,
             probe: ProbeLimits::default(),
@@ -110,7 +111,7 @@ impl CommandSpec {
 }
 
 /// Defaults of every command that may fetch or build.
-const SETTINGS: [(&str, &str); 9] = [
+pub(super) const SETTINGS: [(&str, &str); 9] = [
     // Without this a build runs unsandboxed where the kernel refuses a sandbox, without a word.
     ("sandbox-fallback", "false"),
     ("builders", ""),

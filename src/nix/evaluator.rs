@@ -244,6 +244,7 @@ fn guard(config: &Config, settings: usize, home: &Path) -> Guard {
         binds.push(Bind::writable(socket, SOCKET));
     }
     Guard {
+        input: None,
         grace: Duration::ZERO,
         config_bytes: settings,
         ends_orphans: false,

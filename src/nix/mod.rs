@@ -36,6 +36,8 @@ mod output;
 mod process;
 
 mod progress;
+mod push;
+mod push_error;
 mod real;
 mod realise;
 #[cfg(test)]
@@ -60,6 +62,8 @@ pub use flake::{Lock, locked_revision};
 pub use flake_lock::lock_local_flake;
 pub use gc_lock::sweep_staging;
 pub use progress::{Progress, ProgressSink, Stage};
+pub use push::PushTo;
+pub use push_error::PushError;
 pub use real::RealNix;
 pub use substituters::ProbeLimits;
 pub use version::{Capabilities, Flavour};
@@ -115,6 +119,8 @@ pub struct Limits {
     pub build: Limit,
     /// A build that prints nothing (Nix's `max-silent-time`).
     pub silence: Limit,
+    /// One push to a cache.
+    pub upload: Limit,
 }
 
 /// A Nix store and the means to add to it. Blocking functions are marked; call them on a blocking
@@ -154,6 +160,10 @@ pub trait Nix: Send + Sync + 'static {
         progress: ProgressSink,
         slot: Slot,
     ) -> BoxFuture<'static, Result<Realised, RealiseError>>;
+
+    /// Copies the closures of valid paths to a cache, as far as it lacks them. `Gone` may name any of
+    /// them; every other error is of all together.
+    fn push(&self, paths: Vec<StorePath>, to: PushTo) -> BoxFuture<'static, Result<(), PushError>>;
 
     /// How many substituters did not answer when they were asked last.
     fn substituters_down(&self) -> usize {

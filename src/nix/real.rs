@@ -1,5 +1,6 @@
 //! An installed Nix.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -17,8 +18,8 @@ use super::internal_log::LogReader;
 use super::redact::{Redactor, secrets_of_netrc};
 use super::substituters::{Choice, Substituters};
 use super::{
-    Buildable, Capabilities, Evaluated, Lock, Nix, NixError, ProgressSink, RealiseError, Realised,
-    Slot, db_write, evaluate, process, realise,
+    Buildable, Capabilities, Evaluated, Lock, Nix, NixError, ProgressSink, PushError, PushTo,
+    RealiseError, Realised, Slot, db_write, evaluate, process, push, realise,
 };
 
 /// Nix's default.
@@ -115,6 +116,10 @@ impl Nix for RealNix {
         realise::realise(self.0.clone(), what, root, progress, slot).boxed()
     }
 
+    fn push(&self, paths: Vec<StorePath>, to: PushTo) -> BoxFuture<'static, Result<(), PushError>> {
+        push::push(self.0.clone(), paths, to).boxed()
+    }
+
     fn substituters_down(&self) -> usize {
         self.0.substituters.get().map_or(0, Substituters::down)
     }
@@ -133,6 +138,25 @@ impl Nix for RealNix {
 }
 
 impl Inner {
+    /// Blocking. The first of `paths` that is not valid.
+    pub(super) fn first_invalid(&self, paths: &[StorePath]) -> Result<Option<StorePath>, NixError> {
+        for path in paths {
+            if !self.database.is_valid(path)? {
+                return Ok(Some(path.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Blocking. All paths of the closures, each once.
+    pub(super) fn closures(&self, roots: &[StorePath]) -> Result<BTreeSet<StorePath>, NixError> {
+        let mut all = BTreeSet::new();
+        for root in roots {
+            all.extend(self.database.closure(root)?.paths.into_iter().map(|info| info.path));
+        }
+        Ok(all)
+    }
+
     /// Blocking. See [`GcLock::place`].
     pub(super) fn place(&self, path: &StorePath, root: &Path) -> Result<bool, NixError> {
         // A daemon's collector may be of another version than our client.

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use nix_csi::actors::builds::MemoryConfig;
 use nix_csi::actors::node::{NodeActors, NodeActorsConfig};
+use nix_csi::actors::uploads::UploadsConfig;
 use nix_csi::actors::volume::{Request, VolumeError};
 use nix_csi::health::Health;
 use nix_csi::k8s::fake::FakeApi;
 use nix_csi::model::{Access, Layout, Source, StorePath, TargetPath, VolumeId, VolumeSpec};
 use nix_csi::mount::fake::FakeMounts;
-use nix_csi::nix::Origin;
 use nix_csi::nix::fake::FakeNix;
+use nix_csi::nix::{Origin, PushTo};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -22,6 +23,7 @@ pub const REFRESH: Duration = Duration::from_secs(60);
 pub const RETRY: Duration = Duration::from_secs(10);
 pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub const ABANDON_AFTER: Duration = Duration::from_secs(600);
+pub const UPLOAD_ATTEMPTS: u32 = 4;
 pub const SWEEP_AFTER: Duration = Duration::from_secs(900);
 
 pub struct World {
@@ -34,9 +36,13 @@ pub struct World {
 
 /// Runs a test with a fresh node's actors.
 pub async fn with_world<F: Future>(test: impl FnOnce(World) -> F) {
-    // On the paused clock: a test that waits for what never comes fails instead of ticking on.
-    const LIMIT: Duration = Duration::from_hours(24);
-    let limited = tokio::time::timeout(LIMIT, async { test(World::new()).await });
+    with_world_for(Duration::from_hours(24), test).await;
+}
+
+/// The same, on the paused clock for so long: a test that waits for what never comes fails instead of
+/// ticking on.
+pub async fn with_world_for<F: Future>(limit: Duration, test: impl FnOnce(World) -> F) {
+    let limited = tokio::time::timeout(limit, async { test(World::new()).await });
     LocalSet::new().run_until(limited).await.expect("the test waits for what never comes");
 }
 
@@ -106,6 +112,13 @@ fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts, api: &FakeApi) -> NodeA
         verify_interval: Duration::from_secs(300),
         cluster: Some(Arc::new(api.clone())),
         sweep_after: SWEEP_AFTER,
+        uploads: Some(UploadsConfig {
+            to: PushTo::Store { url: "ssh-ng://cache".to_owned(), signing_key: None },
+            records: dir.join("uploads"),
+            roots: dir.join("roots/uploads"),
+            attempts: UPLOAD_ATTEMPTS,
+            slots: 1,
+        }),
     };
     // Nobody listens: a core actor that gives up makes its test fail by itself.
     let (tell, _) = mpsc::unbounded_channel();

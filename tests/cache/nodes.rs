@@ -20,11 +20,10 @@ impl Client {
     }
 
     pub(crate) async fn node(&self, lab: &Lab, public: &str, extra: &[&str]) -> Node {
-        let cache = format!("extra-substituters={}", self.store);
-        let trusted = format!("trusted-public-keys={public}");
         let (key, known) = (self.key.to_str().unwrap(), self.known.to_str().unwrap());
-        let ssh = ["--ssh-key", key, "--ssh-known-hosts", known, "--nix-option", &cache];
-        lab.node(&[&ssh[..], &["--nix-option", &trusted], extra].concat()).await
+        let ssh = ["--ssh-key", key, "--ssh-known-hosts", known];
+        let cache = ["--cache", &self.store, "--trusted-public-key", public];
+        lab.node(&[&ssh[..], &cache, extra].concat()).await
     }
 }
 

@@ -9,7 +9,6 @@ use actix::{Actor, Addr, AsyncContext, Handler, ResponseFuture};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 
-use super::Memory;
 use super::build::{BuildActor, Cancel, Shared, Work, roots};
 use super::messages::{
     Abandon, BuildEvent, BuildOf, BuildSummary, Ended, ListBuilds, Ping, Realise, RealiseResult,
@@ -17,9 +16,11 @@ use super::messages::{
 };
 use super::root::sweep;
 use super::slots::Slots;
+use super::{Built, Memory};
 use crate::actors::core::{
     ActorGone, Backoff, Ctx, End, Reply, deferred, impl_supervised, supervise, tell,
 };
+use crate::actors::uploads::{CacheUploader, Realised};
 use crate::model::{Source, Tenant, VolumeId};
 use crate::nix::{Nix, Progress, ProgressSink};
 
@@ -75,6 +76,8 @@ pub struct Builds {
     /// Numbers realisations; never reused, also not by a restart of this actor.
     next: u64,
     swept: bool,
+    /// Hears what is realised, if there is a cache.
+    uploads: Option<Addr<CacheUploader>>,
     events: broadcast::Sender<BuildEvent>,
     ticking: bool,
 }
@@ -88,7 +91,12 @@ impl_supervised!(Builds, "builds", |this| {
 });
 
 impl Builds {
-    pub fn new(nix: Arc<dyn Nix>, memory: Arc<Memory>, config: BuildsConfig) -> Self {
+    pub fn new(
+        nix: Arc<dyn Nix>,
+        memory: Arc<Memory>,
+        uploads: Option<Addr<CacheUploader>>,
+        config: BuildsConfig,
+    ) -> Self {
         let shared = Shared {
             nix,
             memory,
@@ -102,6 +110,7 @@ impl Builds {
             in_flight: HashMap::new(),
             next: 0,
             swept: false,
+            uploads,
             events: broadcast::Sender::new(BEHIND),
             ticking: false,
         }
@@ -229,6 +238,10 @@ impl Handler<Ended> for Builds {
     type Result = ();
 
     fn handle(&mut self, ended: Ended, _: &mut Ctx<Self>) {
+        if let (Some(uploads), Ok(Built { realised, root, .. })) = (&self.uploads, &ended.result) {
+            let (path, origin) = (realised.root.clone(), realised.origin);
+            tell(uploads, Realised { root: path, origin, guard: root.clone() });
+        }
         let Some(one) = self.in_flight.remove(&ended.number) else {
             return;
         };

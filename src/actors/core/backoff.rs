@@ -38,8 +38,8 @@ impl Backoff {
     }
 }
 
-/// A number in 0..1; spreads restarts, needs no quality.
-fn jitter() -> f64 {
+/// A number in 0..1; spreads tries, needs no quality.
+pub fn jitter() -> f64 {
     let bits = RandomState::new().hash_one(0u8) >> 40;
     #[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
     let value = bits as f64 / f64::from(1u32 << 24);

@@ -7,6 +7,7 @@
 //! - [`ask`], [`tell`]: sending. Both say when the other side is gone.
 //! - [`deferred`]: a reply that is given later, by whatever event ends the work.
 //! - [`blocking`]: work that blocks, for an effect to wait for.
+//! - [`jitter`]: spreads tries that would come at once.
 //! - [`Admission`]: a limit at the edge on how many callers may wait.
 //!
 //! To add an actor: a struct that implements [`Supervised`] (its kind, what it forgets on a
@@ -27,7 +28,7 @@ mod tests;
 
 pub use admission::{Admission, Overloaded};
 pub use ask::{ActorGone, Reply, answer_all, ask, deferred, tell};
-pub use backoff::Backoff;
+pub use backoff::{Backoff, jitter};
 pub use blocking::blocking;
 pub use context::Ctx;
 pub(crate) use supervise::impl_supervised;

@@ -15,6 +15,7 @@ use crate::model::{Source, StorePath};
 use super::error::io_error;
 use super::{Lock, Nix, NixError, Origin, RealiseError, Realised, Step};
 
+mod pushes;
 mod realise;
 
 /// Makes a fault each time it is due.
@@ -57,6 +58,7 @@ struct State {
     /// What derivations were made from.
     derivations: HashMap<StorePath, Source>,
     locks: HashMap<String, Lock>,
+    pushes: pushes::Pushes,
 }
 
 /// See the module. Cheap to clone; clones share everything.
@@ -159,6 +161,16 @@ impl FakeNix {
 
     pub fn calls(&self, source: &Source) -> Calls {
         self.state().calls.get(source).copied().unwrap_or_default()
+    }
+
+    /// The path is not valid any more, as if somebody had deleted it despite its roots.
+    pub fn forget(&self, path: &StorePath) {
+        self.state().valid.remove(path);
+    }
+
+    /// A path without a file.
+    pub fn make_valid(&self, path: &StorePath) {
+        self.state().valid.insert(path.clone(), Vec::new());
     }
 
     pub fn is_valid(&self, path: &StorePath) -> bool {

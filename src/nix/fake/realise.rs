@@ -13,8 +13,8 @@ use crate::model::{Closure, PathInfo, Source, StorePath, Tenant};
 use crate::nix::error::io_error;
 use crate::nix::gc_lock::staging_name;
 use crate::nix::{
-    Buildable, Evaluated, Lock, Nix, NixError, ProgressSink, RealiseError, Realised, Slot, Step,
-    db_write,
+    Buildable, Evaluated, Lock, Nix, NixError, ProgressSink, PushError, PushTo, RealiseError,
+    Realised, Slot, Step, db_write,
 };
 
 impl Nix for FakeNix {
@@ -78,6 +78,10 @@ impl Nix for FakeNix {
             result
         }
         .boxed()
+    }
+
+    fn push(&self, paths: Vec<StorePath>, _: PushTo) -> BoxFuture<'static, Result<(), PushError>> {
+        self.push_now(paths)
     }
 
     fn root_if_valid(&self, path: &StorePath, root: &Path) -> Result<bool, NixError> {

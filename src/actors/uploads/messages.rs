@@ -1,0 +1,36 @@
+//! What is said to the uploader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Message;
+
+use super::UploadsReport;
+use crate::actors::builds::RootGuard;
+use crate::actors::core::ActorGone;
+use crate::model::StorePath;
+use crate::nix::Origin;
+
+/// A closure is in the store; `guard` keeps it there until the uploader has a root of its own.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Realised {
+    pub root: StorePath,
+    pub origin: Origin,
+    pub guard: Arc<RootGuard>,
+}
+
+/// What waits, what is sent and what was given up.
+#[derive(Message)]
+#[rtype(result = "UploadsReport")]
+pub struct ListUploads;
+
+/// Tries these now, or all that were given up; how many there were.
+#[derive(Message)]
+#[rtype(result = "usize")]
+pub struct RetryUploads(pub Vec<StorePath>);
+
+/// Starts no more pushes; those under way may go on for so long. Answered when there are none.
+#[derive(Message)]
+#[rtype(result = "Result<(), ActorGone>")]
+pub struct Stop(pub Duration);

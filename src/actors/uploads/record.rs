@@ -1,0 +1,65 @@
+//! The record of a closure that waits to be uploaded. Pure.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::StorePath;
+
+const VERSION: u32 = 1;
+
+/// Since the epoch.
+pub(super) type Moment = Duration;
+
+/// One closure, by its root. Times are seconds since the epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    version: u32,
+    pub(super) path: StorePath,
+    pub(super) queued_at: u64,
+    pub(super) attempts: u32,
+    pub(super) last_error: Option<String>,
+    pub(super) next_attempt: Option<u64>,
+    /// Given up: a dead letter.
+    pub(super) dead: bool,
+    pub(super) dead_since: Option<u64>,
+}
+
+impl Record {
+    pub(super) fn new(path: StorePath, now: Moment) -> Self {
+        Self {
+            version: VERSION,
+            path,
+            queued_at: now.as_secs(),
+            attempts: 0,
+            last_error: None,
+            next_attempt: None,
+            dead: false,
+            dead_since: None,
+        }
+    }
+
+    /// Of the file `name`, which has the path's hash.
+    pub(super) fn parse(text: &[u8], name: &Path) -> Result<Self, String> {
+        let record: Self = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+        if record.version != VERSION {
+            return Err(format!("version {} is not {VERSION}", record.version));
+        }
+        if name.file_name() != Some(file_name(&record.path).as_ref()) {
+            return Err(format!("it is of {}, which its name is not", record.path));
+        }
+        Ok(record)
+    }
+}
+
+pub(super) fn file_name(path: &StorePath) -> String {
+    format!("{}.json", path.hash())
+}
+
+/// A file among the records that is none that we can read. It is kept.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    pub path: PathBuf,
+    pub reason: String,
+}
