@@ -73,6 +73,7 @@ fn nix_config(config: &CacheConfig) -> Config {
     let builders = [
         ("builders", format!("@{}", process.run_dir.join("machines").display())),
         ("builders-use-substitutes", "true".to_owned()),
+        ("max-jobs", config.local_jobs.to_string()),
     ];
     let builders = builders.map(|(name, value)| (name.to_owned(), value));
     let ours = keys.into_iter().chain(signing).chain(builders);

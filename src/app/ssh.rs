@@ -26,11 +26,10 @@ pub(super) async fn prepare(
         listen,
         state: process.state_dir.join("ssh"),
         host_key: settings.ssh_host_key.clone(),
-        authorized_keys: process.run_dir.join("ssh/authorized_keys"),
         pid_file: process.run_dir.join("sshd.pid"),
     };
     let child = sshd.spec(nix);
-    let (source, target) = (settings.authorized_keys.clone(), sshd.authorized_keys.clone());
+    let (source, target) = (settings.authorized_keys.clone(), sshd.authorized_keys());
     let keys = Item { kind: Kind::AuthorizedKeys, source, target };
     let nix = nix.clone();
     let prepared = tokio::task::spawn_blocking(move || sshd.prepare(&nix)).await;

@@ -18,6 +18,9 @@ pub struct CacheConfig {
     /// Public key whose signature lets a path in, `name:base64`; repeat it for several.
     #[arg(long, env = "NIX_CSI_TRUSTED_PUBLIC_KEYS", value_delimiter = ' ', value_name = "KEY")]
     pub trusted_public_key: Vec<String>,
+    /// Builds at once on the cache itself, beside those on its builders.
+    #[arg(long, env = "NIX_CSI_LOCAL_JOBS", default_value = "0")]
+    pub local_jobs: u16,
     /// Private key with which the cache signs what it builds itself.
     #[arg(long, env = "NIX_CSI_SIGNING_KEY", value_parser = super::absolute, value_name = "FILE")]
     pub signing_key: Option<PathBuf>,

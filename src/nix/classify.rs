@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::jail::SETUP_FAILED;
 
-use super::hints::{DAEMON_GONE, HINTS, NO_SPACE, NOBODY, SHORT, UNSIGNED};
+use super::hints::{DAEMON_GONE, HINTS, NO_BUILDER, NO_SPACE, NOBODY, SHORT, UNSIGNED};
 use super::internal_log::{LogReader, Message};
 use super::network;
 use super::substituters::Choice;
@@ -64,6 +64,9 @@ pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> Rea
         let cause = format!("the Nix daemon is not there: {}", cause(message));
         return RealiseError::Temporary { step: asked.step(), cause };
     }
+    if let Some(message) = said(&NO_BUILDER) {
+        return no_builder(asked, message, log);
+    }
     if let Some(error) = log.errors().find_map(|m| build_failure(asked, m, log)) {
         return error;
     }
@@ -90,6 +93,24 @@ fn out_of_memory(evaluator: &Evaluator) -> RealiseError {
     }
 }
 
+/// Something is to be built and nobody may: it was to be fetched, or a cache has no builder.
+fn no_builder(asked: &Asked, message: &Message, log: &LogReader) -> RealiseError {
+    unsigned(log).unwrap_or_else(|| {
+        let cause = format!("nobody builds it: {}", cause(message));
+        RealiseError::Temporary { step: asked.step(), cause }
+    })
+}
+
+/// A substituter has it, and the node does not believe it.
+fn unsigned(log: &LogReader) -> Option<RealiseError> {
+    let is_unsigned = |m: &&Message| contains_any(&m.text, &UNSIGNED);
+    let message = log.warnings().chain(log.errors()).find(is_unsigned)?;
+    let hint = "the operator trusts the key of who built it with --trusted-public-key NAME:KEY, or \
+                signs it there with nix store sign";
+    let cause = cause(message).trim_start_matches("warning: ").to_owned();
+    Some(RealiseError::Refused { step: Step::Fetch, cause, hint: Some(hint.to_owned()) })
+}
+
 /// A path that is wanted and that nobody offered. While a substituter is down, "nobody has it" is
 /// not known.
 fn nobody(asked: &Asked, message: &Message, log: &LogReader) -> RealiseError {
@@ -106,12 +127,8 @@ fn nobody(asked: &Asked, message: &Message, log: &LogReader) -> RealiseError {
         );
         return RealiseError::Temporary { step, cause };
     }
-    let unsigned = |m: &&Message| contains_any(&m.text, &UNSIGNED);
-    if let Some(unsigned) = log.warnings().chain(log.errors()).find(unsigned) {
-        let hint = "the operator trusts the key of who built it with --nix-option \
-                    extra-trusted-public-keys=NAME:KEY, or signs it there with nix store sign";
-        let cause = cause(unsigned).trim_start_matches("warning: ").to_owned();
-        return RealiseError::Refused { step, cause, hint: Some(hint.to_owned()) };
+    if let Some(error) = unsigned(log) {
+        return error;
     }
     let down = log
         .warnings()

@@ -142,6 +142,15 @@ pub(super) fn realise(
     logged(config, config.program.with_file_name("nix-store"), args.into_iter())
 }
 
+/// Nothing may be built by this command.
+pub(super) fn fetch_only(spec: &mut CommandSpec) {
+    let mut options = Vec::new();
+    push_options(&mut options, [("max-jobs", "0")].into_iter());
+    // Before what is to be done: the last of a name wins.
+    let at = spec.args.iter().position(|arg| arg == "--realise").unwrap_or(spec.args.len());
+    spec.args.splice(at..at, options);
+}
+
 /// As `nix-store` takes it.
 pub(super) fn installable(what: &Buildable) -> OsString {
     match what {

@@ -12,7 +12,7 @@ use super::command::{self, CommandSpec};
 use super::internal_log::LogReader;
 use super::real::Inner;
 use super::substituters::Choice;
-use super::{Buildable, Config, ProgressSink, RealiseError, Slot, Step, TimedOut, process};
+use super::{Buildable, Config, Origin, ProgressSink, RealiseError, Slot, Step, TimedOut, process};
 
 /// Where builds run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,14 @@ pub enum BuildOn {
     Cache,
     /// On the cache; here while it is down.
     Auto,
+}
+
+/// Where something was built, or is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Here,
+    /// It only has to be fetched; how the cache came by it.
+    There(Origin),
 }
 
 /// The cache, and when it builds.
@@ -32,16 +40,16 @@ pub struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// Builds `what` there if it is to be built there. `Ok(false)`: not there.
+    /// Builds `what` there if it is to be built there, and then it only has to be fetched.
     pub(super) async fn build(
         &self,
         nix: &Arc<Inner>,
         what: &Buildable,
         (progress, slot): (&ProgressSink, &Slot),
         choice: &Choice,
-    ) -> Result<bool, RealiseError> {
+    ) -> Result<Place, RealiseError> {
         let Buildable::Output { derivation, .. } = what else {
-            return Ok(false); // a path is not built
+            return Ok(Place::Here); // a path is not built
         };
         let built = if let Some(reason) = choice.down_as(&self.store) {
             Err(RealiseError::Temporary { step: Step::Build, cause: reason })
@@ -55,21 +63,52 @@ impl Elsewhere {
             }
         };
         match built {
-            Err(RealiseError::Temporary { cause, .. }) if self.on == BuildOn::Auto => {
+            // Also what no builder there can do: this node may.
+            Err(
+                RealiseError::Temporary { cause, .. }
+                | RealiseError::Refused { step: Step::Build, cause, .. },
+            ) if self.on == BuildOn::Auto => {
                 tracing::warn!(
                     cache = self.store,
                     cause,
                     "the cache can't build it now: building here"
                 );
-                Ok(false)
+                Ok(Place::Here)
             }
             Err(RealiseError::Temporary { step, cause }) => {
                 let cause = format!("the cache {} can't build it now: {cause}", self.store);
                 Err(RealiseError::Temporary { step, cause })
             }
-            other => other,
+            Err(error) => Err(error),
+            Ok(true) => Ok(Place::There(Origin::Built)),
+            Ok(false) => Ok(Place::There(Origin::Substituted)),
         }
     }
+}
+
+/// What to do about an error of the last step, which is all that is left if the cache has built it.
+pub(super) fn lost(
+    cache: Option<&Elsewhere>,
+    place: Place,
+    error: RealiseError,
+) -> Result<Place, RealiseError> {
+    let Some(cache) = cache.filter(|_| place != Place::Here) else {
+        return Err(error);
+    };
+    if cache.on == BuildOn::Auto {
+        tracing::warn!(cache = cache.store, %error, "can't fetch what the cache built: building here");
+        return Ok(Place::Here);
+    }
+    Err(match error {
+        RealiseError::Refused { cause, hint, .. } => {
+            RealiseError::Refused { step: Step::Fetch, cause, hint }
+        }
+        RealiseError::BuildFailed { cause, .. } => RealiseError::Temporary {
+            step: Step::Fetch,
+            cause: format!("the cache {} built it, and does not have it now: {cause}", cache.store),
+        },
+        error => error,
+    })
 }
 
 /// The derivation with its inputs' derivations and sources; what is there already is not sent.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::model::StorePath;
 
 use super::classify::{Asked, classify};
+use super::elsewhere::{self, Place};
 use super::internal_log::LogReader;
 use super::network::is_of_a_network;
 use super::real::Inner;
@@ -32,13 +33,13 @@ pub(super) async fn realise(
 ) -> Result<Realised, RealiseError> {
     refuse_derivation(&what)?;
     let mut choice = nix.substituters().await;
-    let is_built = match &nix.config.elsewhere {
+    let mut where_to = match &nix.config.elsewhere {
         Some(cache) => cache.build(&nix, &what, (&progress, &slot), &choice).await?,
-        None => false,
+        None => Place::Here,
     };
     let mut tries = 1;
     loop {
-        match run(&nix, &what, &root, (&progress, &slot), &choice).await {
+        match run(&nix, &what, &root, (&progress, &slot), &choice, where_to).await {
             Err(RealiseError::Store(NixError::NotValid { path })) => {
                 if tries == TRIES {
                     let cause = format!("a garbage collector took {path} again and again");
@@ -49,14 +50,22 @@ pub(super) async fn realise(
             }
             Err(error) if may_be_a_substituters(&error) && !choice.up.is_empty() => {
                 let now = nix.substituters_again().await;
-                if now.up.len() >= choice.up.len() {
-                    return Err(error);
+                if now.up.len() < choice.up.len() {
+                    tracing::info!(%error, down = ?now.down, "once more without what went down");
+                    choice = now;
+                } else {
+                    where_to = elsewhere::lost(nix.config.elsewhere.as_ref(), where_to, error)?;
                 }
-                tracing::info!(%error, down = ?now.down, "once more without what went down");
-                choice = now;
             }
-            Ok(realised) if is_built => return Ok(Realised { origin: Origin::Built, ..realised }),
-            result => return result,
+            Err(error) => {
+                where_to = elsewhere::lost(nix.config.elsewhere.as_ref(), where_to, error)?
+            }
+            Ok(realised) => {
+                return Ok(match where_to {
+                    Place::Here => realised,
+                    Place::There(origin) => Realised { origin, ..realised },
+                });
+            }
         }
     }
 }
@@ -84,10 +93,14 @@ async fn run(
     root: &Path,
     (progress, slot): (&ProgressSink, &Slot),
     choice: &Choice,
+    where_to: Place,
 ) -> Result<Realised, RealiseError> {
     let only = (!choice.down.is_empty()).then(|| choice.up.join(" "));
     let stage = Staging::new(root)?;
-    let spec = command::realise(&nix.config, what, &stage.link(), only.as_deref());
+    let mut spec = command::realise(&nix.config, what, &stage.link(), only.as_deref());
+    if where_to != Place::Here {
+        command::fetch_only(&mut spec);
+    }
     progress.update(|p| "planning".clone_into(&mut p.current));
     // A file that can't be read has none to show.
     let tokens = nix.config.evaluator.tokens().unwrap_or_default();

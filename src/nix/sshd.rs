@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -49,14 +49,17 @@ pub struct Sshd {
     pub state: PathBuf,
     /// A host key that somebody else made.
     pub host_key: Option<PathBuf>,
-    /// One public key a line; read for each login.
-    pub authorized_keys: PathBuf,
     pub pid_file: PathBuf,
 }
 
 impl Sshd {
     pub fn host_key(&self) -> PathBuf {
         self.host_key.clone().unwrap_or_else(|| self.state.join("host_ed25519"))
+    }
+
+    /// One public key a line; read for each login. sshd wants it where nobody else can write.
+    pub fn authorized_keys(&self) -> PathBuf {
+        self.state.join("authorized_keys")
     }
 
     fn config_file(&self) -> PathBuf {
@@ -67,12 +70,15 @@ impl Sshd {
     pub fn prepare(&self, nix: &Config) -> Result<(), NixError> {
         check_account(USER, Path::new("/etc/passwd"), Path::new("/etc/shadow"))?;
         let dir = |mode: u32, path: &Path| {
-            let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
-            made.map_err(|e| io_error("create", path, e))
+            let made = fs::DirBuilder::new().recursive(true).create(path);
+            let set =
+                made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
+            set.map_err(|e| io_error("create", path, e))
         };
         dir(0o755, Path::new(PRIVSEP))?;
-        dir(0o755, self.authorized_keys.parent().unwrap_or(Path::new("/")))?;
-        dir(0o700, &self.state)?;
+        // As the account itself, sshd reads the keys that may log in; the private ones have modes of
+        // their own.
+        dir(0o711, &self.state)?;
         if self.host_key.is_none() {
             make_key(&self.host_key())?;
         }
@@ -102,7 +108,7 @@ impl Sshd {
     fn config(&self, nix: &Config) -> Result<String, NixError> {
         let socket = nix.daemon_socket.clone().unwrap_or_default();
         let daemon = found(&nix.program.with_file_name("nix-daemon"), &nix.search_path)?;
-        let (host_key, keys) = (self.host_key(), self.authorized_keys.clone());
+        let (host_key, keys) = (self.host_key(), self.authorized_keys());
         for path in [&socket, &daemon, &host_key, &keys] {
             check_plain(path)?;
         }
@@ -306,7 +312,6 @@ mod tests {
             listen: "0.0.0.0:22".parse().unwrap(),
             state: state.into(),
             host_key: None,
-            authorized_keys: "/run/n/ssh/authorized_keys".into(),
             pid_file: "/run/n/sshd.pid".into(),
         }
     }

@@ -5,5 +5,6 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod flow;
 mod nodes;
 mod ssh;

@@ -55,7 +55,7 @@ async fn a_node_fetches_what_is_signed_and_does_without_a_cache_that_is_down() {
     let refused = b.volume("unsigned", &[("storePath", &unsigned)]);
     let error = node.publish(&refused).await.unwrap_err();
     let said = error.message();
-    assert!(said.contains(&unsigned) && said.contains("extra-trusted-public-keys"), "{said}");
+    assert!(said.contains(&unsigned) && said.contains("--trusted-public-key"), "{said}");
 
     // The plug is pulled: what can be had without the cache is not held up by it.
     network.plug(1, false);

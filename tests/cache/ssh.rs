@@ -151,7 +151,7 @@ fn a_laptop_builds_there_as_itself_and_runs_no_hook() {
     };
     let key = laptop.ssh_key("laptop");
     cache.authorize("laptop", &key);
-    let role = cache.cache_role(&[]);
+    let role = cache.cache_role(&["--local-jobs", "1"]);
     let known = role.known_hosts(&Network::address(1), laptop.path("known_hosts"));
     let store = format!("ssh-ng://nix@{}", Network::address(1));
     let nix = |args: &[&str]| nix(&laptop, &key, &known, args);

@@ -1,0 +1,158 @@
+//! A cache and two nodes: what one builds, the other fetches; where the cache builds.
+
+use crate::lab::{self, CacheRole, Lab, Network, Node, until};
+use crate::nodes::Client;
+
+struct Hosts {
+    network: Network,
+    cache: Lab,
+    a: Lab,
+    b: Lab,
+}
+
+fn hosts() -> Result<Hosts, String> {
+    let network = Network::new()?;
+    let [cache, a, b] = [1, 2, 3].map(|n| network.host(n));
+    let hosts = Hosts { network, cache: cache?, a: a?, b: b? };
+    for lab in [&hosts.cache, &hosts.a, &hosts.b] {
+        lab.ok("install", &["-d", "-m", "1777", "/nix/var/built"]);
+    }
+    Ok(hosts)
+}
+
+/// A builder that leaves a mark in the machine that runs it.
+const BUILD: &str = "touch /nix/var/built/$name; echo > $out";
+
+fn derivation(name: &str, more: &str) -> String {
+    format!(
+        "derivation {{ name = \"{name}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
+         PATH = \"/bin:/usr/bin\"; {more} args = [ \"-c\" \"{BUILD}\" ]; }}"
+    )
+}
+
+/// How many derivations were built in a machine.
+fn built_at(lab: &Lab) -> usize {
+    lab.names("/nix/var/built").len()
+}
+
+/// The value of a metric; nothing if it isn't there.
+fn metric(node: &Node, name: &str) -> Option<f64> {
+    let metrics = node.metrics();
+    let mut lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    lines.next()?.parse().ok()
+}
+
+fn queued(node: &Node) -> f64 {
+    let of = |state| metric(node, &format!("nixcsi_upload_queue{{state=\"{state}\"}}"));
+    of("waiting").unwrap() + of("sending").unwrap()
+}
+
+fn uploaded(node: &Node) -> f64 {
+    metric(node, "nixcsi_uploads_total{outcome=\"ok\"}").unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_node_builds_the_other_fetches() {
+    let Hosts { network, cache, a, b } = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let (secret, public) = a.signing_key("nodes");
+    let role = cache.cache_role(&["--trusted-public-key", &public]);
+    let signing = ["--signing-key", secret.to_str().unwrap(), "--probe-memory", "1s"];
+    let (at_a, at_b) = (Client::new(&a, &cache, &role, "a"), Client::new(&b, &cache, &role, "b"));
+    let node_a = at_a.node(&a, &public, &signing).await;
+    let node_b = at_b.node(&b, &public, &["--probe-memory", "1s"]).await;
+
+    let source = derivation("one", "");
+    let built = a.volume("one", &[("nixExpr", &source)]);
+    node_a.publish(&built).await.unwrap();
+    until("the upload", async || uploaded(&node_a) >= 1.0).await;
+    let path = node_a.status().await.volumes[0].root.clone();
+    cache.ok("nix-store", &["--check-validity", &path]);
+
+    // The same expression on B is fetched: nothing is built there.
+    let fetched = b.volume("one", &[("nixExpr", &source)]);
+    node_b.publish(&fetched).await.unwrap();
+    assert_eq!(node_b.status().await.volumes[0].root, path);
+    assert_eq!((built_at(&a), built_at(&b)), (1, 0));
+
+    // While the cache is away, a node builds, and what it has to send waits.
+    network.plug(1, false);
+    let later = derivation("two", "");
+    let volume = b.volume("two", &[("nixExpr", &later)]);
+    node_b.publish(&volume).await.unwrap();
+    let two = a.volume("two", &[("nixExpr", &later)]);
+    node_a.publish(&two).await.unwrap();
+    until("the upload to wait", async || {
+        metric(&node_a, "nixcsi_upload_queue{state=\"waiting\"}") == Some(1.0)
+    })
+    .await;
+    network.plug(1, true);
+    until("the queue to drain", async || queued(&node_a) == 0.0).await;
+    let two = node_a.status().await.volumes.into_iter().find(|v| v.root != path).unwrap();
+    cache.ok("nix-store", &["--check-validity", &two.root]);
+}
+
+/// A node at which the cache builds.
+async fn builder(
+    lab: &Lab,
+    cache: &Lab,
+    role: &CacheRole<'_>,
+    public: &str,
+    name: &str,
+    extra: &[&str],
+) -> Node {
+    let client = Client::new(lab, cache, role, name);
+    let key = cache.inside(|| std::fs::read("/nix/var/nix-csi/ssh/builder_ed25519.pub")).unwrap();
+    std::fs::create_dir_all(lab.path("keys")).unwrap();
+    std::fs::write(lab.path("keys/cache.pub"), key).unwrap();
+    let keys = lab.path("keys");
+    let sshd = ["--ssh-listen", "0.0.0.0:22", "--authorized-keys", keys.to_str().unwrap()];
+    client.node(lab, public, &[&sshd[..], extra].concat()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cache_builds_where_a_feature_is_and_spreads_the_rest() {
+    let Hosts { network: _network, cache, a, b } = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let (secret, public) = a.signing_key("nodes");
+    let role = cache.cache_role(&["--trusted-public-key", &public]);
+    let sign = format!("secret-key-files={}", secret.display());
+    let extra = ["--build-on", "cache", "--nix-option", &sign];
+    let node_a = builder(&a, &cache, &role, &public, "a", &extra).await;
+    let only_b = ["--nix-option", "extra-system-features=only-b"];
+    let node_b = builder(&b, &cache, &role, &public, "b", &[&extra[..], &only_b].concat()).await;
+    let host_key = |lab: &Lab| {
+        let key = "/nix/var/nix-csi/ssh/host_ed25519.pub";
+        lab.ok("sh", &["-c", "cut -d' ' -f1,2 $0 | base64 -w0", key])
+    };
+    let line = |n: u8, lab: &Lab, features: &str| {
+        format!(
+            "ssh-ng://nix@{} x86_64-linux - 2 1 {features} - {}\n",
+            Network::address(n),
+            host_key(lab)
+        )
+    };
+    let machines = line(2, &a, "-") + &line(3, &b, "only-b");
+    cache.inside(|| std::fs::write("/nix/var/run/machines", machines)).unwrap();
+
+    let source = derivation("needs-b", "requiredSystemFeatures = [ \"only-b\" ];");
+    let volume = a.volume("needs-b", &[("nixExpr", &source)]);
+    node_a.publish(&volume).await.unwrap();
+    assert_eq!((built_at(&cache), built_at(&a), built_at(&b)), (0, 0, 1), "{}", role.log());
+
+    // Eight at once, asked for on both nodes: two slots each.
+    let source = |n: usize| derivation(&format!("n{n}"), "").replace("touch", "sleep 1; touch");
+    let publish = |n: usize| {
+        let (lab, node) = if n % 2 == 0 { (&a, &node_a) } else { (&b, &node_b) };
+        let volume = lab.volume(&format!("n{n}"), &[("nixExpr", &source(n))]);
+        async move { node.publish(&volume).await.unwrap() }
+    };
+    futures::future::join_all((0..8).map(publish)).await;
+    let (at_a, at_b) = (built_at(&a), built_at(&b) - 1);
+    assert_eq!((built_at(&cache), at_a + at_b), (0, 8));
+    assert!(at_a >= 2 && at_b >= 2, "{at_a} on A, {at_b} on B");
+}
