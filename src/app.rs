@@ -105,12 +105,12 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     }
     stop.cancel();
     let stopping = async {
-        let drained = async {
-            if ended.is_ok() && tokio::time::timeout(config.grace, &mut served).await.is_err() {
+        if ended.is_ok() {
+            let drained = tokio::time::timeout(config.grace, &mut served);
+            if tokio::join!(drained, actors.flush(config.grace)).0.is_err() {
                 tracing::warn!(grace = ?config.grace, "calls under way were cut off");
             }
-        };
-        tokio::join!(drained, actors.flush(config.grace));
+        }
         if tokio::time::timeout(config.grace, actors.stop()).await.is_err() {
             tracing::warn!(grace = ?config.grace, "nix-daemon did not end in time");
         }
