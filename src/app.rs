@@ -129,16 +129,15 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     }
     stop.cancel();
     let stopping = async {
-        let drained = async {
-            if ended.is_ok()
-                && tokio::time::timeout(config.process.grace, &mut served).await.is_err()
-            {
-                tracing::warn!(grace = ?config.process.grace, "calls under way were cut off");
+        let grace = config.process.grace;
+        if ended.is_ok() {
+            let drained = tokio::time::timeout(grace, &mut served);
+            if tokio::join!(drained, actors.flush(grace)).0.is_err() {
+                tracing::warn!(grace = ?grace, "calls under way were cut off");
             }
-        };
-        tokio::join!(drained, actors.flush(config.process.grace));
-        if tokio::time::timeout(config.process.grace, actors.stop()).await.is_err() {
-            tracing::warn!(grace = ?config.process.grace, "nix-daemon did not end in time");
+        }
+        if tokio::time::timeout(grace, actors.stop()).await.is_err() {
+            tracing::warn!(grace = ?grace, "nix-daemon did not end in time");
         }
     };
     tokio::select! {

@@ -1,9 +1,10 @@
 //! Uploads: closures of this store to a cache, by `nix copy` or by a program of the operator's.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,12 +88,8 @@ async fn copy(
 
 async fn hand_over(nix: &Arc<Inner>, paths: &[StorePath], program: &Path) -> Result<(), PushError> {
     let (theirs, roots) = (nix.clone(), paths.to_vec());
-    let list = blocking("writing the list of paths", move || {
-        let paths: String =
-            theirs.closures(&roots)?.iter().map(|path| format!("{path}\n")).collect();
-        list_of(&paths)
-    })
-    .await?;
+    let list =
+        blocking("writing the list of paths", move || list_of(&theirs.closures(&roots)?)).await?;
     let mut spec = command::spec(&nix.config, program.to_owned(), Vec::new());
     spec.guard = nix.config.guard.clone().map(|binary| {
         // Its own view of us: a pid is the same to both, a descriptor is not.
@@ -103,12 +100,13 @@ async fn hand_over(nix: &Arc<Inner>, paths: &[StorePath], program: &Path) -> Res
 }
 
 /// A file without a name, so that nothing of it can stay.
-fn list_of(paths: &str) -> Result<File, NixError> {
+fn list_of(paths: &BTreeSet<StorePath>) -> Result<File, NixError> {
     let failed = |source| NixError::Io { verb: "write", path: "the list of paths".into(), source };
     let file = memfd_create("nix-csi-upload", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
-    let mut file = File::from(file);
-    file.write_all(paths.as_bytes()).map_err(failed)?;
-    Ok(file)
+    let mut file = BufWriter::new(File::from(file));
+    let written = paths.iter().try_for_each(|path| writeln!(file, "{path}"));
+    written.map_err(failed)?;
+    file.into_inner().map_err(|e| failed(e.into_error()))
 }
 
 /// Runs one command; `kept` lives as long as it does.

@@ -105,7 +105,9 @@ impl CacheUploader {
             Err(error) => ctx.fail(error.to_string()),
             Ok(Found { records, unreadable }) => {
                 let now = this.clock.now();
-                records.into_iter().for_each(|record| this.queue.restore(record, now));
+                for record in records {
+                    this.queue.restore(record, now);
+                }
                 this.unreadable = unreadable;
                 this.is_loaded = true;
                 this.go_on(ctx);

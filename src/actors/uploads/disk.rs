@@ -165,13 +165,13 @@ impl Files {
         }
         let file = self.record(path);
         match fs::read(&file) {
-            Ok(text) => match Record::parse(&text, &file) {
-                Ok(record) => return Ok(Some(record)),
-                Err(_) => {
-                    let aside = file.with_extension("unreadable");
-                    fs::rename(&file, &aside).map_err(io_error("set aside", &file))?;
+            Ok(text) => {
+                if let Ok(record) = Record::parse(&text, &file) {
+                    return Ok(Some(record));
                 }
-            },
+                let aside = file.with_extension("unreadable");
+                fs::rename(&file, &aside).map_err(io_error("set aside", &file))?;
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(io_error("read", &file)(e)),
         }
