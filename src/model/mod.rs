@@ -1,8 +1,11 @@
 //! Parsed types that every room shares. A value of one of these types is valid by construction, so
 //! a message that carries it needs no further check. Pure: no I/O, no async.
 
+mod address;
 mod closure;
 mod credentials;
+mod host_key;
+mod machine;
 mod source;
 mod spec;
 mod store_path;
@@ -10,8 +13,11 @@ mod target;
 mod tenant;
 mod volume_id;
 
+pub use address::{Address, InvalidAddress};
 pub use closure::{Closure, PathInfo};
 pub use credentials::{HIDDEN, hide, without_credentials};
+pub use host_key::{HostKey, InvalidHostKey};
+pub use machine::{Feature, InvalidKeyFile, KeyFile, Machine};
 pub use source::{HOST_USERS, InvalidSource, Source, System, choose_source};
 pub use spec::{Access, Layout, PodInfo, Shape, VolumeSpec};
 pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};

@@ -1,0 +1,104 @@
+//! The public key of a host, as in a `.pub` file of ssh.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// What sshd offers as a host's key.
+const TYPES: [&str; 5] =
+    ["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"];
+
+/// A public key without its comment: `ssh-ed25519 AAAA…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostKey(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidHostKey {
+    #[error(
+        "not one public key: a .pub file has one line with a type, a key in base64 and a comment"
+    )]
+    NotOneLine,
+    #[error("{kind:?} is no type of a host key: known are {}", TYPES.join(", "))]
+    UnknownType { kind: String },
+    #[error("the {kind} key is no base64 of a key of that type")]
+    Damaged { kind: String },
+}
+
+impl HostKey {
+    /// Parses the text of a `.pub` file.
+    pub fn parse(text: &str) -> Result<Self, InvalidHostKey> {
+        let line = text.strip_suffix('\n').unwrap_or(text);
+        if line.chars().any(char::is_control) {
+            return Err(InvalidHostKey::NotOneLine);
+        }
+        let mut words = line.split(' ');
+        let (Some(kind), Some(key)) = (words.next(), words.next()) else {
+            return Err(InvalidHostKey::NotOneLine);
+        };
+        if !TYPES.contains(&kind) {
+            // A private key's first word, say: nothing of a key gets into a message.
+            let kind = kind.chars().take(20).collect();
+            return Err(InvalidHostKey::UnknownType { kind });
+        }
+        if !STANDARD.decode(key).is_ok_and(|blob| is_of(&blob, kind)) {
+            return Err(InvalidHostKey::Damaged { kind: kind.to_owned() });
+        }
+        Ok(Self(format!("{kind} {key}")))
+    }
+
+    /// Base64 of the whole line. Nix decodes it and writes `<host> <decoded>` into a known_hosts file
+    /// of its own.
+    pub fn encoded(&self) -> String {
+        STANDARD.encode(&self.0)
+    }
+}
+
+/// RFC 4253, 6.6: a key begins with its type as a string, and more follows.
+fn is_of(blob: &[u8], kind: &str) -> bool {
+    let Some((len, rest)) = blob.split_first_chunk::<4>() else {
+        return false;
+    };
+    let is_len = usize::try_from(u32::from_be_bytes(*len)).is_ok_and(|len| len == kind.len());
+    is_len && rest.len() > kind.len() && rest.starts_with(kind.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIE7V/FEoDBlpAh7737V2Qq63mp66O9YXLdADB3EVD2hg";
+
+    #[test]
+    fn a_pub_file_is_read_without_its_comment() {
+        for text in [
+            format!("ssh-ed25519 {KEY}"),
+            format!("ssh-ed25519 {KEY}\n"),
+            format!("ssh-ed25519 {KEY} root@builder of ours\n"),
+        ] {
+            let key = HostKey::parse(&text).unwrap();
+            let decoded = STANDARD.decode(key.encoded()).unwrap();
+            assert_eq!(String::from_utf8(decoded).unwrap(), format!("ssh-ed25519 {KEY}"));
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        use InvalidHostKey::{Damaged, NotOneLine, UnknownType};
+        let of = |text: &str| HostKey::parse(text).unwrap_err();
+        for text in ["", "ssh-ed25519", "a b\nc d", "ssh-ed25519\tAAAA", "a b\r\n", "a b\n\n"] {
+            assert_eq!(of(text), NotOneLine, "{text:?}");
+        }
+        for text in [" ssh-ed25519 AAAA", "* ssh-ed25519", "-----BEGIN OPENSSH PRIVATE KEY-----"] {
+            assert!(matches!(of(text), UnknownType { .. }), "{text:?}");
+        }
+        for text in [
+            "ssh-ed25519  AAAA".to_owned(),
+            "ssh-ed25519 AAAA".to_owned(),
+            format!("ssh-rsa {KEY}"),
+            format!("ssh-ed25519 {}", &KEY[..20]),
+            format!("ssh-ed25519 {KEY}="),
+            format!("ssh-ed25519 {KEY};x"),
+        ] {
+            assert!(matches!(of(&text), Damaged { .. }), "{text:?}");
+        }
+    }
+}
