@@ -11,5 +11,6 @@ mod metrics;
 pub mod node;
 pub mod pods;
 pub mod registrar;
+pub mod registry;
 pub mod views;
 pub mod volume;
