@@ -50,7 +50,7 @@ mod tests {
         assert_eq!(debounce.due(), Some(at(200)));
         assert!(!debounce.changed(at(150)));
         assert_eq!(debounce.due(), Some(at(350)));
-        for millis in (200..1900).step_by(100) {
+        for millis in (200..=1900).step_by(100) {
             assert!(!debounce.changed(at(millis)));
         }
         assert_eq!(debounce.due(), Some(at(2000)));
