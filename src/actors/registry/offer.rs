@@ -145,6 +145,7 @@ mod tests {
         assert_eq!(read(&[]), Ok(Some(Offer::default())));
         assert_eq!(read(&[("builder", "true"), ("other", "\n")]), Ok(Some(Offer::default())));
         let defaults = Offer { features: features(&["kvm"]), ..Offer::default() };
+        assert_eq!(Offer::read(&BTreeMap::new(), &defaults), Ok(Some(defaults.clone())));
         let said = BTreeMap::from([("builder-features".to_owned(), String::new())]);
         assert_eq!(Offer::read(&said, &defaults), Ok(Some(Offer::default())), "none is a word too");
     }
