@@ -117,12 +117,14 @@ mod tests {
     async fn a_read_waits_for_a_write_that_nobody_waits_for() {
         let dir = tempfile::tempdir().unwrap();
         let file = MachinesFile::new(&dir.path().join("machines"));
-        for text in ["a\n", "b\n", "c\n"] {
-            let mut write = Box::pin(file.clone().write(text.to_owned()));
-            assert!(futures::poll!(&mut write).is_pending());
-            // As when the actor is restarted: the thread goes on.
+        for line in ["a\n", "b\n", "c\n"] {
+            // Long enough for a read that does not wait to be first.
+            let text = line.repeat(1 << 22);
+            let mut write = Box::pin(file.clone().write(text.clone()));
+            // Begun, and left, as when the actor is restarted: the thread goes on.
+            let _ = futures::poll!(&mut write);
             drop(write);
-            assert_eq!(file.clone().read().await.unwrap().as_deref(), Some(text));
+            assert!(file.clone().read().await.unwrap() == Some(text), "{line}");
         }
     }
 }
