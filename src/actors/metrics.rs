@@ -155,6 +155,31 @@ pub fn show_uploads(waiting: usize, sending: usize, dead: usize) {
     }
 }
 
+/// Builders of the cache, by whether they are in the machines file.
+pub static BUILDERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let opts = Opts::new("nixcsi_builders", "Builders that the cache knows, by state.");
+    register(IntGaugeVec::new(opts, &["state"]))
+});
+
+pub static REGISTRY_WRITES: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Times that the machines file was written.";
+    register(IntCounter::new("nixcsi_registry_writes_total", help))
+});
+
+pub static REGISTRY_WATCHES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Times that the watch of the builders' pods broke.";
+    register(IntCounter::new("nixcsi_registry_watch_lost_total", help))
+});
+
+/// As [`show_all`], of what the cache alone has.
+pub fn show_registry() {
+    for state in super::registry::BuilderState::ALL {
+        BUILDERS.with_label_values(&[state.as_str()]);
+    }
+    LazyLock::force(&REGISTRY_WRITES);
+    LazyLock::force(&REGISTRY_WATCHES_LOST);
+}
+
 /// Shows what has not happened yet as zero: an alert sees the first time only so.
 pub fn show_all() {
     for stage in Stage::ALL {

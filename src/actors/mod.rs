@@ -13,6 +13,7 @@ pub mod node;
 pub mod pods;
 pub mod reconciler;
 pub mod registrar;
+pub mod registry;
 pub mod uploads;
 pub mod views;
 pub mod volume;

@@ -1,8 +1,8 @@
-//! Kubernetes' side of a node: what the kubelet adds to CSI calls, and the API server. The only room
-//! that names `kube`.
+//! Kubernetes' side: what the kubelet adds to CSI calls, and the API server. The only room that
+//! names `kube`.
 //!
-//! [`Api`] is what the actors see; `real` speaks to an API server, `fake` is an in-memory
-//! stand-in with faults on demand.
+//! [`Api`] is what a node's actors see, [`Builders`] what the cache's do; `real` and `builders` speak
+//! to an API server, the `fake` ones are in-memory stand-ins with faults on demand.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,20 +10,28 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+mod builders;
+mod client;
 mod error;
 mod event;
 pub mod fake;
+pub mod fake_builders;
 mod kubelet_dir;
 mod pod;
 mod pod_info;
 mod real;
+mod watch;
 
+pub use builders::{
+    ANNOTATIONS, BUILDER_LABELS, BuilderChange, BuilderPod, Builders, RealBuilders,
+};
 pub use error::ApiError;
 pub use event::{Event, EventName, Kind};
 pub use kubelet_dir::KubeletVolume;
 pub use pod::{Pod, PodChange};
 pub use pod_info::split_attributes;
 pub use real::RealApi;
+pub use watch::Change;
 
 /// The API server as seen from one node. The futures end when they are dropped, and no later than
 /// [`CALL_LIMIT`].

@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::core::v1 as core;
 
+use super::Change;
+
 /// A pod of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
@@ -15,15 +17,7 @@ pub struct Pod {
 }
 
 /// What a watch of the node's pods tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PodChange {
-    /// These are all that there are.
-    Reset(Vec<Pod>),
-    Applied(Pod),
-    Deleted(Pod),
-    /// The watch broke and is begun anew: what is known may be old until the next `Reset`.
-    Lost(String),
-}
+pub type PodChange = Change<Pod>;
 
 impl Pod {
     /// One without a uid or a name was never stored by an API server.

@@ -9,18 +9,13 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::events::v1 as events;
 use k8s_openapi::api::storage::v1::CSINode;
+use kube::Client;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, Config};
+use kube::runtime::watcher;
 use serde_json::json;
 
-use super::error::with_causes;
-use super::{Api, ApiError, CALL_LIMIT, Event, EventName, Pod, PodChange};
-
-/// Seconds after which the API server ends a watch and it is begun anew. A connection whose other end
-/// vanished without a word is noticed only then.
-const WATCH_SECONDS: u32 = 60;
+use super::client::{self, WATCH_SECONDS};
+use super::{Api, ApiError, CALL_LIMIT, Event, EventName, Pod, PodChange, watch};
 
 #[derive(Clone)]
 pub struct RealApi {
@@ -36,28 +31,13 @@ impl std::fmt::Debug for RealApi {
 }
 
 impl RealApi {
-    /// Reads the configuration; nothing is asked of the API server yet. Without a kubeconfig it is
-    /// that of a pod: its service account and the addresses in its environment.
+    /// Reads the configuration; nothing is asked of the API server yet.
     pub async fn open(
         node: &str,
         driver: &str,
         kubeconfig: Option<&Path>,
     ) -> Result<Self, ApiError> {
-        let what = "configure the Kubernetes client";
-        let invalid = |e: &dyn ToString| ApiError::Invalid { what, reason: e.to_string() };
-        let mut config = match kubeconfig {
-            Some(path) => {
-                let file = Kubeconfig::read_from(path).map_err(|e| invalid(&e))?;
-                let options = KubeConfigOptions::default();
-                Config::from_custom_kubeconfig(file, &options).await.map_err(|e| invalid(&e))?
-            }
-            None => Config::incluster().map_err(|e| invalid(&e))?,
-        };
-        // Whoever calls knows how long it is worth it.
-        config.default_retry = false;
-        config.connect_timeout = Some(CALL_LIMIT);
-        config.read_timeout = Some(2 * std::time::Duration::from_secs(WATCH_SECONDS.into()));
-        let client = Client::try_from(config).map_err(|e| invalid(&e))?;
+        let client = client::open(kubeconfig).await?;
         Ok(Self { client, node: node.into(), driver: driver.into() })
     }
 
@@ -83,26 +63,7 @@ impl Api for RealApi {
             .fields(&format!("spec.nodeName={}", self.node))
             .timeout(WATCH_SECONDS)
             .any_semantic();
-        let changes = watcher(pods, config).default_backoff();
-        // A list comes in parts, and is one message when it is whole.
-        let fold = |listed: &mut Vec<Pod>, item: watcher::Result<watcher::Event<core::Pod>>| {
-            let change = match item {
-                Ok(watcher::Event::Init) => {
-                    listed.clear();
-                    None
-                }
-                Ok(watcher::Event::InitApply(pod)) => {
-                    listed.extend(Pod::of(pod));
-                    None
-                }
-                Ok(watcher::Event::InitDone) => Some(PodChange::Reset(std::mem::take(listed))),
-                Ok(watcher::Event::Apply(pod)) => Pod::of(pod).map(PodChange::Applied),
-                Ok(watcher::Event::Delete(pod)) => Pod::of(pod).map(PodChange::Deleted),
-                Err(error) => Some(PodChange::Lost(with_causes(&error))),
-            };
-            futures::future::ready(Some(change))
-        };
-        changes.scan(Vec::new(), fold).filter_map(futures::future::ready).boxed()
+        watch::changes(pods, config, Pod::of).boxed()
     }
 
     fn find_pod(

@@ -1,8 +1,10 @@
 //! Parsed types that every room shares. A value of one of these types is valid by construction, so
 //! a message that carries it needs no further check. Pure: no I/O, no async.
 
+mod address;
 mod closure;
 mod credentials;
+mod machine;
 mod source;
 mod spec;
 mod ssh_key;
@@ -11,11 +13,13 @@ mod target;
 mod tenant;
 mod volume_id;
 
+pub use address::{Address, InvalidAddress};
 pub use closure::{Closure, PathInfo};
 pub use credentials::{HIDDEN, hide, without_credentials};
+pub use machine::{Feature, InvalidKeyFile, KeyFile, Machine};
 pub use source::{HOST_USERS, InvalidSource, Source, System, choose_source};
 pub use spec::{Access, Layout, PodInfo, Shape, VolumeSpec};
-pub use ssh_key::PublicKey;
+pub use ssh_key::{InvalidPublicKey, PublicKey};
 pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};
 pub use target::{InvalidTarget, TargetPath};
 pub use tenant::Tenant;

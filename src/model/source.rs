@@ -8,12 +8,13 @@ use super::{InvalidStorePath, StorePath, without_credentials};
 /// Bytes; the kernel refuses a single argument above 128 KiB, and the expression becomes one.
 const MAX_EXPRESSION: usize = 64 * 1024;
 const MAX_REFERENCE: usize = 4 * 1024;
+const MAX_SYSTEM: usize = 64;
 /// What is said about the pod, not about the source.
 pub const HOST_USERS: &str = "hostUsers";
 const SOURCE_KEYS: [&str; 4] = ["storePath", "flakeRef", "nixExpr", "expression"];
 
 /// A Nix system such as `x86_64-linux`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct System(String);
 
 impl System {
@@ -26,6 +27,11 @@ impl System {
             other => other,
         };
         Self(format!("{arch}-linux"))
+    }
+
+    /// Parses what [`Self::is_key`] lets through.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() <= MAX_SYSTEM && Self::is_key(text)).then(|| Self(text.to_owned()))
     }
 
     /// A key such as `aarch64-linux`: an architecture, a dash, a kernel's name.

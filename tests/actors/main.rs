@@ -7,6 +7,7 @@ mod builds;
 mod events;
 mod pods;
 mod registrar;
+mod registry;
 mod uploads;
 mod views;
 mod volumes;

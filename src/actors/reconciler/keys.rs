@@ -11,8 +11,10 @@ pub(super) const MAX_FILE: u64 = 256 << 10;
 pub(super) fn parse(text: &str) -> Result<Vec<PublicKey>, String> {
     let lines = text.lines().enumerate();
     let keys = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    keys.map(|(n, line)| PublicKey::parse(line).map_err(|why| format!("line {}: {why}", n + 1)))
-        .collect()
+    keys.map(|(n, line)| {
+        PublicKey::parse(line.trim_end()).map_err(|why| format!("line {}: {why}", n + 1))
+    })
+    .collect()
 }
 
 /// What was read of each file; `Err`: it can't be used, and why.

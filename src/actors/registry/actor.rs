@@ -1,0 +1,271 @@
+//! The registry actor; see the module above.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Handler};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::debounce::Debounce;
+use super::file::MachinesFile;
+use super::plan::{Builder, BuilderState, BuilderStatus, plan};
+use super::{BuilderFailed, BuilderWorked, ListBuilders, RegistryConfig};
+use crate::actors::core::{Ctx, impl_supervised};
+use crate::actors::metrics;
+use crate::k8s::{BuilderChange, BuilderPod, Builders};
+use crate::model::Address;
+
+/// Between looks at the bench, and tries after a failed write.
+const TICK: Duration = Duration::from_secs(5);
+
+pub struct BuilderRegistry {
+    config: RegistryConfig,
+    source: Arc<dyn Builders>,
+    file: MachinesFile,
+    /// By the pod's uid: a pod of the same name is another builder, with a bench of its own.
+    builders: HashMap<String, Builder>,
+    /// Whether `builders` has been whole once. Until then the file says more than we know.
+    is_listed: bool,
+    /// What the file has; `None`: nobody knows, or there is none.
+    written: Option<String>,
+    debounce: Debounce,
+    work: Work,
+    has_said_that_names_lack: bool,
+}
+
+/// What is done about the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Done,
+    Writing {
+        /// Something changed since.
+        is_outdated: bool,
+    },
+    Failed,
+}
+
+impl_supervised!(BuilderRegistry, "builder-registry", |this| {
+    this.builders.clear();
+    this.debounce.done();
+    this.written = None;
+    (this.is_listed, this.work) = (false, Work::Done);
+});
+
+impl BuilderRegistry {
+    pub fn new(config: RegistryConfig, source: Arc<dyn Builders>) -> Self {
+        metrics::show_registry();
+        Self {
+            source,
+            file: MachinesFile::new(&config.machines),
+            builders: HashMap::new(),
+            is_listed: false,
+            written: None,
+            debounce: Debounce::new(config.debounce),
+            work: Work::Done,
+            has_said_that_names_lack: false,
+            config,
+        }
+    }
+
+    /// One change after the other: the next is asked for when this one is known.
+    fn follow(mut changes: BoxStream<'static, BuilderChange>, ctx: &mut Ctx<Self>) {
+        let next = async move {
+            let change = changes.next().await;
+            (change, changes)
+        };
+        ctx.effect(next, |this: &mut Self, (change, changes), ctx| {
+            let Some(change) = change else {
+                return ctx.fail("the watch of the builders' pods ended");
+            };
+            if this.learn(change) {
+                this.changed(ctx);
+            }
+            Self::follow(changes, ctx);
+        });
+    }
+
+    /// Whether anything is other than before.
+    fn learn(&mut self, change: BuilderChange) -> bool {
+        match change {
+            BuilderChange::Reset(pods) => {
+                let before = std::mem::take(&mut self.builders);
+                for pod in pods {
+                    let known = before.get(&pod.uid);
+                    let (uid, builder) = self.read(pod, known);
+                    self.builders.insert(uid, builder);
+                }
+                !std::mem::replace(&mut self.is_listed, true) || before != self.builders
+            }
+            BuilderChange::Applied(pod) => {
+                let before = self.builders.remove(&pod.uid);
+                let (uid, builder) = self.read(pod, before.as_ref());
+                let is_other = before.as_ref() != Some(&builder);
+                self.builders.insert(uid, builder);
+                is_other
+            }
+            BuilderChange::Deleted(pod) => self.builders.remove(&pod.uid).is_some(),
+            // Builders are more likely there than not: a cache that forgets them builds all by itself.
+            BuilderChange::Lost(reason) => {
+                metrics::REGISTRY_WATCHES_LOST.inc();
+                tracing::warn!(reason, "the watch of the builders' pods broke");
+                false
+            }
+        }
+    }
+
+    /// A pod as a builder; what is wrong with it is said once, as long as it stays the same.
+    fn read(&mut self, pod: BuilderPod, before: Option<&Builder>) -> (String, Builder) {
+        let uid = pod.uid.clone();
+        let bench = before.map(|before| before.bench.clone()).unwrap_or_default();
+        let builder = Builder::of(pod, &self.config, bench);
+        if let Some(error) = builder.complaint(before) {
+            let (pod, namespace) = (&builder.name, &builder.namespace);
+            tracing::warn!(pod, namespace, %error, "a builder is left out");
+        }
+        if builder.lacks_name && !std::mem::replace(&mut self.has_said_that_names_lack, true) {
+            tracing::warn!(
+                pod = builder.name,
+                "builders are to be reached by their names, but this pod has no hostname and \
+                 subdomain that make one: it, and others like it, are reached by their addresses"
+            );
+        }
+        (uid, builder)
+    }
+
+    /// Looks at the file when all is quiet.
+    fn changed(&mut self, ctx: &mut Ctx<Self>) {
+        if self.debounce.changed(Instant::now()) {
+            self.wait_for_quiet(ctx);
+        }
+    }
+
+    fn wait_for_quiet(&mut self, ctx: &mut Ctx<Self>) {
+        let Some(due) = self.debounce.due() else {
+            return;
+        };
+        ctx.effect(sleep_until(due), |this, (), ctx| {
+            if this.debounce.due().is_some_and(|due| Instant::now() < due) {
+                return this.wait_for_quiet(ctx);
+            }
+            this.debounce.done();
+            this.settle(ctx);
+        });
+    }
+
+    /// Makes the file what it is to be.
+    fn settle(&mut self, ctx: &mut Ctx<Self>) {
+        if !self.is_listed {
+            return;
+        }
+        let plan = plan(self.builders.values(), &self.config, Instant::now());
+        for (state, count) in BuilderState::ALL.iter().zip(plan.counts) {
+            metrics::BUILDERS.with_label_values(&[state.as_str()]).set(count);
+        }
+        if let Work::Writing { is_outdated } = &mut self.work {
+            *is_outdated = true;
+            return;
+        }
+        let text = plan.text();
+        if self.written.as_ref() == Some(&text) {
+            self.work = Work::Done;
+            return;
+        }
+        self.work = Work::Writing { is_outdated: false };
+        let (machines, write) = (plan.machines.len(), self.file.clone().write(text.clone()));
+        ctx.effect(write, move |this, done, ctx| {
+            if let Err(error) = done {
+                tracing::error!(%error, "the builders are as they were; tried again soon");
+                this.work = Work::Failed;
+                return;
+            }
+            let is_outdated = this.work == Work::Writing { is_outdated: true };
+            this.work = Work::Done;
+            metrics::REGISTRY_WRITES.inc();
+            tracing::info!(machines, "the machines file is written");
+            this.written = Some(text);
+            if is_outdated {
+                this.changed(ctx);
+            }
+        });
+    }
+
+    fn tick(ctx: &mut Ctx<Self>) {
+        ctx.effect(sleep(TICK), |this: &mut Self, (), ctx| {
+            // One may be back from the bench.
+            let is_bench_used = this.builders.values().any(|b| b.bench.until().is_some());
+            if this.work == Work::Failed || is_bench_used {
+                this.settle(ctx);
+            }
+            Self::tick(ctx);
+        });
+    }
+
+    fn at<'a>(&'a mut self, address: &'a Address) -> impl Iterator<Item = &'a mut Builder> {
+        self.builders.values_mut().filter(|builder| builder.address.as_ref() == Some(address))
+    }
+}
+
+impl Actor for BuilderRegistry {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        ctx.effect(self.file.clone().read(), |this, read, ctx| {
+            match read {
+                Ok(text) => this.written = text,
+                // It is replaced as soon as the builders are known.
+                Err(error) => tracing::warn!(%error, "the builders of before are not known"),
+            }
+            Self::follow(this.source.watch_builders(), ctx);
+        });
+        Self::tick(ctx);
+    }
+}
+
+impl Handler<BuilderFailed> for BuilderRegistry {
+    type Result = ();
+
+    fn handle(&mut self, BuilderFailed { address }: BuilderFailed, ctx: &mut Ctx<Self>) {
+        let now = Instant::now();
+        let mut is_other = false;
+        for builder in self.at(&address) {
+            if let Some(long) = builder.bench.failed(now) {
+                is_other = true;
+                let pod = &builder.name;
+                tracing::warn!(pod, %address, ?long, "a builder fails again and again: left out");
+            }
+        }
+        if is_other {
+            self.changed(ctx);
+        }
+    }
+}
+
+impl Handler<BuilderWorked> for BuilderRegistry {
+    type Result = ();
+
+    fn handle(&mut self, BuilderWorked { address }: BuilderWorked, ctx: &mut Ctx<Self>) {
+        let now = Instant::now();
+        let mut is_other = false;
+        for builder in self.at(&address) {
+            is_other |= builder.bench.is_out(now);
+            builder.bench.worked();
+        }
+        if is_other {
+            self.changed(ctx);
+        }
+    }
+}
+
+impl Handler<ListBuilders> for BuilderRegistry {
+    type Result = Vec<BuilderStatus>;
+
+    fn handle(&mut self, _: ListBuilders, _: &mut Ctx<Self>) -> Self::Result {
+        let now = Instant::now();
+        let mut all: Vec<BuilderStatus> = self.builders.values().map(|b| b.status(now)).collect();
+        all.sort_by(|a, b| (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)));
+        all
+    }
+}

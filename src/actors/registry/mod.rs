@@ -1,0 +1,61 @@
+//! Which builders there are: Nix's machines file, kept like the cluster.
+//!
+//! - [`BuilderRegistry`]
+//!   - owns: the builders it knows, who of them is on the bench, and the machines file;
+//!   - hears: the watch of the builders' pods; [`BuilderFailed`] and [`BuilderWorked`] from who builds;
+//!     [`ListBuilders`]; its own tick;
+//!   - tells: nobody; Nix reads the file at each build;
+//!   - on restart: reads the file and watches anew; the bench is forgotten.
+//! - [`Offer`]: what a pod's annotations say of it as a builder.
+//! - `plan`: which machines the file has, pure. `bench`, `debounce`: whom to leave out, and when to
+//!   write, pure.
+
+mod actor;
+mod bench;
+mod debounce;
+mod file;
+mod handle;
+mod messages;
+mod offer;
+mod plan;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::{KeyFile, PublicKey};
+
+pub use actor::BuilderRegistry;
+pub use handle::RegistryHandle;
+pub use messages::{BuilderFailed, BuilderWorked, ListBuilders};
+pub use offer::{InvalidAnnotation, Offer};
+pub use plan::{BuilderState, BuilderStatus};
+
+/// How long nothing must change before the file is written: a rollout changes pods one by one.
+pub const DEBOUNCE: Duration = Duration::from_millis(200);
+
+/// By what a builder is reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AddressKind {
+    /// Needs no DNS.
+    #[default]
+    PodIp,
+    /// `<hostname>.<subdomain>.<namespace>.svc.<cluster domain>`, of a pod that has both; of any other
+    /// its IP.
+    Hostname,
+}
+
+pub struct RegistryConfig {
+    /// The file, as Nix's setting `builders = @…` names it. Its directory is writable.
+    pub machines: PathBuf,
+    /// The private key to log in with.
+    pub key: Option<KeyFile>,
+    /// The one host key that all builders have.
+    pub host_key: Option<PublicKey>,
+    pub address: AddressKind,
+    /// Of names in the DNS, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// Of a builder that says nothing of itself.
+    pub defaults: Offer,
+    /// [`DEBOUNCE`], where nothing else is wished.
+    pub debounce: Duration,
+}

@@ -1,0 +1,33 @@
+//! The connection to an API server, as the driver's service account or as a kubeconfig says.
+
+use std::path::Path;
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use super::{ApiError, CALL_LIMIT};
+
+/// Seconds after which the API server ends a watch and it is begun anew. A connection whose other end
+/// vanished without a word is noticed only then.
+pub(super) const WATCH_SECONDS: u32 = 60;
+
+/// Reads the configuration; nothing is asked of the API server yet. Without a kubeconfig it is
+/// that of a pod: its service account and the addresses in its environment.
+pub(super) async fn open(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
+    let what = "configure the Kubernetes client";
+    let invalid = |e: &dyn ToString| ApiError::Invalid { what, reason: e.to_string() };
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(|e| invalid(&e))?;
+            let options = KubeConfigOptions::default();
+            Config::from_custom_kubeconfig(file, &options).await.map_err(|e| invalid(&e))?
+        }
+        None => Config::incluster().map_err(|e| invalid(&e))?,
+    };
+    // Whoever calls knows how long it is worth it.
+    config.default_retry = false;
+    config.connect_timeout = Some(CALL_LIMIT);
+    config.read_timeout = Some(2 * Duration::from_secs(WATCH_SECONDS.into()));
+    Client::try_from(config).map_err(|e| invalid(&e))
+}
