@@ -1,5 +1,6 @@
 //! The command line and the environment, read here and nowhere else.
 
+mod builders;
 mod builds;
 mod cache;
 mod cache_role;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use builders::BuilderSettings;
 pub use builds::{BuildSettings, EvalModeArg};
 pub use cache::{BuildOnArg, CacheSettings, RetryUploadsArgs, UploadsArgs, UploadsCommand};
 pub use cache_role::{CacheConfig, SSH_LISTEN};
@@ -210,6 +212,11 @@ pub struct RetryArgs {
 pub enum Output {
     Table,
     Json,
+}
+
+/// As the downward API gives an empty text where it has nothing to say.
+fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 fn node_id(text: &str) -> Result<String, String> {

@@ -1,5 +1,7 @@
 //! The cache's actors, started in their order: configuration → nix-daemon → sshd → ready.
 
+use std::sync::Arc;
+
 use actix::Addr;
 use tokio::sync::mpsc;
 
@@ -7,14 +9,21 @@ use super::child::{ChildProcess, Stop};
 use super::core::{ask, supervise};
 use super::node::{CONFIG, CORE, DAEMON, SSHD, give_up};
 use super::reconciler::{ConfigReconciler, Item, ReconcilerConfig};
+use super::registry::{BuilderProbe, BuilderRegistry, Probe, RegistryConfig, RegistryHandle};
 use crate::health::Health;
+use crate::k8s::Builders;
 use crate::nix::ChildSpec;
+
+/// Part of a reason, when the builders' actors gave up.
+const BUILDERS: &str = "builders";
 
 pub struct CacheActorsConfig {
     pub daemon: ChildSpec,
     pub sshd: ChildSpec,
     /// What is kept in step with what is mounted.
     pub items: Vec<Item>,
+    /// `None`: there is no Kubernetes.
+    pub builders: Option<(RegistryConfig, Arc<dyn Builders>, Probe)>,
 }
 
 /// Held, because an actor without an address is not restarted.
@@ -22,6 +31,7 @@ pub struct CacheActors {
     daemon: Addr<ChildProcess>,
     sshd: Addr<ChildProcess>,
     _reconciler: Addr<ConfigReconciler>,
+    _builders: Option<Addr<BuilderProbe>>,
 }
 
 impl CacheActors {
@@ -39,7 +49,13 @@ impl CacheActors {
         };
         let reconciler =
             ReconcilerConfig { items: config.items, part: CONFIG, health: health.clone() };
+        let builders = config.builders.map(|(config, source, probe)| {
+            let registry = BuilderRegistry::new(config, source);
+            let registry = RegistryHandle::start(registry, CORE, watch(BUILDERS));
+            BuilderProbe::start(registry, probe, CORE, watch(BUILDERS))
+        });
         Self {
+            _builders: builders,
             daemon: child(config.daemon, DAEMON, &[]),
             sshd: child(config.sshd, SSHD, &[DAEMON, CONFIG]),
             _reconciler: supervise(ConfigReconciler::new(reconciler), CORE, watch(CONFIG)),

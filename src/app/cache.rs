@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::net::TcpListener;
@@ -11,13 +12,19 @@ use tokio_util::sync::CancellationToken;
 use super::{NodeError, fail, first_signal, lock, nix, ssh};
 use crate::actors::cache::{CacheActors, CacheActorsConfig};
 use crate::actors::node::{CONFIG, DAEMON, SSHD};
+use crate::actors::registry::{DEBOUNCE, Offer, Probe, RegistryConfig};
 use crate::config::{CacheConfig, SSH_LISTEN};
 use crate::health::Health;
 use crate::http::{self, HttpState, Probed};
+use crate::k8s::{Builders, RealBuilders};
+use crate::model::{KeyFile, PublicKey};
 use crate::nix::ssh::SshClient;
-use crate::nix::sshd::{make_key, with_pub};
+use crate::nix::sshd::{self, make_key, with_pub};
 use crate::nix::{Config, NixError, daemon};
 use crate::telemetry::LogFilter;
+
+/// For a builder to say that it is there.
+const BUILDER_ANSWERS: Duration = Duration::from_secs(5);
 
 pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<(), NodeError> {
     let process = &config.process;
@@ -36,8 +43,9 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
 
     let daemon = daemon::spec(&nix_config, process.run_dir.join("nix-daemon.pid"));
     let daemon = daemon.ok_or_else(|| NodeError("nix-daemon has no socket".to_owned()))?;
+    let builders = builders(&config).await?;
     let (given_up, mut gave_up) = mpsc::unbounded_channel();
-    let actors = CacheActorsConfig { daemon, sshd: sshd.child, items: vec![sshd.keys] };
+    let actors = CacheActorsConfig { daemon, sshd: sshd.child, items: vec![sshd.keys], builders };
     let actors = CacheActors::start(actors, &health, &given_up);
 
     let listener = TcpListener::bind(process.http)
@@ -71,7 +79,7 @@ fn nix_config(config: &CacheConfig) -> Config {
     let signing = config.signing_key.as_ref().map(|path| path.display().to_string());
     let signing = list("secret-key-files", signing.unwrap_or_default());
     let builders = [
-        ("builders", format!("@{}", process.run_dir.join("machines").display())),
+        ("builders", format!("@{}", machines(config).display())),
         ("builders-use-substitutes", "true".to_owned()),
         ("max-jobs", config.local_jobs.to_string()),
     ];
@@ -105,4 +113,43 @@ async fn builder_key(config: &CacheConfig) -> Result<String, NodeError> {
 
 fn own_key(config: &CacheConfig) -> PathBuf {
     config.process.state_dir.join("ssh/builder_ed25519")
+}
+
+fn machines(config: &CacheConfig) -> PathBuf {
+    config.process.run_dir.join("machines")
+}
+
+/// Where builders come from, if there is a cluster to ask.
+async fn builders(
+    config: &CacheConfig,
+) -> Result<Option<(RegistryConfig, Arc<dyn Builders>, Probe)>, NodeError> {
+    let settings = &config.builders;
+    let Some(namespace) = &settings.builder_namespace else {
+        return Ok(None);
+    };
+    let kubeconfig = settings.kubeconfig.as_deref();
+    let source = RealBuilders::open(namespace, &settings.builder_selector, kubeconfig).await;
+    let source = source.map_err(|e| fail("--builder-namespace")(&e))?;
+    let host_key = settings.builder_host_key.as_deref().map(|path| {
+        let read = std::fs::read_to_string(path).map_err(|e| e.to_string());
+        read.and_then(|text| PublicKey::parse(&text).map_err(|e| e.to_string()))
+            .map_err(|e| fail(&format!("--builder-host-key {}", path.display()))(&e))
+    });
+    let registry = RegistryConfig {
+        machines: machines(config),
+        key: Some(KeyFile::parse(&own_key(config)).map_err(|e| fail("--state-dir")(&e))?),
+        host_key: host_key.transpose()?,
+        address: settings.builder_address.into(),
+        cluster_domain: settings.cluster_domain.clone(),
+        defaults: Offer {
+            max_jobs: settings.builder_jobs,
+            features: settings.builder_feature.iter().cloned().collect(),
+            ..Offer::default()
+        },
+        debounce: DEBOUNCE,
+    };
+    let probe: Probe = Arc::new(|address| {
+        async move { sshd::answers(&format!("{address}:22"), BUILDER_ANSWERS).await }.boxed()
+    });
+    Ok(Some((registry, Arc::new(source), probe)))
 }

@@ -18,7 +18,7 @@ pub struct ClusterSettings {
     #[arg(long, env = "NIX_CSI_KUBELET_ENDPOINT")]
     pub kubelet_endpoint: Option<Endpoint>,
     /// The Node object of this machine: its pods are watched, and told what happens by Events.
-    #[arg(long, env = "NIX_CSI_NODE_NAME", value_parser = not_empty)]
+    #[arg(long, env = "NIX_CSI_NODE_NAME", value_parser = super::not_empty)]
     pub node_name: Option<String>,
     /// How to reach the API server; without it, as the pod's service account.
     #[arg(long, env = "NIX_CSI_KUBECONFIG", value_parser = super::absolute, requires = "node_name")]
@@ -46,9 +46,4 @@ impl ClusterSettings {
     pub fn kubelet_calls(&self) -> bool {
         self.require_pod_info || self.registration_dir.is_some() || self.node_name.is_some()
     }
-}
-
-/// As the downward API gives an empty text where it has nothing to say.
-fn not_empty(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
 }

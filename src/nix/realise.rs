@@ -58,7 +58,7 @@ pub(super) async fn realise(
                 }
             }
             Err(error) => {
-                where_to = elsewhere::lost(nix.config.elsewhere.as_ref(), where_to, error)?
+                where_to = elsewhere::lost(nix.config.elsewhere.as_ref(), where_to, error)?;
             }
             Ok(realised) => {
                 return Ok(match where_to {

@@ -295,6 +295,15 @@ pub(super) async fn is_sshd(address: SocketAddr, limit: Duration) -> Result<(), 
     }
 }
 
+/// Whether an sshd answers at `HOST:PORT` within `limit`.
+pub async fn answers(place: &str, limit: Duration) -> bool {
+    let asked = async {
+        let mut found = tokio::net::lookup_host(place).await?;
+        greeting(found.next().ok_or(io::ErrorKind::NotFound)?).await
+    };
+    matches!(tokio::time::timeout(limit, asked).await, Ok(Ok(())))
+}
+
 async fn greeting(address: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     let mut start = [0; 4];

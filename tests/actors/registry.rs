@@ -4,11 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix_csi::actors::core::{Backoff, End};
 use nix_csi::actors::registry::{
-    AddressKind, BuilderRegistry, BuilderState, DEBOUNCE, Offer, RegistryConfig, RegistryHandle,
+    AddressKind, BuilderProbe, BuilderRegistry, BuilderState, DEBOUNCE, Offer, Probe,
+    RegistryConfig, RegistryHandle,
 };
 use nix_csi::k8s::BuilderPod;
 use nix_csi::k8s::fake_builders::FakeBuilders;
@@ -249,6 +251,38 @@ async fn a_lost_watch_keeps_the_builders_and_a_list_tells_what_was_missed() {
         seconds(1).await;
         assert_eq!(scene.hosts(), [3]);
         assert_eq!(scene.registry.list().await.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_builder_that_does_not_answer_is_left_out_until_it_does() {
+    local(|| async {
+        let scene = Scene::with(&[1, 2]).await;
+        let is_mute = Arc::new(AtomicBool::new(true));
+        let (mute, asked) = (is_mute.clone(), Arc::new(AtomicUsize::new(0)));
+        let counted = asked.clone();
+        let probe: Probe = Arc::new(move |of| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let answers = of != address(2) || !mute.load(Ordering::Relaxed);
+            Box::pin(std::future::ready(answers))
+        });
+        let backoff = Backoff::new(
+            Duration::from_secs(1),
+            Duration::from_secs(2),
+            Duration::from_secs(60),
+            5,
+        );
+        let held = BuilderProbe::start(scene.registry.clone(), probe, backoff, |_| {});
+        seconds(60).await;
+        assert_eq!(scene.hosts(), [1]);
+        assert_eq!(scene.state(2).await, BuilderState::Benched);
+        is_mute.store(false, Ordering::Relaxed);
+        seconds(20).await;
+        assert_eq!(scene.hosts(), [1, 2]);
+        // Not in a loop: every 15 s.
+        assert!((8..=14).contains(&asked.load(Ordering::Relaxed)), "{asked:?}");
+        drop(held);
     })
     .await;
 }

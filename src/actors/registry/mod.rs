@@ -6,6 +6,7 @@
 //!     [`ListBuilders`]; its own tick;
 //!   - tells: nobody; Nix reads the file at each build;
 //!   - on restart: reads the file and watches anew; the bench is forgotten.
+//! - [`BuilderProbe`]: tells the registry which builders answer.
 //! - [`Offer`]: what a pod's annotations say of it as a builder.
 //! - `plan`: which machines the file has, pure. `bench`, `debounce`: whom to leave out, and when to
 //!   write, pure.
@@ -18,6 +19,7 @@ mod handle;
 mod messages;
 mod offer;
 mod plan;
+mod probe;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +31,7 @@ pub use handle::RegistryHandle;
 pub use messages::{BuilderFailed, BuilderWorked, ListBuilders};
 pub use offer::{InvalidAnnotation, Offer};
 pub use plan::{BuilderState, BuilderStatus};
+pub use probe::{BuilderProbe, Probe};
 
 /// How long nothing must change before the file is written: a rollout changes pods one by one.
 pub const DEBOUNCE: Duration = Duration::from_millis(200);
