@@ -19,8 +19,8 @@ use crate::http::{self, HttpState, Probed};
 use crate::k8s::{Builders, RealBuilders};
 use crate::model::{KeyFile, PublicKey};
 use crate::nix::ssh::SshClient;
-use crate::nix::sshd::{self, make_key, with_pub};
-use crate::nix::{Config, NixError, daemon};
+use crate::nix::ssh_key::{make_key, with_pub};
+use crate::nix::{Config, NixError, daemon, sshd};
 use crate::telemetry::LogFilter;
 
 /// For a builder to say that it is there.

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 
 use crate::model::{Closure, Source, StorePath, Tenant};
 
+mod account;
 mod child;
 mod classify;
 mod command;
@@ -47,6 +48,7 @@ mod roots;
 mod sandbox;
 mod schema;
 pub mod ssh;
+pub mod ssh_key;
 pub mod sshd;
 mod stage;
 mod substituters;

@@ -18,8 +18,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::account;
 use super::command::{CommandSpec, base_env};
 use super::error::io_error;
+use super::ssh_key::make_key;
 use super::{ChildSpec, Config, NixError, Readiness};
 use crate::jail::Guard;
 
@@ -68,7 +70,7 @@ impl Sshd {
 
     /// Blocking. Makes what is missing, and lets sshd check it: the step before the first start.
     pub fn prepare(&self, nix: &Config) -> Result<(), NixError> {
-        check_account(USER, Path::new("/etc/passwd"), Path::new("/etc/shadow"))?;
+        account::check(USER, Path::new("/etc/passwd"), Path::new("/etc/shadow"))?;
         let dir = |mode: u32, path: &Path| {
             let made = fs::DirBuilder::new().recursive(true).create(path);
             let set =
@@ -191,68 +193,6 @@ fn found(program: &Path, search_path: &std::ffi::OsStr) -> Result<PathBuf, NixEr
     })
 }
 
-/// sshd answers logins of an account that is missing or locked with "permission denied" alone.
-fn check_account(user: &str, passwd: &Path, shadow: &Path) -> Result<(), NixError> {
-    let refuse =
-        |detail: String| Err(NixError::Command { what: "preparing sshd".to_owned(), detail });
-    let field = |path: &Path, n: usize| -> Result<Option<String>, NixError> {
-        let text = fs::read_to_string(path).map_err(|e| io_error("read", path, e))?;
-        let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-        let line = lines.find(|fields| fields.first() == Some(&user));
-        Ok(line.map(|fields| fields.get(n).copied().unwrap_or_default().to_owned()))
-    };
-    let Some(shell) = field(passwd, 6)? else {
-        return refuse(format!(
-            "there is no account {user:?}: useradd --system --home-dir / --password '*' --shell /bin/sh {user}"
-        ));
-    };
-    if shell.ends_with("/nologin") || shell.ends_with("/false") {
-        return refuse(format!(
-            "the shell of {user:?} is {shell}, which runs nothing: usermod --shell /bin/sh {user}"
-        ));
-    }
-    if shadow.try_exists().unwrap_or(false)
-        && field(shadow, 1)?.is_some_and(|password| password.starts_with('!'))
-    {
-        return refuse(format!(
-            "the account {user:?} is locked: usermod --password '*' {user} leaves it without a \
-             password that would be right"
-        ));
-    }
-    Ok(())
-}
-
-/// The name of the public half.
-pub fn with_pub(key: &Path) -> PathBuf {
-    PathBuf::from(format!("{}.pub", key.display()))
-}
-
-/// Blocking. Makes a key pair if there is none; aside and renamed, so that one cut short is none.
-pub fn make_key(key: &Path) -> Result<(), NixError> {
-    let exists = key.try_exists().map_err(|e| io_error("look at", key, e))?;
-    if exists {
-        return Ok(());
-    }
-    let staged = key.with_extension("new");
-    for old in [&staged, &with_pub(&staged)] {
-        match fs::remove_file(old) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error("remove", old, e));
-            }
-            _ => {}
-        }
-    }
-    let mut keygen = Command::new("ssh-keygen");
-    keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "nix-csi", "-f"]).arg(&staged);
-    run(&mut keygen)?;
-    let rename =
-        |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| io_error("rename", from, e));
-    rename(&with_pub(&staged), &with_pub(key))?;
-    rename(&staged, key)?;
-    tracing::info!(key = %key.display(), "made an ssh key");
-    Ok(())
-}
-
 fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let staged = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
@@ -263,7 +203,7 @@ fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 }
 
 /// Its standard output; an error is what it said.
-fn run(command: &mut Command) -> Result<Vec<u8>, NixError> {
+pub(super) fn run(command: &mut Command) -> Result<Vec<u8>, NixError> {
     let program = command.get_program().display().to_string();
     let output = command
         .stdin(std::process::Stdio::null())
@@ -357,25 +297,6 @@ mod tests {
         }
         nix.program = "/opt/nix".into();
         assert!(sshd(Path::new("state")).config(&nix).is_err());
-    }
-
-    #[test]
-    fn an_account_that_no_login_reaches_is_refused_with_the_way_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let (passwd, shadow) = (dir.path().join("passwd"), dir.path().join("shadow"));
-        fs::write(
-            &passwd,
-            "a:x:1:1::/:/usr/sbin/nologin\nb:x:2:2::/:/bin/sh\nc:x:3:3::/:/bin/sh\n",
-        )
-        .unwrap();
-        fs::write(&shadow, "a:*:1\nb:!:1\nc:*:1\n").unwrap();
-        let refusal = |user: &str| check_account(user, &passwd, &shadow).unwrap_err().to_string();
-        assert!(refusal("a").contains("usermod --shell /bin/sh a"));
-        assert!(refusal("b").contains("usermod --password '*' b"));
-        assert!(refusal("d").contains("useradd --system"));
-        check_account("c", &passwd, &shadow).unwrap();
-        fs::remove_file(&shadow).unwrap();
-        check_account("b", &passwd, &shadow).unwrap();
     }
 
     #[tokio::test]

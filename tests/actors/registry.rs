@@ -274,7 +274,7 @@ async fn a_builder_that_does_not_answer_is_left_out_until_it_does() {
             5,
         );
         let held = BuilderProbe::start(scene.registry.clone(), probe, backoff, |_| {});
-        seconds(60).await;
+        seconds(45).await;
         assert_eq!(scene.hosts(), [1]);
         assert_eq!(scene.state(2).await, BuilderState::Benched);
         is_mute.store(false, Ordering::Relaxed);
