@@ -60,6 +60,7 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
             realise: Limit::new("--realise-timeout", settings.realise_timeout),
             build: Limit::new("--build-timeout", settings.build_timeout),
             silence: Limit::new("--max-silent-time", settings.max_silent_time),
+            stall: Limit::new("--stall-timeout", settings.stall_timeout),
             upload: Limit::new("--upload-timeout", config.cache.upload_timeout),
         },
         guard: Some("/proc/self/exe".into()),

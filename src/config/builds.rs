@@ -77,6 +77,9 @@ pub struct BuildSettings {
     /// How long a substituter may take to answer before it is left out.
     #[arg(long, env = "NIX_CSI_PROBE_TIMEOUT", value_parser = humantime::parse_duration, default_value = "5s")]
     pub probe_timeout: Duration,
+    /// How long a store over ssh may send nothing before it is left out; 0s is no limit.
+    #[arg(long, env = "NIX_CSI_STALL_TIMEOUT", value_parser = humantime::parse_duration, default_value = "60s")]
+    pub stall_timeout: Duration,
     /// How long it is remembered whether a substituter answers.
     #[arg(long, env = "NIX_CSI_PROBE_MEMORY", value_parser = humantime::parse_duration, default_value = "30s")]
     pub probe_memory: Duration,

@@ -309,6 +309,7 @@ mod tests {
         realise: Limit::new("--realise-timeout", Duration::ZERO),
         build: Limit::new("--build-timeout", Duration::from_secs(1)),
         silence: Limit::new("--max-silent-time", Duration::from_secs(2)),
+        stall: Limit::new("--stall-timeout", Duration::ZERO),
         upload: Limit::new("--upload-timeout", Duration::ZERO),
     };
 

@@ -64,6 +64,7 @@ impl Config {
                 realise: Limit::new("--realise-timeout", 2 * hour),
                 build: Limit::new("--build-timeout", Duration::ZERO),
                 silence: Limit::new("--max-silent-time", hour),
+                stall: Limit::new("--stall-timeout", Duration::from_secs(60)),
                 upload: Limit::new("--upload-timeout", hour),
             },
             guard: None,

@@ -11,6 +11,7 @@ use super::classify::{Asked, classify};
 use super::command::{self, CommandSpec};
 use super::internal_log::LogReader;
 use super::real::Inner;
+use super::stall::Pulse;
 use super::substituters::Choice;
 use super::{Buildable, Config, Origin, ProgressSink, RealiseError, Slot, Step, TimedOut, process};
 
@@ -140,9 +141,17 @@ async fn run(
     let tokens = nix.config.evaluator.tokens().unwrap_or_default();
     let mut log = LogReader::new(nix.redactor(&tokens));
     let limit = nix.config.limits.realise;
+    let pulse = Pulse::new();
     let ended = {
-        let on_line = |line: &[u8]| progress.update(|p| log.line(line, p));
-        limit.bound(process::run(spec, &[], on_line, slot.clone())).await
+        let on_line = |line: &[u8]| {
+            progress.update(|p| log.line(line, p));
+            pulse.beat(&log);
+        };
+        let run = limit.bound(process::run(spec, &[], on_line, slot.clone()));
+        tokio::select! {
+            ended = run => ended,
+            () = nix.stalls(&pulse, choice) => return Err(nix.stalled(Step::Build)),
+        }
     };
     let Some(ended) = ended else {
         return Err(TimedOut::whole(Step::Build, limit).into());

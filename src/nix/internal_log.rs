@@ -10,6 +10,8 @@ use super::redact::Redactor;
 use super::text::{MAX_LINE_BYTES, base_name, clean, without_trace};
 
 const BUILD: u64 = 105;
+/// For a lock, or for a machine to build on.
+const BUILD_WAITING: u64 = 110;
 const BUILDS: u64 = 104;
 const COPY_PATHS: u64 = 103;
 const COPY_PATH: u64 = 100;
@@ -71,6 +73,8 @@ pub(super) struct LogReader {
     /// The derivation whose build started last.
     last_build: Option<String>,
     substituted: bool,
+    /// A collector runs, and is waited for.
+    waits_for_collector: bool,
     redactor: Redactor,
 }
 
@@ -135,6 +139,12 @@ impl LogReader {
         self.substituted
     }
 
+    /// Whether it waits for what has time limits of its own, or may take its time.
+    pub(super) fn may_be_silent(&self) -> bool {
+        let waits = |a: &Activity| matches!(a.kind, BUILD | BUILD_WAITING);
+        self.waits_for_collector || self.activities.values().any(waits)
+    }
+
     fn plain_line(&mut self, text: &str) {
         let text = clean(&self.redactor.clean(text), MAX_LINE_BYTES);
         if !text.trim().is_empty() {
@@ -154,6 +164,7 @@ impl LogReader {
             (None, None) => String::new(),
         };
         let text = text.trim().trim_start_matches("error:").trim().to_owned();
+        self.waits_for_collector |= text.contains("garbage collector lock");
         // What a daemon says of a connection that it closes, advice, and what a dry run would do.
         let noise = [
             "error (ignored)",

@@ -51,6 +51,7 @@ pub mod ssh;
 pub mod ssh_key;
 pub mod sshd;
 mod stage;
+mod stall;
 mod substituters;
 mod text;
 mod version;
@@ -121,6 +122,8 @@ pub struct Limits {
     pub build: Limit,
     /// A build that prints nothing (Nix's `max-silent-time`).
     pub silence: Limit,
+    /// A store over ssh from which nothing comes.
+    pub stall: Limit,
     /// One push to a cache.
     pub upload: Limit,
 }

@@ -16,10 +16,11 @@ use super::evaluator::Tokens;
 use super::gc_lock::GcLock;
 use super::internal_log::LogReader;
 use super::redact::{Redactor, secrets_of_netrc};
+use super::stall::Pulse;
 use super::substituters::{Choice, Substituters};
 use super::{
-    Buildable, Capabilities, Evaluated, Lock, Nix, NixError, ProgressSink, PushError, PushTo,
-    RealiseError, Realised, Slot, db_write, evaluate, process, push, realise,
+    Buildable, Capabilities, Evaluated, Limit, Lock, Nix, NixError, ProgressSink, PushError,
+    PushTo, RealiseError, Realised, Slot, Step, db_write, evaluate, process, push, realise,
 };
 
 /// Nix's default.
@@ -189,6 +190,26 @@ impl Inner {
             let messages = log.warnings().chain(log.errors()).filter(|m| !m.maybe_a_builders);
             messages.for_each(|message| substituters.learn_from(&message.text));
         }
+    }
+
+    /// Ends when a command that may wait for a store over ssh has heard nothing for too long.
+    pub(super) async fn stalls(&self, pulse: &Pulse, choice: &Choice) {
+        if choice.has_ssh() {
+            pulse.stops(self.config.limits.stall).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Leaves those stores out from now on.
+    pub(super) fn stalled(&self, step: Step) -> RealiseError {
+        let Limit { setting, most } = self.config.limits.stall;
+        let most = humantime::format_duration(most);
+        let reason = format!("it said nothing for {most} ({setting})");
+        let urls = self.substituters.get().map(|s| s.report_stalled(&reason)).unwrap_or_default();
+        let who = if urls.is_empty() { "a store over ssh".to_owned() } else { urls.join(" and ") };
+        let cause = format!("{who} said nothing for {most}: {setting}");
+        RealiseError::Temporary { step, cause }
     }
 
     /// Knows these tokens, and the netrc's secrets as they are now. A netrc that can't be read has none

@@ -12,6 +12,7 @@ use super::internal_log::LogReader;
 use super::network::is_of_a_network;
 use super::real::Inner;
 use super::stage::{Staging, place};
+use super::stall::Pulse;
 use super::substituters::Choice;
 use super::{
     Buildable, NixError, Origin, ProgressSink, RealiseError, Realised, Slot, Step, TimedOut,
@@ -106,9 +107,17 @@ async fn run(
     let tokens = nix.config.evaluator.tokens().unwrap_or_default();
     let mut log = LogReader::new(nix.redactor(&tokens));
     let limit = nix.config.limits.realise;
+    let pulse = Pulse::new();
     let ended = {
-        let on_line = |line: &[u8]| progress.update(|p| log.line(line, p));
-        limit.bound(process::run(&spec, &[], on_line, (stage, slot.clone()))).await
+        let on_line = |line: &[u8]| {
+            progress.update(|p| log.line(line, p));
+            pulse.beat(&log);
+        };
+        let run = limit.bound(process::run(&spec, &[], on_line, (stage, slot.clone())));
+        tokio::select! {
+            ended = run => ended,
+            () = nix.stalls(&pulse, choice) => return Err(nix.stalled(Step::Fetch)),
+        }
     };
     let Some(ended) = ended else {
         return Err(TimedOut::whole(step_under_way(what, &log), limit).into());

@@ -36,7 +36,7 @@ fn built_at(lab: &Lab) -> usize {
 }
 
 /// The value of a metric; nothing if it isn't there.
-fn metric(node: &Node, name: &str) -> Option<f64> {
+pub(crate) fn metric(node: &Node, name: &str) -> Option<f64> {
     let metrics = node.metrics();
     let mut lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     lines.next()?.parse().ok()
@@ -47,7 +47,7 @@ fn queued(node: &Node) -> f64 {
     of("waiting").unwrap() + of("sending").unwrap()
 }
 
-fn uploaded(node: &Node) -> f64 {
+pub(crate) fn uploaded(node: &Node) -> f64 {
     metric(node, "nixcsi_uploads_total{outcome=\"ok\"}").unwrap_or_default()
 }
 

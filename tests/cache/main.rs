@@ -6,5 +6,6 @@
 mod lab;
 
 mod flow;
+mod hangs;
 mod nodes;
 mod ssh;

@@ -27,6 +27,9 @@ use target::{Routes, Target};
 /// went down meanwhile fails.
 const FRESH: Duration = Duration::from_secs(2);
 
+/// Times longer than any other that is down, one that hangs is left out.
+const STALLED: u32 = 10;
+
 #[derive(Debug, Clone, Copy)]
 pub struct ProbeLimits {
     /// Of one probe.
@@ -55,6 +58,11 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// Whether one of those that are asked is reached over ssh.
+    pub fn has_ssh(&self) -> bool {
+        self.up.iter().any(|url| url.starts_with("ssh"))
+    }
+
     /// Why the store at `url` is not worth asking, if it is one that is down.
     pub fn down_as(&self, url: &str) -> Option<String> {
         let down = self.down.iter().find(|down| is_same(url, &down.url))?;
@@ -92,6 +100,8 @@ struct Known {
     /// `None` is never.
     since: Option<Instant>,
     down: Option<String>,
+    /// How long it is left out; `None`: as long as any that is down.
+    memory: Option<Duration>,
 }
 
 impl Substituters {
@@ -149,6 +159,21 @@ impl Substituters {
         is_known
     }
 
+    /// A command that may have waited for one of those over ssh heard nothing. They answer probes and
+    /// hang later, so they are left out for longer; their URLs.
+    pub fn report_stalled(&self, reason: &str) -> Vec<String> {
+        let is_up = |place: &&Place| {
+            matches!(place.target, Target::Ssh { .. }) && place.known().down.is_none()
+        };
+        let memory = STALLED * self.0.limits.remember;
+        let stalled: Vec<_> = self.0.places.iter().filter(is_up).collect();
+        for place in &stalled {
+            place.learn(Some(reason.to_owned()), None);
+            place.known().memory = Some(memory);
+        }
+        stalled.into_iter().map(|place| place.shown.clone()).collect()
+    }
+
     /// As [`Substituters::report_down`] for each that a command's message says could not be
     /// reached.
     pub fn learn_from(&self, message: &str) {
@@ -183,7 +208,8 @@ impl Substituters {
                 None => choice.up.push(place.url.clone()),
                 Some(reason) => {
                     let age = known.since.map_or(Duration::ZERO, |since| since.elapsed());
-                    let again_in = self.0.limits.remember.saturating_sub(age);
+                    let memory = known.memory.unwrap_or(self.0.limits.remember);
+                    let again_in = memory.saturating_sub(age);
                     let (url, reason) = (place.shown.clone(), reason.clone());
                     choice.down.push(Down { url, reason, again_in });
                 }
@@ -200,7 +226,10 @@ impl Place {
 
     fn is_stale(&self, remember: Duration) -> bool {
         let known = self.known();
-        let believed = if known.down.is_some() { remember } else { FRESH.min(remember) };
+        let believed = match known.down {
+            Some(_) => known.memory.unwrap_or(remember),
+            None => FRESH.min(remember),
+        };
         known.since.is_none_or(|since| since.elapsed() >= believed)
     }
 
@@ -226,7 +255,7 @@ impl Place {
             (Some(_), None) => tracing::info!(%substituter, "a substituter is up again"),
             (None, None) | (Some(_), Some(_)) => {}
         }
-        *known = Known { since: Some(Instant::now()), down };
+        *known = Known { since: Some(Instant::now()), down, memory: None };
     }
 }
 
