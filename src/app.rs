@@ -88,7 +88,7 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     let health = Health::waiting_for(&[DAEMON, VOLUMES, CONFIG]);
     let api = cluster::open_api(&config).await?;
     let nix_config = nix::config_of(&config);
-    let (nix, capabilities) = nix::open(nix_config.clone(), &nix::roots_dir(&config)).await?;
+    let (nix, capabilities) = nix::open(nix_config.clone(), &nix::roots_dir(&config), true).await?;
     let sshd = match config.sshd.ssh_listen {
         Some(listen) => {
             Some(ssh::prepare(&config.process, &config.sshd, listen, &nix_config).await?)

@@ -234,6 +234,25 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
     if path.is_absolute() { Ok(path) } else { Err("write an absolute path".to_owned()) }
 }
 
+/// `name:base64`, as `nix key convert-secret-to-public` prints it; a mounted file ends in a newline.
+fn signing_public_key(text: &str) -> Result<String, String> {
+    use base64::Engine as _;
+    /// Of an ed25519 key.
+    const BYTES: usize = 32;
+    let text = text.trim();
+    let key = text.split_once(':').filter(|(name, _)| {
+        !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control())
+    });
+    let decoded =
+        key.and_then(|(_, key)| base64::engine::general_purpose::STANDARD.decode(key).ok());
+    match decoded {
+        Some(bytes) if bytes.len() == BYTES => Ok(text.to_owned()),
+        // A secret key, which is twice as long, is not repeated.
+        _ => Err("write NAME:KEY, a public key as `nix key convert-secret-to-public` prints it"
+            .to_owned()),
+    }
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     let key_ok = !key.is_empty()
@@ -265,5 +284,16 @@ mod tests {
         assert_eq!(key_value("a=b=c").unwrap().1, "b=c");
         assert!(key_value("sandbox").is_err());
         assert!(key_value("A B=x").is_err());
+    }
+
+    #[test]
+    fn a_signing_key_is_public_and_has_a_name() {
+        let key = "nodes-1:YHcpOLHUhaBLqc+IDGAIFUBFZwbNWXpvBnuZcFkKTTo=";
+        assert_eq!(signing_public_key(&format!("{key}\n")).unwrap(), key);
+        let secret = format!("nodes-1:{}{}", "A".repeat(86), "==");
+        for bad in ["", "nodes-1", "nodes-1:", ":AAAA", "nodes-1:AAAA", &secret] {
+            let error = signing_public_key(bad).unwrap_err();
+            assert!(error.starts_with("write NAME:KEY") && !error.contains("AAAA"), "{error}");
+        }
     }
 }

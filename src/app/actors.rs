@@ -36,7 +36,7 @@ pub(super) fn start(
         None
     } else {
         let pid_file = config.process.run_dir.join("nix-daemon.pid");
-        daemon::spec(&settings::config_of(config), pid_file)
+        daemon::spec(&settings::daemon_config(config), pid_file)
     };
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(|e| fail("can't read the boot id")(&e))?;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{NodeError, fail, first_signal, lock, nix, ssh};
 use crate::actors::cache::{CacheActors, CacheActorsConfig};
 use crate::actors::node::{CONFIG, DAEMON, SSHD};
+use crate::actors::reconciler::{Item, Kind};
 use crate::actors::registry::{DEBOUNCE, Offer, Probe, RegistryConfig};
 use crate::config::{CacheConfig, SSH_LISTEN};
 use crate::health::Health;
@@ -31,8 +32,10 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
     let _locks = [lock("--run-dir", &process.run_dir)?, lock("--state-dir", &process.state_dir)?];
     let health = Health::waiting_for(&[CONFIG, DAEMON, SSHD]);
     let nix_config = nix_config(&config);
-    // Nothing here makes roots.
-    let (_, capabilities) = nix::open(nix_config.clone(), &PathBuf::new()).await?;
+    // Nothing here makes roots. A client may still ask for a build here, which then has its sandbox or
+    // is none: Nix asks clients how many builds they want at once, and `local_jobs` is its default.
+    let builds = config.local_jobs > 0;
+    let (_, capabilities) = nix::open(nix_config.clone(), &PathBuf::new(), builds).await?;
     let listen = match config.sshd.ssh_listen {
         Some(listen) => listen,
         None => SSH_LISTEN.parse().map_err(|e| fail("the default of --ssh-listen")(&e))?,
@@ -43,9 +46,15 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
 
     let daemon = daemon::spec(&nix_config, process.run_dir.join("nix-daemon.pid"));
     let daemon = daemon.ok_or_else(|| NodeError("nix-daemon has no socket".to_owned()))?;
+    let given_key = config.builders.builder_key.clone().map(|source| Item {
+        kind: Kind::PrivateKey,
+        source,
+        target: own_key(&config),
+    });
+    let items = given_key.into_iter().chain([sshd.keys]).collect();
     let builders = builders(&config).await?;
     let (given_up, mut gave_up) = mpsc::unbounded_channel();
-    let actors = CacheActorsConfig { daemon, sshd: sshd.child, items: vec![sshd.keys], builders };
+    let actors = CacheActorsConfig { daemon, sshd: sshd.child, items, builders };
     let actors = CacheActors::start(actors, &health, &given_up);
 
     let listener = TcpListener::bind(process.http)
@@ -98,6 +107,9 @@ fn nix_config(config: &CacheConfig) -> Config {
 
 /// The public half of the key with which the cache logs in at builders; made if there is none.
 async fn builder_key(config: &CacheConfig) -> Result<String, NodeError> {
+    if let Some(given) = &config.builders.builder_key {
+        return Ok(format!("as in {}", given.display()));
+    }
     let key = own_key(config);
     let made = tokio::task::spawn_blocking(move || {
         make_key(&key)?;
@@ -111,8 +123,12 @@ async fn builder_key(config: &CacheConfig) -> Result<String, NodeError> {
     Ok(public.map_err(|e| fail("the key for builders")(&e))?.trim().to_owned())
 }
 
+/// Made here, or a copy of one that is mounted.
 fn own_key(config: &CacheConfig) -> PathBuf {
-    config.process.state_dir.join("ssh/builder_ed25519")
+    match config.builders.builder_key {
+        Some(_) => config.process.run_dir.join("ssh/builder"),
+        None => config.process.state_dir.join("ssh/builder_ed25519"),
+    }
 }
 
 fn machines(config: &CacheConfig) -> PathBuf {

@@ -17,10 +17,11 @@ use crate::nix::{
 
 const STORE_STATE: &str = "/nix/var/nix";
 
-/// `roots`: where ours will be, which a lent daemon must see.
+/// `roots`: where ours will be, which a lent daemon must see. `builds`: it evaluates, fetches and builds.
 pub(super) async fn open(
     config: Config,
     roots: &Path,
+    builds: bool,
 ) -> Result<(RealNix, Capabilities), NodeError> {
     let (home, is_lent) = (config.home.clone(), config.daemon_lent);
     fs::create_dir_all(&home).map_err(|e| fail(&format!("can't make {}", home.display()))(&e))?;
@@ -38,7 +39,9 @@ pub(super) async fn open(
     } else {
         nix.init_store().await.map_err(|e| fail("can't make the store")(&e))?;
     }
-    nix.check_settings().await.map_err(|e| fail("this Nix can't serve")(&e))?;
+    if builds {
+        nix.check_settings().await.map_err(|e| fail("this Nix can't serve")(&e))?;
+    }
     Ok((nix, capabilities))
 }
 
@@ -83,6 +86,15 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
         },
         ..Config::new(config.process.state_dir.join("home"))
     }
+}
+
+/// Of our own daemon, which signs what it builds: for a cache, the result goes there as it is.
+pub(super) fn daemon_config(config: &NodeConfig) -> Config {
+    let mut daemon = config_of(config);
+    if let Some(key) = &config.cache.signing_key {
+        daemon.nix_options.push(("secret-key-files".to_owned(), key.display().to_string()));
+    }
+    daemon
 }
 
 /// The copy of the private key that ssh uses: a mounted one may have any owner and mode.

@@ -25,6 +25,10 @@ pub struct BuilderSettings {
     /// The cluster's domain in its DNS.
     #[arg(long, env = "NIX_CSI_CLUSTER_DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// Private key with which the cache logs in at builders; without it one is made in --state-dir, and
+    /// its public half is in the log.
+    #[arg(long, env = "NIX_CSI_BUILDER_KEY", value_parser = super::absolute, value_name = "FILE")]
+    pub builder_key: Option<PathBuf>,
     /// Public host key that all builders have, a .pub file.
     #[arg(long, env = "NIX_CSI_BUILDER_HOST_KEY", value_parser = super::absolute, requires = "builder_namespace", value_name = "FILE")]
     pub builder_host_key: Option<PathBuf>,

@@ -16,7 +16,7 @@ pub struct CacheSettings {
     #[arg(long, env = "NIX_CSI_CACHE", value_parser = store_url, value_name = "URL")]
     pub cache: Option<String>,
     /// Public key whose signature lets a path in, name:base64; repeat it for several.
-    #[arg(long, env = "NIX_CSI_TRUSTED_PUBLIC_KEYS", value_delimiter = ' ', value_name = "KEY")]
+    #[arg(long, env = "NIX_CSI_TRUSTED_PUBLIC_KEYS", value_delimiter = ' ', value_parser = super::signing_public_key, value_name = "KEY")]
     pub trusted_public_key: Vec<String>,
     /// Where builds run: on this node, on the cache, which spreads them over its builders, or (auto)
     /// there while it can and else here.
@@ -29,7 +29,7 @@ pub struct CacheSettings {
     /// input, one a line.
     #[arg(long, env = "NIX_CSI_UPLOAD_COMMAND", value_parser = super::absolute, value_name = "PROGRAM")]
     pub upload_command: Option<PathBuf>,
-    /// Secret key that signs closures before they are uploaded.
+    /// Secret key that signs what is built here, and closures before they are uploaded.
     #[arg(long, env = "NIX_CSI_SIGNING_KEY", value_parser = super::absolute, value_name = "FILE")]
     pub signing_key: Option<PathBuf>,
     /// Longest time of one upload; 0s is no limit.

@@ -18,7 +18,7 @@ pub struct CacheConfig {
     #[command(flatten)]
     pub builders: BuilderSettings,
     /// Public key whose signature lets a path in, `name:base64`; repeat it for several.
-    #[arg(long, env = "NIX_CSI_TRUSTED_PUBLIC_KEYS", value_delimiter = ' ', value_name = "KEY")]
+    #[arg(long, env = "NIX_CSI_TRUSTED_PUBLIC_KEYS", value_delimiter = ' ', value_parser = super::signing_public_key, value_name = "KEY")]
     pub trusted_public_key: Vec<String>,
     /// Builds at once on the cache itself, beside those on its builders.
     #[arg(long, env = "NIX_CSI_LOCAL_JOBS", default_value = "0")]

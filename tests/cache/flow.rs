@@ -120,8 +120,7 @@ async fn the_cache_builds_where_a_feature_is_and_spreads_the_rest() {
     };
     let (secret, public) = a.signing_key("nodes");
     let role = cache.cache_role(&["--trusted-public-key", &public]);
-    let sign = format!("secret-key-files={}", secret.display());
-    let extra = ["--build-on", "cache", "--nix-option", &sign];
+    let extra = ["--build-on", "cache", "--signing-key", secret.to_str().unwrap()];
     let node_a = builder(&a, &cache, &role, &public, "a", &extra).await;
     let only_b = ["--nix-option", "extra-system-features=only-b"];
     let node_b = builder(&b, &cache, &role, &public, "b", &[&extra[..], &only_b].concat()).await;

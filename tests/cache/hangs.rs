@@ -91,7 +91,7 @@ async fn a_cache_with_a_full_disk_is_told_of_and_filled_later() {
         .unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("No space left on device"), "{listed}");
-    assert_eq!(uploaded(&node), 0.0);
+    assert!(uploaded(&node) < 1.0);
 
     cache.ok("mount", &["-o", "remount,size=100m", "/nix/store"]);
     until("the queue to drain", async || uploaded(&node) >= 1.0).await;
