@@ -115,9 +115,9 @@ async fn what_comes_while_one_is_sent_goes_together_and_mounts_do_not_wait() {
             built(&world, &format!("p{n}")).await;
             assert_eq!(before.elapsed(), Duration::ZERO, "a mount waited");
         }
-        // Another source of the same closure.
+        // Another source of the closure that is being sent.
         let again = Source::NixExpr("again".to_owned());
-        let same = world.nix.add_closure("p3", 3).unwrap();
+        let same = first.clone();
         world.nix.answer(again.clone(), same, Origin::Built);
         world.publish("again", &again).await.unwrap();
         seconds(1).await;
@@ -244,6 +244,8 @@ async fn a_restart_goes_on_with_what_is_on_disk() {
         let gate = world.nix.hold_pushes();
         let path = built(&world, "app").await;
         let gone = built(&world, "gone").await;
+        // Their files are written meanwhile.
+        seconds(1).await;
         let [record, root] = ["uploads", "roots/uploads"].map(|dir| world.dir.path().join(dir));
         fs::write(record.join(format!("{:0>32}.json", 1)), "{\"version\":").unwrap();
         fs::write(record.join("x.tmp"), "half").unwrap();
