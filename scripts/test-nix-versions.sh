@@ -9,8 +9,8 @@ cd "$(dirname "$0")/.."
 ((EUID == 0)) || { echo "test-nix-versions: mounting needs root" >&2; exit 1; }
 suites=("$@")
 ((${#suites[@]})) || suites=(trixie sid)
-tests=(--test nix --test volume --test builds --test cache --test security --test errors --test cli
-  --test lent_daemon)
+tests=(--test nix --test volume --test builds --test cache --test uploads --test security --test errors
+  --test cli --test lent_daemon)
 
 failed=()
 for suite in "${suites[@]}"; do

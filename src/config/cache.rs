@@ -35,7 +35,7 @@ pub struct CacheSettings {
     /// Longest time of one upload; 0s is no limit.
     #[arg(long, env = "NIX_CSI_UPLOAD_TIMEOUT", value_parser = humantime::parse_duration, default_value = "1h")]
     pub upload_timeout: Duration,
-    /// How often a closure is tried before it waits for `nix-csi uploads retry`.
+    /// How often the cache may refuse a closure before it waits for `nix-csi uploads retry`.
     #[arg(long, env = "NIX_CSI_UPLOAD_ATTEMPTS", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
     pub upload_attempts: u32,
     /// Uploads at once, each of up to 64 closures.

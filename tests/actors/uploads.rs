@@ -43,6 +43,11 @@ fn goes_away(world: &World) {
     world.nix.answer_pushes(move |_| Some(away()));
 }
 
+fn says_no(world: &World) {
+    let refused = || PushError::Refused { cause: "not signed".to_owned() };
+    world.nix.answer_pushes(move |_| Some(refused()));
+}
+
 /// Refuses every push with this path.
 fn refusing(bad: &StorePath) -> impl Fn(&[StorePath]) -> Option<PushError> + use<> {
     let bad = bad.clone();
@@ -115,9 +120,9 @@ async fn what_comes_while_one_is_sent_goes_together_and_mounts_do_not_wait() {
             built(&world, &format!("p{n}")).await;
             assert_eq!(before.elapsed(), Duration::ZERO, "a mount waited");
         }
-        // Another source of the same closure.
+        // Another source of the closure that is being sent.
         let again = Source::NixExpr("again".to_owned());
-        let same = world.nix.add_closure("p3", 3).unwrap();
+        let same = first.clone();
         world.nix.answer(again.clone(), same, Origin::Built);
         world.publish("again", &again).await.unwrap();
         seconds(1).await;
@@ -186,7 +191,7 @@ async fn one_bad_closure_does_not_hold_up_the_others() {
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_waits_for_a_person_and_is_forgotten_after_a_week() {
     with_world_for(Duration::from_hours(10 * 24), |world| async move {
-        goes_away(&world);
+        says_no(&world);
         let path = built(&world, "app").await;
         seconds(3600).await;
         let dead = one(&world).await;
@@ -203,7 +208,7 @@ async fn a_dead_letter_waits_for_a_person_and_is_forgotten_after_a_week() {
         assert_eq!(world.nix.pushed(), [path]);
         assert_nothing_kept(&world);
 
-        goes_away(&world);
+        says_no(&world);
         built(&world, "other").await;
         seconds(3600).await;
         assert_eq!(one(&world).await.state, "dead");
@@ -214,6 +219,22 @@ async fn a_dead_letter_waits_for_a_person_and_is_forgotten_after_a_week() {
         seconds(20 * 3600).await;
         assert!(report(&world).await.uploads.is_empty());
         assert_nothing_kept(&world);
+    })
+    .await;
+}
+
+/// An outage is nobody's fault.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_cache_outlasts_a_day_without_it() {
+    with_world_for(Duration::from_hours(48), |world| async move {
+        goes_away(&world);
+        let path = built(&world, "app").await;
+        seconds(24 * 3600).await;
+        let waits = one(&world).await;
+        assert!(waits.state == "waiting" && waits.attempts > 100, "{waits:?}");
+        world.nix.take_pushes();
+        seconds(400).await;
+        assert_eq!(world.nix.pushed(), [path]);
     })
     .await;
 }
@@ -244,6 +265,8 @@ async fn a_restart_goes_on_with_what_is_on_disk() {
         let gate = world.nix.hold_pushes();
         let path = built(&world, "app").await;
         let gone = built(&world, "gone").await;
+        // Their files are written meanwhile.
+        seconds(1).await;
         let [record, root] = ["uploads", "roots/uploads"].map(|dir| world.dir.path().join(dir));
         fs::write(record.join(format!("{:0>32}.json", 1)), "{\"version\":").unwrap();
         fs::write(record.join("x.tmp"), "half").unwrap();

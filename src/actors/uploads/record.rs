@@ -19,6 +19,9 @@ pub(super) struct Record {
     pub(super) path: StorePath,
     pub(super) queued_at: u64,
     pub(super) attempts: u32,
+    /// Attempts to which the cache itself said no.
+    #[serde(default)]
+    pub(super) refusals: u32,
     pub(super) last_error: Option<String>,
     pub(super) next_attempt: Option<u64>,
     /// Given up: a dead letter.
@@ -33,6 +36,7 @@ impl Record {
             path,
             queued_at: now.as_secs(),
             attempts: 0,
+            refusals: 0,
             last_error: None,
             next_attempt: None,
             dead: false,

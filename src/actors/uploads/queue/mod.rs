@@ -12,7 +12,7 @@ use std::time::Duration;
 pub use types::{BATCH, MOST};
 pub(super) use types::{Counts, Offered, Place};
 
-use types::{FORGET_AFTER, Item, backoff, longest_backoff};
+use types::{FORGET_AFTER, Item, OUTAGE, backoff, longest_backoff};
 
 use super::record::{Moment, Record};
 use crate::model::StorePath;
@@ -35,7 +35,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// A closure is dead after so many attempts.
+    /// A closure is dead after so many refusals.
     pub(super) fn new(attempts: u32) -> Self {
         Self {
             attempts,
@@ -187,7 +187,7 @@ impl Queue {
         let due = now + backoff(self.failures, jitter);
         self.paused_until = self.paused_until.max(due);
         let due = self.paused_until;
-        batch.iter().filter_map(|path| self.failed(path, error, now, due)).collect()
+        batch.iter().filter_map(|path| self.failed(path, error, (now, due), false)).collect()
     }
 
     /// The cache does not want this closure; the others go on.
@@ -201,22 +201,25 @@ impl Queue {
         // It has answered.
         self.failures = 0;
         let attempts = self.items.get(path)?.record.attempts + 1;
-        self.failed(path, error, now, now + backoff(attempts, jitter))
+        self.failed(path, error, (now, now + backoff(attempts, jitter)), true)
     }
 
     fn failed(
         &mut self,
         path: &StorePath,
         error: &str,
-        now: Moment,
-        due: Moment,
+        (now, due): (Moment, Moment),
+        is_refusal: bool,
     ) -> Option<Record> {
         let alone = self.is_alone(path);
         let most = self.attempts;
         let record = &mut self.items.get_mut(path)?.record;
         record.attempts += 1;
         record.last_error = Some(error.to_owned());
-        record.dead = record.attempts >= most;
+        record.refusals += u32::from(is_refusal);
+        // An outage is nobody's fault, and is outlasted.
+        let waited = now.saturating_sub(Moment::from_secs(record.queued_at));
+        record.dead = record.refusals >= most || waited >= OUTAGE;
         record.dead_since = record.dead.then_some(now.as_secs());
         record.next_attempt = (!record.dead).then_some(due.as_secs());
         let record = record.clone();
@@ -248,7 +251,8 @@ impl Queue {
             Place::Dead { .. } => false,
         };
         let record = &mut item.record;
-        (record.attempts, record.next_attempt) = (0, None);
+        (record.attempts, record.refusals, record.next_attempt) = (0, 0, None);
+        record.queued_at = now.as_secs();
         (record.dead, record.dead_since) = (false, None);
         let record = record.clone();
         self.put(path, Place::Waits { due: now, alone });

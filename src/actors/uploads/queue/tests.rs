@@ -75,6 +75,23 @@ fn jitter_is_a_fifth_up_and_down() {
 }
 
 #[test]
+fn an_outage_is_outlasted_for_a_week() {
+    let mut queue = queue(1, 1);
+    let week = START + OUTAGE;
+    for (now, is_dead) in
+        [(START, false), (week.checked_sub(seconds(1)).unwrap(), false), (week, true)]
+    {
+        let batch = queue.take(now + seconds(600)).unwrap();
+        let records = queue.cache_failed(&batch, ERROR, now, MIDDLE);
+        assert_eq!(records[0].dead, is_dead, "{now:?}");
+    }
+}
+
+fn refuse(queue: &mut Queue, batch: &[StorePath], now: Moment) -> Vec<Record> {
+    batch.iter().map(|path| queue.refused(path, ERROR, now, MIDDLE).unwrap()).collect()
+}
+
+#[test]
 fn a_refused_batch_is_tried_one_by_one() {
     let mut queue = queue(2, 3);
     let batch = queue.take(START).unwrap();
@@ -99,7 +116,7 @@ fn a_refused_batch_is_tried_one_by_one() {
 fn dead_ones_are_sent_when_somebody_says_so_or_forgotten_after_a_week() {
     let mut queue = queue(1, 3);
     let batch = queue.take(START).unwrap();
-    let dead = queue.cache_failed(&batch, ERROR, START, MIDDLE);
+    let dead = refuse(&mut queue, &batch, START);
     assert_eq!(dead.iter().filter(|r| r.dead && r.next_attempt.is_none()).count(), 3);
     assert_eq!(queue.take(START + seconds(3600)), None);
     assert_eq!(queue.retry(&[path(1), path(7)], START).len(), 1);
@@ -108,7 +125,7 @@ fn dead_ones_are_sent_when_somebody_says_so_or_forgotten_after_a_week() {
     assert!(queue.retry(&[path(1)], START).is_empty(), "it is being sent");
     assert_eq!(queue.retry(&[], START).len(), 2);
     let batch = queue.take(START).unwrap();
-    queue.cache_failed(&batch, ERROR, START, MIDDLE);
+    refuse(&mut queue, &batch, START);
     let week = START + seconds(7 * 24 * 3600);
     assert!(queue.forget(week.checked_sub(seconds(1)).unwrap()).is_empty());
     assert_eq!(queue.next(true), Some(week));
@@ -118,10 +135,10 @@ fn dead_ones_are_sent_when_somebody_says_so_or_forgotten_after_a_week() {
 
 #[test]
 fn a_record_comes_back_where_it_was() {
-    let mut before = queue(2, 2);
+    let mut before = queue(1, 2);
     let batch = before.take(START).unwrap();
     let records = before.cache_failed(&batch, ERROR, START, MIDDLE);
-    let mut after = Queue::new(2);
+    let mut after = Queue::new(1);
     for record in records {
         after.restore(record, START);
     }
@@ -129,7 +146,7 @@ fn a_record_comes_back_where_it_was() {
     assert_eq!(after.next(true), Some(START + seconds(5)));
     let later = START + seconds(5);
     let batch = after.take(later).unwrap();
-    let dead = after.cache_failed(&batch, ERROR, later, MIDDLE);
+    let dead = refuse(&mut after, &batch, later);
     // A clock that ran backwards in between keeps nothing for years.
     let mut last = Queue::new(2);
     last.restore(dead[0].clone(), later + seconds(24 * 3600));

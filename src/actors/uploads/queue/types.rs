@@ -14,6 +14,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(300);
 const JITTER: f64 = 0.2;
 /// How long a dead closure is kept from collectors.
 pub(super) const FORGET_AFTER: Duration = Duration::from_hours(7 * 24);
+/// How long a cache may be away before what waits for it is given up.
+pub(super) const OUTAGE: Duration = Duration::from_hours(7 * 24);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Place {
