@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use super::Progress;
 use super::log_line::Line;
 use super::redact::Redactor;
-use super::text::{MAX_LINE_BYTES, base_name, clean, without_trace};
+use super::text::{MAX_LINE_BYTES, base_name, clean, push_bounded, without_trace};
 
 const BUILD: u64 = 105;
 /// For a lock, or for a machine to build on.
@@ -293,13 +293,6 @@ impl LogReader {
 
 fn is_counted(kind: u64) -> bool {
     matches!(kind, BUILDS | COPY_PATHS | COPY_PATH | FILE_TRANSFER)
-}
-
-fn push_bounded<T>(list: &mut VecDeque<T>, item: T, max: usize) {
-    if list.len() == max {
-        list.pop_front();
-    }
-    list.push_back(item);
 }
 
 #[cfg(test)]

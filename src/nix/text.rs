@@ -1,5 +1,7 @@
 //! Text of other programs, made fit for errors and logs. Pure.
 
+use std::collections::VecDeque;
+
 /// Bytes of one kept line.
 pub(super) const MAX_LINE_BYTES: usize = 400;
 
@@ -48,6 +50,14 @@ pub(super) fn without_trace(text: &str) -> &str {
     }
     let last = message.lines().find(|line| line.trim_start().starts_with("error:"));
     last.and_then(|line| message.find(line)).map_or(message, |at| message[at..].trim_start())
+}
+
+/// The oldest goes when there are `max` already.
+pub(super) fn push_bounded<T>(list: &mut VecDeque<T>, item: T, max: usize) {
+    if list.len() == max {
+        list.pop_front();
+    }
+    list.push_back(item);
 }
 
 #[cfg(test)]

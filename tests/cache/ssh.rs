@@ -173,5 +173,9 @@ fn a_laptop_builds_there_as_itself_and_runs_no_hook() {
     let output = laptop.ok("nix-store", &["-q", "--outputs", &derivation]);
     cache.ok("nix-store", &["--check-validity", &output]);
     assert!(std::fs::symlink_metadata(&mark).is_err(), "a client's hook ran");
+    // As docs/cache.md has it.
+    let other = expression.replace("\"far\"", "\"farther\"");
+    let eval = ["build", "--no-link", "--store", &store, "--eval-store", "auto", "--impure"];
+    nix(&[&eval[..], &["--expr", &other]].concat()).unwrap();
     assert!(role.log().contains("Accepted publickey for nix"));
 }

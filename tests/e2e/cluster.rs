@@ -85,12 +85,22 @@ impl Cluster {
         serde_json::from_str(&self.kubectl(&[args, &["-o", "json"]].concat())).unwrap()
     }
 
+    /// Applies a kustomization that reaches beyond its own directory.
+    pub(crate) fn apply_kustomization(&self, dir: &str) {
+        let args = ["kustomize", "--load-restrictor", "LoadRestrictionsNone", dir];
+        self.apply_text(self.kubectl(&args).as_bytes());
+    }
+
     pub(crate) fn apply(&self, objects: &[Value]) {
+        let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+        self.apply_text(list.to_string().as_bytes());
+    }
+
+    fn apply_text(&self, text: &[u8]) {
         let mut command = Command::new(self.dir.join("kubectl"));
         command.args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": objects });
-        child.stdin.take().unwrap().write_all(list.to_string().as_bytes()).unwrap();
+        child.stdin.take().unwrap().write_all(text).unwrap();
         ok("kubectl apply", &child.wait_with_output().unwrap());
     }
 

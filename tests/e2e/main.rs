@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod builds;
+mod cache;
 mod cluster;
 mod driver;
 mod events;

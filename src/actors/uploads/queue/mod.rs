@@ -285,13 +285,7 @@ impl Queue {
     /// The closures: dead ones first, then what is sent, then by when it is their turn.
     pub(super) fn all(&self) -> Vec<(&Record, Place)> {
         let mut all: Vec<_> = self.items.values().collect();
-        let rank = |item: &Item| match item.place {
-            Place::Dead { forget } => (0, forget),
-            Place::Sent { .. } => (1, Moment::ZERO),
-            Place::Waits { due, .. } => (2, due),
-            Place::Kept => (3, Moment::ZERO),
-        };
-        all.sort_by_key(|item| (rank(item), item.number));
+        all.sort_by_key(|item| (item.place.rank(), item.number));
         all.into_iter().map(|item| (&item.record, item.place)).collect()
     }
 

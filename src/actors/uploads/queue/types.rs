@@ -34,6 +34,18 @@ pub(in super::super) enum Place {
     },
 }
 
+impl Place {
+    /// Its order in a list.
+    pub(super) fn rank(self) -> (u8, Moment) {
+        match self {
+            Self::Dead { forget } => (0, forget),
+            Self::Sent { .. } => (1, Moment::ZERO),
+            Self::Waits { due, .. } => (2, due),
+            Self::Kept => (3, Moment::ZERO),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) record: Record,
