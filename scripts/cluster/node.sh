@@ -44,6 +44,9 @@ fi
 
 echo "$node" >/proc/sys/kernel/hostname
 printf '127.0.0.1 localhost\n%s %s\n' "$address" "$node" >/etc/hosts
+# The root has no netbase. nft would print protocols as numbers, and a kube-proxy that restarts would
+# not know its own services' entries and remove them.
+printf '%s\n' 'tcp 6 TCP' 'udp 17 UDP' 'sctp 132 SCTP' >/etc/protocols
 ip link set lo up
 until ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
 ip addr add "$address/24" dev eth0
