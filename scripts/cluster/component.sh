@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stops, starts or restarts one of a cluster's programs, by its name (kubelet, containerd, etcd,
-# kube-apiserver, kube-controller-manager, kube-scheduler):
+# kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, coredns):
 #   scripts/cluster/component.sh DIR stop|start|restart NAME
 # A stop is a kill -9, and lasts until the start. A restart is by SIGTERM, after 5 s by SIGKILL (the API
 # server would wait a minute for its clients), and over when another one runs.

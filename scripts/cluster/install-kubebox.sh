@@ -7,7 +7,8 @@ set -euo pipefail
 version=${KUBERNETES_VERSION:-1.35.4}
 here=$(realpath "$(dirname "$0")")
 cache=${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}
-dir=$cache/kubernetes-$version
+# The last number: of kubebox.go, one more when that changes.
+dir=$cache/kubernetes-$version-2
 
 mkdir -p "$cache"
 exec 9>"$dir.lock"
@@ -50,7 +51,7 @@ go build -o ../kubebox \
   -ldflags "-s -w -X $stamp.gitVersion=v$version -X $stamp.gitMajor=1 -X $stamp.gitMinor=${minor%%.*}" . >&2
 cd ..
 rm -rf src
-for name in kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl; do
+for name in kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubelet kubectl; do
   ln -s kubebox "$name"
 done
 chmod 755 "$new"

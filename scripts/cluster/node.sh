@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The node, inside of its namespaces and as their first process: puts its root together, enters it,
 # and keeps the cluster's programs running. Started by up.sh.
-#   node.sh DIR ROOT KUBERNETES NODE NODE-ADDRESS HOST-ADDRESS SERVICES SERVICE-ADDRESS CGROUP
+#   node.sh DIR ROOT KUBERNETES COREDNS NODE NODE-ADDRESS HOST-ADDRESS SERVICES CGROUP
 # A program that ends is started again, unless DIR/stopped has a file of its name.
 set -euo pipefail
 
-dir=$1 lower=$2 kubernetes=$3 node=$4 address=$5 host=$6 services=$7 service=$8 cgroup=$9
+dir=$1 lower=$2 kubernetes=$3 coredns=$4 node=$5 address=$6 host=$7 services=$8 cgroup=$9
 etc=$dir/etc pki=$dir/pki
 
 # The cached root is the lower layer and stays as it is.
@@ -15,9 +15,10 @@ mount -t overlay node "$root" -o "lowerdir=$lower,upperdir=$dir/upper,workdir=$d
 for path in /dev /sys; do mount --rbind "$path" "$root$path"; done
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=0755 run "$root/run"
-mkdir -p "$root$dir" "$root/opt/kubernetes"
+mkdir -p "$root$dir" "$root"/opt/{kubernetes,coredns}
 mount --bind "$dir" "$root$dir"
 mount --bind "$kubernetes" "$root/opt/kubernetes"
+mount --bind "$coredns" "$root/opt/coredns"
 # Images and stores are on the disk itself: an overlay's upper layer can't be on an overlay.
 for name in kubelet containerd etcd nix-csi; do
   mkdir -p "$dir/state/$name" "$root/var/lib/$name"
@@ -29,7 +30,7 @@ cd /
 umount -l /mnt
 # What the driver mounts is to be seen by the kubelet and by pods.
 mount --make-rshared /
-export PATH=/opt/kubernetes:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH=/opt/kubernetes:/opt/coredns:/usr/sbin:/usr/bin:/sbin:/bin
 
 # The kubelet wants its cgroup to be there, with all controllers: version 1 or 2.
 if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
@@ -43,24 +44,15 @@ fi
 
 echo "$node" >/proc/sys/kernel/hostname
 printf '127.0.0.1 localhost\n%s %s\n' "$address" "$node" >/etc/hosts
+# The root has no netbase. nft would print protocols as numbers, and a kube-proxy that restarts would
+# not know its own services' entries and remove them.
+printf '%s\n' 'tcp 6 TCP' 'udp 17 UDP' 'sctp 132 SCTP' >/etc/protocols
 ip link set lo up
 until ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
 ip addr add "$address/24" dev eth0
 ip link set eth0 up
 ip route add default via "$host"
 echo 1 >/proc/sys/net/ipv4/ip_forward
-# There is no kube-proxy: the one service that is needed is the API server's own.
-ip addr add "$service/32" dev lo
-nft -f - <<NFT
-table ip nix-csi-e2e {
-  chain prerouting {
-    type nat hook prerouting priority dstnat; ip daddr $service tcp dport 443 redirect to :6443
-  }
-  chain output {
-    type nat hook output priority dstnat; ip daddr $service tcp dport 443 redirect to :6443
-  }
-}
-NFT
 
 # keep NAME COMMAND...
 keep() {
@@ -106,4 +98,9 @@ done
 touch "$dir/images/loaded"
 keep kubelet kubelet --config="$etc/kubelet.yaml" --kubeconfig="$etc/kubelet.kubeconfig" \
   --hostname-override="$node" --node-ip="$address" --cert-dir=/var/lib/kubelet/pki --v=2
+# The kernel's limits are the machine's, and not for a node in a container to change.
+keep kube-proxy kube-proxy --kubeconfig="$etc/proxy.kubeconfig" --hostname-override="$node" \
+  --proxy-mode=nftables --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 \
+  --conntrack-tcp-timeout-close-wait=0
+keep coredns coredns -conf "$etc/Corefile"
 while :; do wait || true; done

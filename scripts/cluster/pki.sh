@@ -28,13 +28,14 @@ certificate apiserver /CN=kube-apiserver "$names,IP:127.0.0.1,IP:$service,IP:$ad
 certificate admin /O=system:masters/CN=admin
 certificate controllers /CN=system:kube-controller-manager
 certificate scheduler /CN=system:kube-scheduler
+certificate proxy /CN=system:kube-proxy
 certificate kubelet "/O=system:nodes/CN=system:node:$node"
 certificate kubelet-serving "/CN=$node" "DNS:$node,IP:$address"
 # Service accounts' tokens are signed with this one.
 key accounts
 openssl ec -in accounts.key -pubout -out accounts.pub 2>/dev/null
 
-for user in admin controllers scheduler kubelet; do
+for user in admin controllers scheduler proxy kubelet; do
   cat >"$dir/etc/$user.kubeconfig" <<YAML
 apiVersion: v1
 kind: Config

@@ -6,7 +6,7 @@
 # iproute2. The machine gets one interface, two routes, and cgroups below nix-csi-e2e; down.sh takes
 # all of that away, and so does this script if it fails. DIR/kubectl is a kubectl of this cluster,
 # DIR/admin.kubeconfig its configuration. One such cluster a machine; others are not in its way.
-# From the cache about 15 seconds; the first time see install-kubebox.sh and install-node-root.sh.
+# From the cache about 15 seconds; the first time see what install-*.sh say.
 set -euo pipefail
 
 here=$(realpath "$(dirname "$0")")
@@ -32,6 +32,7 @@ if ! flock -n 9 || [[ -e $dir/unshare.pid ]] || ip link show "$interface" >/dev/
   exit 1
 fi
 kubernetes=$("$here/install-kubebox.sh")
+coredns=$("$here/install-coredns.sh")
 root=$("$here/install-node-root.sh")
 
 start=$SECONDS
@@ -63,12 +64,26 @@ oom_score = 0
     bin_dirs = ["/usr/lib/cni"]
     conf_dir = "$dir/cni"
 TOML
+# Each pod has a link of its own to the node. On a bridge the answers of a service's pod would pass
+# kube-proxy's rules by, unless the machine has br_netfilter.
 cat >"$dir/cni/10-e2e.conflist" <<JSON
-{"cniVersion": "1.0.0", "name": "e2e", "plugins": [{"type": "bridge", "bridge": "cni0",
-  "isGateway": true, "ipMasq": false, "hairpinMode": true,
+{"cniVersion": "1.0.0", "name": "e2e", "plugins": [{"type": "ptp", "ipMasq": false,
   "ipam": {"type": "host-local", "ranges": [[{"subnet": "$pods"}]],
            "routes": [{"dst": "0.0.0.0/0"}]}}]}
 JSON
+# CoreDNS listens on the node's own address: pods reach it by their default route, also while there
+# is no kube-proxy, and it needs neither a Service nor an image.
+cat >"$dir/etc/Corefile" <<COREFILE
+cluster.local:53 {
+  bind $address
+  errors
+  kubernetes {
+    kubeconfig $dir/admin.kubeconfig
+    pods insecure
+  }
+}
+COREFILE
+# For pods that don't use the cluster's DNS; nobody answers there.
 echo "nameserver $host" >"$dir/etc/resolv.conf"
 cat >"$dir/etc/kubelet.yaml" <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -86,8 +101,8 @@ cgroupRoot: /$cgroup
 failCgroupV1: false
 failSwapOn: false
 featureGates: {KubeletInUserNamespace: true}
-# Nobody answers there; without it the kubelet warns about each pod.
-clusterDNS: [$host]
+clusterDNS: [$address]
+clusterDomain: cluster.local
 resolvConf: $dir/etc/resolv.conf
 makeIPTablesUtilChains: false
 maxPods: 200
@@ -123,7 +138,7 @@ trap 'exit 130' INT TERM HUP
 
 : >"$dir/unshare.pid"
 setsid unshare --mount --net --pid --uts --ipc --fork --kill-child --propagation private \
-  "$here/node.sh" "$dir" "$root" "$kubernetes" "$node" "$address" "$host" "$services" "$service" \
+  "$here/node.sh" "$dir" "$root" "$kubernetes" "$coredns" "$node" "$address" "$host" "$services" \
   "$cgroup" >"$dir/log/node.log" 2>&1 </dev/null &
 echo $! >"$dir/unshare.pid"
 # wait_for SECONDS WHAT LOG COMMAND...
@@ -158,3 +173,9 @@ wait_for 120 'the node to be ready' kubelet \
 wait_for 60 'the default service account' kube-controller-manager \
   "$dir/kubectl" get serviceaccount default
 say 'the node is ready'
+wait_for 60 'the API server to answer by its Service' kube-proxy \
+  "$dir/kubectl" --server="https://$service" get --raw /readyz
+say 'Services work'
+wait_for 60 "the API server's name in the DNS" coredns \
+  "$here/on-node.sh" "$dir" busybox nslookup kubernetes.default.svc.cluster.local "$address"
+say 'DNS works'
