@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::{NodeError, fail};
@@ -88,13 +90,34 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
     }
 }
 
-/// Of our own daemon, which signs what it builds: for a cache, the result goes there as it is.
+/// Of our own daemon. Where a cache builds here, it signs what it builds, since that goes to the cache as
+/// it is. Nix builds nothing with a key that it can't read, so such a key is left out.
 pub(super) fn daemon_config(config: &NodeConfig) -> Config {
     let mut daemon = config_of(config);
-    if let Some(key) = &config.cache.signing_key {
-        daemon.nix_options.push(("secret-key-files".to_owned(), key.display().to_string()));
+    let key = config.cache.signing_key.as_ref().filter(|_| config.sshd.ssh_listen.is_some());
+    if let Some(key) = key {
+        match is_signing_key(key) {
+            Ok(()) => {
+                let key = key.display().to_string();
+                daemon.nix_options.push(("secret-key-files".to_owned(), key));
+            }
+            Err(why) => tracing::error!(
+                key = %key.display(), why, "builds are not signed: --signing-key can't be used"
+            ),
+        }
     }
     daemon
+}
+
+/// `name:` and the base64 of an ed25519 secret key.
+fn is_signing_key(path: &Path) -> Result<(), String> {
+    const BYTES: usize = 64;
+    let text = fs::read_to_string(path).map_err(|e| e.to_string())?;
+    let key = text.trim().split_once(':').and_then(|(_, key)| STANDARD.decode(key).ok());
+    match key {
+        Some(key) if key.len() == BYTES => Ok(()),
+        _ => Err("it is no key as `nix key generate-secret` prints it".to_owned()),
+    }
 }
 
 /// The copy of the private key that ssh uses: a mounted one may have any owner and mode.

@@ -85,7 +85,7 @@ async fn a_second_node_of_a_run_directory_is_refused() {
     let mut second = lab.starting_node(&[]);
     eventually("the second node's end", || second.ended());
     assert!(!second.wait().success());
-    assert!(node.log().contains("another nix-csi node runs with --run-dir"));
+    assert!(node.log().contains("another nix-csi runs with --run-dir"));
     // The first one is still there, at its sockets' paths too.
     assert_eq!(node.probe().await, Ok(true));
     node.unpublish(&volume).await.unwrap();
