@@ -4,9 +4,9 @@
 #   scripts/e2e.sh [--short] [WORD]...
 # With WORD only the tests that have it in their path; --short is what CI runs for each change. Says how
 # long each part took; the last line is `N passed, N failed`. On a clean machine the first run compiles
-# Kubernetes (5 to 15 minutes) and makes two Debian roots (a minute each), which stay in the cache. The
-# rest is in a directory below ${TMPDIR:-/var/tmp}, 2 GB, and goes at the end. KEEP=1 leaves the cluster
-# up, and says how to use it and how to take it down.
+# Kubernetes and CoreDNS (7 to 17 minutes) and makes two Debian roots (a minute each), which stay in the
+# cache. The rest is in a directory below ${TMPDIR:-/var/tmp}, 2 GB, and goes at the end. KEEP=1 leaves
+# the cluster up, and says how to use it and how to take it down.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."

@@ -219,8 +219,7 @@ impl Drop for Space<'_> {
             said.lines().take(60).for_each(|line| eprintln!("{line}"));
         }
         let args = ["delete", "namespace", &self.name, "--wait=true", "--timeout=120s"];
-        if self.cluster.ask(&args).is_none() && !std::thread::panicking() {
-            panic!("the namespace {} stays", self.name);
-        }
+        let gone = self.cluster.ask(&args).is_some();
+        assert!(gone || std::thread::panicking(), "the namespace {} stays", self.name);
     }
 }
