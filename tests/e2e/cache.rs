@@ -79,9 +79,16 @@ impl WithCache {
 
 impl Drop for WithCache {
     fn drop(&mut self) {
-        let what = "statefulset/nix-cache,svc/nix-cache,svc/nix-cache-pods,svc/nix-builders";
+        let what = "pod/other,deployment/decoys,statefulset/nix-cache,svc/nix-cache,svc/nix-cache-pods,svc/nix-builders";
         let and = ",networkpolicy/nix-csi-node,networkpolicy/nix-csi-cache,pvc/store-nix-cache-0";
-        let delete = ["-n", "nix-csi", "delete", &format!("{what}{and}"), "--timeout=60s"];
+        let delete = [
+            "-n",
+            "nix-csi",
+            "delete",
+            "--ignore-not-found",
+            &format!("{what}{and}"),
+            "--timeout=60s",
+        ];
         let _ = self.cluster.ask(&delete);
         let _ = self.cluster.ask(&["delete", "pv", "nix-cache-store", "--timeout=60s"]);
         self.cluster.apply_kustomization("tests/e2e/deploy");
