@@ -155,3 +155,46 @@ async fn the_cache_builds_where_a_feature_is_and_spreads_the_rest() {
     assert_eq!((built_at(&cache), at_a + at_b), (0, 8));
     assert!(at_a >= 2 && at_b >= 2, "{at_a} on A, {at_b} on B");
 }
+
+/// A Secret that is changed, as a kubelet does it: who has the new key comes in, who has the old one no
+/// more, and what is under way goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_changed_under_a_build() {
+    let Hosts { network: _network, cache, a, b } = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let (secret, public) = a.signing_key("nodes");
+    let role = cache.cache_role(&["--trusted-public-key", &public]);
+    let extra = ["--build-on", "cache", "--signing-key", secret.to_str().unwrap()];
+    let client = Client::new(&a, &cache, &role, "a");
+    let node = client.node(&a, &public, &extra).await;
+    let _builder = builder(&b, &cache, &role, &public, "b", &extra).await;
+    let host_key =
+        b.ok("sh", &["-c", "cut -d' ' -f1,2 /nix/var/nix-csi/ssh/host_ed25519.pub | base64 -w0"]);
+    let line = format!("ssh-ng://nix@{} x86_64-linux - 2 1 - - {host_key}\n", Network::address(3));
+    cache.inside(|| std::fs::write("/nix/var/run/machines", line)).unwrap();
+
+    let slow =
+        derivation("slow", "").replace("touch", "touch /nix/var/built/started; sleep 6; touch");
+    let volume = a.volume("slow", &[("nixExpr", &slow)]);
+    let publish = node.publish(&volume);
+    let rotate = async {
+        until("the build to run", async || built_at(&b) > 0).await;
+        let next = a.ssh_key("next");
+        let refused = |key: &std::path::Path| {
+            let to = format!("nix@{}", Network::address(1));
+            let output = a.ssh(key, &client.known, &[&to]);
+            String::from_utf8_lossy(&output.stderr).contains("Permission denied")
+        };
+        assert!(refused(&next) && !refused(&client.key));
+        cache.authorize("a", &next);
+        until("the new key to count", async || !refused(&next) && refused(&client.key)).await;
+        assert_eq!(built_at(&b), 1, "the build is over: nothing was shown");
+        // The node's own Secret follows.
+        std::fs::copy(&next, &client.key).unwrap();
+    };
+    let (published, ()) = futures::future::join(publish, rotate).await;
+    published.unwrap();
+    assert_eq!(built_at(&b), 2);
+}
