@@ -179,3 +179,35 @@ fn a_laptop_builds_there_as_itself_and_runs_no_hook() {
     nix(&[&eval[..], &["--expr", &other]].concat()).unwrap();
     assert!(role.log().contains("Accepted publickey for nix"));
 }
+
+#[test]
+fn a_child_that_dies_comes_back_and_a_cache_that_is_killed_leaves_none() {
+    let (_network, cache, laptop) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let key = laptop.ssh_key("laptop");
+    cache.authorize("laptop", &key);
+    let role = cache.cache_role(&[]);
+    let known = role.known_hosts(&Network::address(1), laptop.path("known_hosts"));
+    let answers = || {
+        let output = laptop.ssh(&key, &known, &[&format!("nix@{}", Network::address(1))]);
+        // The daemon's greeting to nobody: its worker ends with its input.
+        output.status.code() != Some(255)
+    };
+    assert!(answers());
+    for (child, program) in [("sshd", "/usr/sbin/sshd -D"), ("nix-daemon", "nix-daemon --option")] {
+        let is_it = |line: &&String| line.contains(program) && !line.contains("guard");
+        let all = cache.processes();
+        let pid = all.iter().find(is_it).unwrap().split(' ').next().unwrap().to_owned();
+        cache.kill(&pid);
+        let exits = format!("nixcsi_child_exits_total{{child=\"{child}\"}} 1\n");
+        eventually("the exit to be counted", || role.get("/metrics").contains(&exits));
+        eventually("it to serve again", || role.get("/readyz").contains("200 OK") && answers());
+        assert!(!cache.processes().iter().any(|line| line.starts_with(&format!("{pid} "))));
+    }
+    role.kill();
+    eventually("all of it to end", || cache.processes().is_empty());
+    let _role = cache.cache_role(&[]);
+    assert!(answers(), "the host key is the one of before");
+}

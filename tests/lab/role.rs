@@ -126,6 +126,12 @@ impl CacheRole<'_> {
         self.child.wait().unwrap().code()
     }
 
+    /// `kill -9`, and the end of it.
+    pub fn kill(mut self) {
+        self.signal(rustix::process::Signal::KILL);
+        self.child.wait().unwrap();
+    }
+
     fn signal(&self, signal: rustix::process::Signal) {
         // nsenter has become the cache, or waits for it as its one child.
         let pid = i32::try_from(self.child.id()).unwrap();
