@@ -2,7 +2,8 @@
 # Makes the keys of a cache and its nodes, once, in a directory that kustomize takes as a resource:
 #   deploy/make-keys.sh DIR
 # Keep DIR as secret as the cluster's own credentials; `kubectl apply -k` sends it. A file that is there
-# is left as it is, so that one key is renewed by removing its files and running this again. Who else may
+# is left as it is, so that one key is renewed by removing its file and running this again; after a host key
+# or the signing key restart both, as docs/cache.md says. Who else may
 # log in at the cache, such as a laptop: put its public key into DIR/cache-keys/NAME.pub and list it in
 # DIR/kustomization.yaml.
 set -euo pipefail
@@ -24,7 +25,10 @@ if [[ ! -e signing ]]; then
     --key-name "nix-csi-$(date +%s)" >signing.new
   mv signing.new signing
 fi
-nix --extra-experimental-features nix-command key convert-secret-to-public <signing >signing.pub
+# What an earlier key signed is still there.
+public=$(nix --extra-experimental-features nix-command key convert-secret-to-public <signing)
+known=$(cat signing.pub 2>/dev/null || true)
+[[ " $known " == *" $public "* ]] || printf '%s' "${known:+$known }$public" >signing.pub
 # Nodes may log in at the cache, and the cache at the nodes.
 cp node.pub cache-keys/node.pub
 cp cache.pub node-keys/cache.pub
@@ -37,7 +41,7 @@ cat >kustomization.yaml <<'EOF'
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 namespace: nix-csi
-# Pods follow a change of a key without a restart, so its name stays.
+# Pods follow a change of who may log in without a restart, so the names stay.
 generatorOptions: {disableNameSuffixHash: true}
 secretGenerator:
   # What a node is: to the cache, to who builds on it, and as who signs.

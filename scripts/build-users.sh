@@ -5,7 +5,8 @@
 set -euo pipefail
 
 if ! getent passwd nix >/dev/null; then
-  useradd -r -M -d / -s /bin/sh -p '*' nix
+  # Out of the range in which hosts number their services: a node's daemon trusts this one.
+  useradd -u 30998 -U -M -d / -s /bin/sh -p '*' nix
 fi
 ! getent group nixbld >/dev/null || exit 0
 groupadd -r nixbld

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::child::{ChildProcess, Stop};
 use super::core::{ask, supervise};
-use super::node::{CONFIG, CORE, DAEMON, SSHD, give_up};
+use super::node::{CONFIG, CORE, DAEMON, SSHD, end_sshd, give_up};
 use super::reconciler::{ConfigReconciler, Item, ReconcilerConfig};
 use super::registry::{BuilderProbe, BuilderRegistry, Probe, RegistryConfig, RegistryHandle};
 use crate::health::Health;
@@ -64,7 +64,7 @@ impl CacheActors {
 
     /// Ends sshd with its sessions, then the daemon. Gone is as good as stopped.
     pub async fn stop(self) {
-        let _ = ask(&self.sshd, Stop).await;
+        end_sshd(&self.sshd).await;
         let _ = ask(&self.daemon, Stop).await;
     }
 }

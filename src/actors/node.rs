@@ -81,6 +81,13 @@ pub fn start_registrar(config: RegistrarConfig) -> RegistrarHandle {
     }))
 }
 
+/// Its sessions end at once; one that is between two lives can wait for its next one, and is not waited
+/// for.
+pub(super) async fn end_sshd(sshd: &Addr<ChildProcess>) {
+    const LONGEST: Duration = Duration::from_secs(6);
+    drop(tokio::time::timeout(LONGEST, ask(sshd, Stop)).await); // gone is as good as stopped
+}
+
 /// What the end of a core actor comes to.
 pub(super) fn give_up(
     part: &'static str,
@@ -136,7 +143,7 @@ impl NodeActors {
         let uploads = config.uploads.map(|config| {
             let uploader = CacheUploader::new(nix.clone(), config);
             // Its end costs uploads and nothing else; the supervisor says so.
-            supervise(uploader, CORE, |_| {})
+            supervise(uploader, PATIENT, |_| {})
         });
         let builds = BuildsConfig {
             roots: config.roots.join("builds"),
@@ -205,7 +212,7 @@ impl NodeActors {
     /// Ends sshd with its sessions, and the daemon. Mounts are left as they are.
     pub async fn stop(self) {
         if let Some(sshd) = self.sshd {
-            let _ = ask(&sshd, Stop).await;
+            end_sshd(&sshd).await;
         }
         if let Some(daemon) = self.daemon {
             let _ = ask(&daemon, Stop).await; // gone is as good as stopped

@@ -46,6 +46,10 @@ pub(super) fn start(
         source,
         target: settings::ssh_key(config),
     });
+    let uploads = settings::uploads(config);
+    if uploads.is_none() {
+        settings::release_uploads(config);
+    }
     let Rooms { nix, mounts, cluster, sshd } = rooms;
     let (sshd, keys) = sshd.map(|sshd| (sshd.child, sshd.keys)).unzip();
     let actors = NodeActorsConfig {
@@ -69,7 +73,7 @@ pub(super) fn start(
         verify_interval: config.verify_interval,
         cluster,
         sweep_after: config.cluster.sweep_after,
-        uploads: settings::uploads(config),
+        uploads,
     };
     NodeActors::start(actors, Arc::new(nix), mounts, health, given_up)
         .map_err(|e| fail("can't start")(&e))

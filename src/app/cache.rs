@@ -70,8 +70,13 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
         early = &mut served => Err(NodeError(format!("the HTTP server ended: {early:?}"))),
     };
     stop.cancel();
+    let stopping = async {
+        if tokio::time::timeout(2 * process.grace, actors.stop()).await.is_err() {
+            tracing::warn!(grace = ?process.grace, "sshd or nix-daemon did not end in time");
+        }
+    };
     tokio::select! {
-        () = actors.stop() => {}
+        () = stopping => {}
         signal = first_signal() => {
             tracing::warn!(signal, "second signal: exit at once");
             std::process::exit(1); // the runtime's end would wait for work on the disk

@@ -164,6 +164,19 @@ pub(super) fn uploads(config: &NodeConfig) -> Option<UploadsConfig> {
     })
 }
 
+/// Without an uploader nobody else lets go of what waits; should there be one again, it makes its roots
+/// anew, of what is still there.
+pub(super) fn release_uploads(config: &NodeConfig) {
+    let roots = roots_dir(config).join("uploads");
+    for entry in fs::read_dir(&roots).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_symlink())
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!(root = %entry.path().display(), %error, "can't remove a GC root");
+        }
+    }
+}
+
 /// Roots of nodes with other state directories are not ours to sweep.
 pub(super) fn roots_dir(config: &NodeConfig) -> PathBuf {
     let gcroots = Path::new(STORE_STATE).join("gcroots");

@@ -18,7 +18,7 @@ pub(super) fn check(user: &str, passwd: &Path, shadow: &Path) -> Result<(), NixE
     };
     let Some(shell) = field(passwd, 6)? else {
         return refuse(format!(
-            "there is no account {user:?}: useradd --system --home-dir / --password '*' --shell /bin/sh {user}"
+            "there is no account {user:?}: useradd --uid 30998 --no-create-home --home-dir / --password '*' --shell /bin/sh {user}"
         ));
     };
     if shell.ends_with("/nologin") || shell.ends_with("/false") {
@@ -54,7 +54,7 @@ mod tests {
         let refusal = |user: &str| check(user, &passwd, &shadow).unwrap_err().to_string();
         assert!(refusal("a").contains("usermod --shell /bin/sh a"));
         assert!(refusal("b").contains("usermod --password '*' b"));
-        assert!(refusal("d").contains("useradd --system"));
+        assert!(refusal("d").contains("useradd --uid"));
         check("c", &passwd, &shadow).unwrap();
         fs::remove_file(&shadow).unwrap();
         check("b", &passwd, &shadow).unwrap();

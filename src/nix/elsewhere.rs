@@ -64,17 +64,14 @@ impl Elsewhere {
             }
         };
         match built {
-            // Also what no builder there can do: this node may.
-            Err(
-                RealiseError::Temporary { cause, .. }
-                | RealiseError::Refused { step: Step::Build, cause, .. },
-            ) if self.on == BuildOn::Auto => {
-                tracing::warn!(
-                    cache = self.store,
-                    cause,
-                    "the cache can't build it now: building here"
-                );
+            // Also what no builder there can do, or a disk that is full there: this node may.
+            Err(error) if self.on == BuildOn::Auto && !is_final(&error) => {
+                tracing::warn!(cache = self.store, %error, "the cache can't build it now: building here");
                 Ok(Place::Here)
+            }
+            Err(RealiseError::NoSpace { step, cause }) => {
+                let cause = format!("on the cache {}: {cause}", self.store);
+                Err(RealiseError::NoSpace { step, cause })
             }
             Err(RealiseError::Temporary { step, cause }) => {
                 let cause = format!("the cache {} can't build it now: {cause}", self.store);
@@ -84,6 +81,20 @@ impl Elsewhere {
             Ok(true) => Ok(Place::There(Origin::Built)),
             Ok(false) => Ok(Place::There(Origin::Substituted)),
         }
+    }
+}
+
+/// Whether it would be the same here.
+fn is_final(error: &RealiseError) -> bool {
+    match error {
+        RealiseError::BuildFailed { .. } | RealiseError::TimedOut(_) | RealiseError::Cancelled => {
+            true
+        }
+        RealiseError::Temporary { .. }
+        | RealiseError::NotFound { .. }
+        | RealiseError::Store(_)
+        | RealiseError::Refused { .. }
+        | RealiseError::NoSpace { .. } => false,
     }
 }
 
@@ -141,7 +152,7 @@ async fn run(
     let tokens = nix.config.evaluator.tokens().unwrap_or_default();
     let mut log = LogReader::new(nix.redactor(&tokens));
     let limit = nix.config.limits.realise;
-    let pulse = Pulse::new();
+    let pulse = Pulse::new(nix.heard());
     let ended = {
         let on_line = |line: &[u8]| {
             progress.update(|p| log.line(line, p));

@@ -27,7 +27,7 @@ pub(super) const NOBODY: [&str; 4] = [
 pub(super) const SHORT: [&str; 2] = ["Resource temporarily unavailable", "Too many open files"];
 
 /// `max-jobs` is 0, and no builder takes it; 2.8 and newer versions.
-pub(super) const NO_BUILDER: [&str; 2] = ["unable to start any build", "local builds are disabled"];
+pub(super) const NO_BUILDER: [&str; 2] = ["nable to start any build", "local builds are disabled"];
 /// A substituter has it, and the node does not believe it; 2.8 and newer versions.
 pub(super) const UNSIGNED: [&str; 4] = [
     "does not have a valid signature",

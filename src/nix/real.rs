@@ -16,7 +16,7 @@ use super::evaluator::Tokens;
 use super::gc_lock::GcLock;
 use super::internal_log::LogReader;
 use super::redact::{Redactor, secrets_of_netrc};
-use super::stall::Pulse;
+use super::stall::{Heard, Pulse};
 use super::substituters::{Choice, Substituters};
 use super::{
     Buildable, Capabilities, Evaluated, Limit, Lock, Nix, NixError, ProgressSink, PushError,
@@ -35,6 +35,7 @@ pub(super) struct Inner {
     substituters: OnceLock<Substituters>,
     database: Database,
     capabilities: OnceLock<Capabilities>,
+    heard: Heard,
 }
 
 impl RealNix {
@@ -44,6 +45,7 @@ impl RealNix {
             database: Database::new(&config.state_dir),
             substituters: OnceLock::new(),
             capabilities: OnceLock::new(),
+            heard: Heard::default(),
             config,
         }))
     }
@@ -190,6 +192,10 @@ impl Inner {
             let messages = log.warnings().chain(log.errors()).filter(|m| !m.maybe_a_builders);
             messages.for_each(|message| substituters.learn_from(&message.text));
         }
+    }
+
+    pub(super) fn heard(&self) -> Heard {
+        self.heard.clone()
     }
 
     /// Ends when a command that may wait for a store over ssh has heard nothing for too long.

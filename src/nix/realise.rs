@@ -38,6 +38,10 @@ pub(super) async fn realise(
         Some(cache) => cache.build(&nix, &what, (&progress, &slot), &choice).await?,
         None => Place::Here,
     };
+    if nix.config.elsewhere.is_some() {
+        // It took its time, and may have shown what hangs.
+        choice = nix.substituters().await;
+    }
     let mut tries = 1;
     loop {
         match run(&nix, &what, &root, (&progress, &slot), &choice, where_to).await {
@@ -107,7 +111,7 @@ async fn run(
     let tokens = nix.config.evaluator.tokens().unwrap_or_default();
     let mut log = LogReader::new(nix.redactor(&tokens));
     let limit = nix.config.limits.realise;
-    let pulse = Pulse::new();
+    let pulse = Pulse::new(nix.heard());
     let ended = {
         let on_line = |line: &[u8]| {
             progress.update(|p| log.line(line, p));

@@ -59,7 +59,7 @@ impl Sshd {
         self.host_key.clone().unwrap_or_else(|| self.state.join("host_ed25519"))
     }
 
-    /// One public key a line; read for each login. sshd wants it where nobody else can write.
+    /// One public key a line; read for each login.
     pub fn authorized_keys(&self) -> PathBuf {
         self.state.join("authorized_keys")
     }
@@ -78,9 +78,8 @@ impl Sshd {
             set.map_err(|e| io_error("create", path, e))
         };
         dir(0o755, Path::new(PRIVSEP))?;
-        // As the account itself, sshd reads the keys that may log in; the private ones have modes of
-        // their own.
-        dir(0o711, &self.state)?;
+        dir(0o700, &self.state)?;
+        check_reachable(nix.daemon_socket.as_deref().unwrap_or(Path::new("/")))?;
         if self.host_key.is_none() {
             make_key(&self.host_key())?;
         }
@@ -110,15 +109,20 @@ impl Sshd {
     fn config(&self, nix: &Config) -> Result<String, NixError> {
         let socket = nix.daemon_socket.clone().unwrap_or_default();
         let daemon = found(&nix.program.with_file_name("nix-daemon"), &nix.search_path)?;
+        let cat = found(Path::new("cat"), &nix.search_path)?;
         let (host_key, keys) = (self.host_key(), self.authorized_keys());
-        for path in [&socket, &daemon, &host_key, &keys] {
+        for path in [&socket, &daemon, &host_key, &keys, &cat] {
             check_plain(path)?;
         }
         let mut text = String::new();
         for (name, value) in [
             ("ListenAddress", self.listen.to_string()),
             ("HostKey", host_key.display().to_string()),
-            ("AuthorizedKeysFile", keys.display().to_string()),
+            // As root: sshd reads a file as the account, and refuses one below a directory that others
+            // may write to, as the root of a mounted volume often is.
+            ("AuthorizedKeysFile", "none".to_owned()),
+            ("AuthorizedKeysCommand", format!("{} {}", cat.display(), keys.display())),
+            ("AuthorizedKeysCommandUser", "root".to_owned()),
             ("AllowUsers", USER.to_owned()),
             ("ForceCommand", format!("exec {} --stdio", daemon.display())),
             ("SetEnv", format!("NIX_REMOTE=unix://{}", socket.display())),
@@ -150,6 +154,7 @@ PidFile none
 LogLevel INFO
 LoginGraceTime 20
 MaxStartups 200:30:500
+PerSourceMaxStartups 50
 MaxSessions 4
 TCPKeepAlive yes
 ClientAliveInterval 15
@@ -179,6 +184,21 @@ fn check_plain(path: &Path) -> Result<(), NixError> {
         path.display()
     );
     Err(NixError::Command { what: "configuring sshd".to_owned(), detail })
+}
+
+/// A session is the account's, and must get to the daemon's socket.
+fn check_reachable(socket: &Path) -> Result<(), NixError> {
+    let closed = socket
+        .ancestors()
+        .skip(1)
+        .find(|dir| fs::metadata(dir).is_ok_and(|found| found.permissions().mode() & 0o001 == 0));
+    let Some(dir) = closed else {
+        return Ok(());
+    };
+    let dir = dir.display();
+    let detail =
+        format!("the account {USER:?} can't enter {dir}, where its daemon is: chmod o+x {dir}");
+    Err(NixError::Command { what: "preparing sshd".to_owned(), detail })
 }
 
 /// Where a session finds a program, whose search path is not ours.
@@ -297,6 +317,19 @@ mod tests {
         }
         nix.program = "/opt/nix".into();
         assert!(sshd(Path::new("state")).config(&nix).is_err());
+    }
+
+    #[test]
+    fn a_socket_that_sessions_can_not_reach_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("run/nix-daemon/socket");
+        let mode =
+            |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o700);
+        let error = check_reachable(&socket).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("chmod o+x {}", dir.path().display())), "{error}");
+        mode(0o711);
+        check_reachable(&socket).unwrap();
     }
 
     #[tokio::test]

@@ -1,15 +1,19 @@
 //! Notices a command that waits for a store over ssh and hears nothing: unlike a download, that has no
 //! time limit in Nix, and a daemon that hangs behind a live sshd keeps it waiting for ever.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::{Instant, sleep_until};
 
 use super::Limit;
 use super::internal_log::LogReader;
 
+/// When any command last said something: one may wait in silence for what another fetches.
+#[derive(Clone, Default)]
+pub(super) struct Heard(Arc<Mutex<Option<Instant>>>);
+
 /// When a command last said something, and whether it may be silent now.
-pub(super) struct Pulse(Mutex<Beat>);
+pub(super) struct Pulse(Mutex<Beat>, Heard);
 
 #[derive(Clone, Copy)]
 struct Beat {
@@ -19,18 +23,21 @@ struct Beat {
 }
 
 impl Pulse {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(Beat { last: Instant::now(), may_be_silent: false }))
+    pub(super) fn new(heard: Heard) -> Self {
+        Self(Mutex::new(Beat { last: Instant::now(), may_be_silent: false }), heard)
     }
 
     /// A line was read.
     pub(super) fn beat(&self, log: &LogReader) {
         let beat = Beat { last: Instant::now(), may_be_silent: log.may_be_silent() };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = beat;
+        *self.1.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(beat.last);
     }
 
     fn now(&self) -> Beat {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let Beat { last, may_be_silent } = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = *self.1.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Beat { last: heard.map_or(last, |heard| heard.max(last)), may_be_silent }
     }
 
     /// Ends when nothing was heard for `limit` that should have been; never if that is zero.
@@ -65,7 +72,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_counts_but_not_that_of_a_builder_or_a_lock() {
         let (pulse, mut log, mut progress) =
-            (Pulse::new(), LogReader::default(), Progress::default());
+            (Pulse::new(Heard::default()), LogReader::default(), Progress::default());
         let mut says = |line: &str| {
             log.line(format!("@nix {line}").as_bytes(), &mut progress);
             pulse.beat(&log);
@@ -84,6 +91,9 @@ mod tests {
             assert!(!stops_within(&pulse, 50).await);
             assert!(stops_within(&pulse, 20).await);
         }
+        let other = Pulse::new(pulse.1.clone());
+        other.beat(&LogReader::default());
+        assert!(!stops_within(&pulse, 50).await, "another command hears something");
         says(r#"{"action":"msg","level":0,"msg":"waiting for the big garbage collector lock..."}"#);
         assert!(!stops_within(&pulse, 600).await);
     }

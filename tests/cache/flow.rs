@@ -96,11 +96,10 @@ async fn what_one_node_builds_the_other_fetches() {
 
 /// A node at which the cache builds.
 async fn builder(
-    lab: &Lab,
+    (lab, name): (&Lab, &str),
     cache: &Lab,
     role: &CacheRole<'_>,
-    public: &str,
-    name: &str,
+    (secret, public): (&std::path::Path, &str),
     extra: &[&str],
 ) -> Node {
     let client = Client::new(lab, cache, role, name);
@@ -108,8 +107,12 @@ async fn builder(
     std::fs::create_dir_all(lab.path("keys")).unwrap();
     std::fs::write(lab.path("keys/cache.pub"), key).unwrap();
     let keys = lab.path("keys");
+    // A machine with another root has no other's files.
+    let own_secret = lab.path("builders.secret");
+    std::fs::copy(secret, &own_secret).unwrap();
+    let extra = [extra, &["--signing-key", own_secret.to_str().unwrap()]].concat();
     let sshd = ["--ssh-listen", "0.0.0.0:22", "--authorized-keys", keys.to_str().unwrap()];
-    client.node(lab, public, &[&sshd[..], extra].concat()).await
+    client.node(lab, public, &[&sshd[..], &extra].concat()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,10 +123,11 @@ async fn the_cache_builds_where_a_feature_is_and_spreads_the_rest() {
     };
     let (secret, public) = a.signing_key("nodes");
     let role = cache.cache_role(&["--trusted-public-key", &public]);
-    let extra = ["--build-on", "cache", "--signing-key", secret.to_str().unwrap()];
-    let node_a = builder(&a, &cache, &role, &public, "a", &extra).await;
+    let extra = ["--build-on", "cache"];
+    let keys = (&*secret, &*public);
+    let node_a = builder((&a, "a"), &cache, &role, keys, &extra).await;
     let only_b = ["--nix-option", "extra-system-features=only-b"];
-    let node_b = builder(&b, &cache, &role, &public, "b", &[&extra[..], &only_b].concat()).await;
+    let node_b = builder((&b, "b"), &cache, &role, keys, &[&extra[..], &only_b].concat()).await;
     let host_key = |lab: &Lab| {
         let key = "/nix/var/nix-csi/ssh/host_ed25519.pub";
         lab.ok("sh", &["-c", "cut -d' ' -f1,2 $0 | base64 -w0", key])
@@ -169,7 +173,7 @@ async fn a_key_is_changed_under_a_build() {
     let extra = ["--build-on", "cache", "--signing-key", secret.to_str().unwrap()];
     let client = Client::new(&a, &cache, &role, "a");
     let node = client.node(&a, &public, &extra).await;
-    let _builder = builder(&b, &cache, &role, &public, "b", &extra).await;
+    let _builder = builder((&b, "b"), &cache, &role, (&secret, &public), &[]).await;
     let host_key =
         b.ok("sh", &["-c", "cut -d' ' -f1,2 /nix/var/nix-csi/ssh/host_ed25519.pub | base64 -w0"]);
     let line = format!("ssh-ng://nix@{} x86_64-linux - 2 1 - - {host_key}\n", Network::address(3));

@@ -6,8 +6,7 @@
 //! - Owns: the files that daemons read, and what of their sources was good last.
 //! - Hears: changes of the sources' directories, and a slow tick for what no event tells.
 //! - Tells: nobody; what was refused shows in logs and metrics.
-//! - On restart: reads everything anew. A source that was bad all the time then has no last good
-//!   content but what the daemon's file still holds.
+//! - On restart: reads everything anew. A file of keys that is bad then has no last good content.
 
 mod actor;
 mod keys;

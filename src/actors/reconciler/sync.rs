@@ -50,6 +50,8 @@ pub(super) struct Known {
     good: BTreeMap<String, Vec<PublicKey>>,
     /// What was refused and already told.
     told: Vec<String>,
+    /// It could be read since this process began.
+    seen: bool,
 }
 
 /// One look at an item.
@@ -63,15 +65,20 @@ pub(super) struct Outcome {
 }
 
 pub(super) fn sync(item: &Item, known: &Known) -> Outcome {
+    if item.kind == Kind::AuthorizedKeys && !known.seen {
+        // Who is no longer welcome must not come in because nobody can tell.
+        drop(fs::remove_file(&item.target));
+    }
     let done = match item.kind {
         Kind::AuthorizedKeys => authorized_keys(item, known),
         Kind::PrivateKey => private_key(item).map(|written| (BTreeMap::new(), written, vec![])),
     };
+    let seen = known.seen || done.is_ok();
     let (good, written, refused) =
         done.unwrap_or_else(|why| (known.good.clone(), false, vec![why]));
     let news = refused.iter().filter(|why| !known.told.contains(why)).cloned().collect();
     let count = refused.len();
-    Outcome { known: Known { good, told: refused }, written, news, refused: count }
+    Outcome { known: Known { good, told: refused, seen }, written, news, refused: count }
 }
 
 type Synced = (BTreeMap<String, Vec<PublicKey>>, bool, Vec<String>);
@@ -206,6 +213,11 @@ mod tests {
         let item = Item { kind: Kind::AuthorizedKeys, source: source.clone(), target };
         let first = sync(&item, &Known::default());
         assert!(!first.written && first.news[0].starts_with("can't read the directory"));
+        // Of an earlier process, which could read it.
+        fs::create_dir_all(item.target.parent().unwrap()).unwrap();
+        fs::write(&item.target, "restrict of somebody who may have left").unwrap();
+        assert!(!sync(&item, &Known::default()).written);
+        assert!(fs::symlink_metadata(&item.target).is_err());
 
         swap(&source, "..1", &[("a.pub", KEY), ("notes.txt", "no key")]);
         let second = sync(&item, &first.known);
