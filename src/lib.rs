@@ -15,4 +15,5 @@ pub mod metrics;
 pub mod model;
 pub mod mount;
 pub mod nix;
+pub mod relay;
 pub mod telemetry;

@@ -14,6 +14,9 @@ fn main() -> ExitCode {
     if let Some(code) = nix_csi::jail::run_if_asked(std::env::args_os()) {
         return code;
     }
+    if let Some(code) = nix_csi::relay::run_if_asked(std::env::args_os()) {
+        return code;
+    }
     if let Some(code) = nix_csi::jail::split_if_first() {
         return code;
     }

@@ -1,8 +1,8 @@
 //! An sshd of our own that serves the Nix protocol to one user, and nothing else.
 //!
-//! A session runs one program, `nix-daemon --stdio`, whatever was asked for: there is no shell to be
-//! had, no subsystem, no terminal and no forwarding (sshd_config(5)). That program is a client of our
-//! daemon as the session's user, and may do what the daemon lets that user do.
+//! A session runs one program, our own relay, whatever was asked for: there is no shell to be had, no
+//! subsystem, no terminal and no forwarding (sshd_config(5)). The relay connects to our daemon as the
+//! session's user, and may do what the daemon lets that user do.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -24,6 +24,7 @@ use super::error::io_error;
 use super::ssh_key::make_key;
 use super::{ChildSpec, Config, NixError, Readiness};
 use crate::jail::Guard;
+use crate::relay::RELAY;
 
 /// The account of all sessions, as `ssh-ng://nix@…` names it.
 pub const USER: &str = "nix";
@@ -108,10 +109,12 @@ impl Sshd {
 
     fn config(&self, nix: &Config) -> Result<String, NixError> {
         let socket = nix.daemon_socket.clone().unwrap_or_default();
-        let daemon = found(&nix.program.with_file_name("nix-daemon"), &nix.search_path)?;
+        let relay = std::env::current_exe()
+            .map_err(|e| io_error("find", Path::new("/proc/self/exe"), e))?;
+        check_reachable(&relay)?;
         let cat = found(Path::new("cat"), &nix.search_path)?;
         let (host_key, keys) = (self.host_key(), self.authorized_keys());
-        for path in [&socket, &daemon, &host_key, &keys, &cat] {
+        for path in [&socket, &relay, &host_key, &keys, &cat] {
             check_plain(path)?;
         }
         let mut text = String::new();
@@ -124,8 +127,7 @@ impl Sshd {
             ("AuthorizedKeysCommand", format!("{} {}", cat.display(), keys.display())),
             ("AuthorizedKeysCommandUser", "root".to_owned()),
             ("AllowUsers", USER.to_owned()),
-            ("ForceCommand", format!("exec {} --stdio", daemon.display())),
-            ("SetEnv", format!("NIX_REMOTE=unix://{}", socket.display())),
+            ("ForceCommand", format!("exec {} {RELAY} {}", relay.display(), socket.display())),
         ] {
             let _ = writeln!(text, "{name} {value}"); // a String takes all
         }
@@ -186,7 +188,7 @@ fn check_plain(path: &Path) -> Result<(), NixError> {
     Err(NixError::Command { what: "configuring sshd".to_owned(), detail })
 }
 
-/// A session is the account's, and must get to the daemon's socket.
+/// A session is the account's, and must get to what it needs.
 fn check_reachable(socket: &Path) -> Result<(), NixError> {
     let closed = socket
         .ancestors()
@@ -196,8 +198,10 @@ fn check_reachable(socket: &Path) -> Result<(), NixError> {
         return Ok(());
     };
     let dir = dir.display();
-    let detail =
-        format!("the account {USER:?} can't enter {dir}, where its daemon is: chmod o+x {dir}");
+    let detail = format!(
+        "the account {USER:?} can't enter {dir}, where {} is: chmod o+x {dir}",
+        socket.display()
+    );
     Err(NixError::Command { what: "preparing sshd".to_owned(), detail })
 }
 
@@ -288,12 +292,12 @@ mod tests {
     #[test]
     fn a_session_can_only_speak_nix() {
         let mut nix = Config::new("/home");
-        nix.program = "/opt/bin/nix".into();
         nix.daemon_socket = Some("/run/n/socket".into());
         let text = sshd(Path::new("/state/ssh")).config(&nix).unwrap();
+        let own = std::env::current_exe().unwrap();
+        let forced = format!("ForceCommand exec {} relay /run/n/socket", own.display());
         for line in [
-            "ForceCommand exec /opt/bin/nix-daemon --stdio",
-            "SetEnv NIX_REMOTE=unix:///run/n/socket",
+            &*forced,
             "HostKey /state/ssh/host_ed25519",
             "AllowUsers nix",
             "DisableForwarding yes",
@@ -309,13 +313,12 @@ mod tests {
     #[test]
     fn no_path_can_add_a_line_or_a_command() {
         let mut nix = Config::new("/home");
-        nix.daemon_socket = Some("/run/n/socket".into());
-        for bad in ["/opt/$(id)/nix", "/opt/a b/nix", "/opt/a\nPermitTTY yes/nix", "/opt/a;b/nix"] {
-            nix.program = bad.into();
+        for bad in ["/run/$(id)/s", "/run/a b/s", "/run/a\nPermitTTY yes/s", "/run/a;b/s"] {
+            nix.daemon_socket = Some(bad.into());
             let error = sshd(Path::new("/state")).config(&nix).unwrap_err().to_string();
             assert!(error.contains("can't be named in its configuration"), "{error}");
         }
-        nix.program = "/opt/nix".into();
+        nix.daemon_socket = Some("/run/n/s".into());
         assert!(sshd(Path::new("state")).config(&nix).is_err());
     }
 

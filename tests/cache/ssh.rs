@@ -132,7 +132,7 @@ fn relay(lab: &Lab, key: &Path, known: &Path) -> std::path::PathBuf {
     let mut ssh = lab.command("ssh");
     ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i"]).arg(key);
     ssh.arg("-o").arg(format!("UserKnownHostsFile={}", known.display()));
-    ssh.args([&format!("nix@{}", Network::address(1)), "nix-daemon", "--stdio"]);
+    ssh.arg(format!("nix@{}", Network::address(1)));
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let (input, output) = (stream.try_clone().unwrap(), stream);

@@ -1,0 +1,101 @@
+//! What an ssh session runs: `nix-csi relay SOCKET` passes bytes between its standard input and output
+//! and the daemon's socket, and knows nothing of what they say. The daemon sees the session's user.
+//!
+//! `nix-daemon --stdio` does the same in some versions of Nix. In others it takes the protocol apart and
+//! stays for ever when its client goes in the middle of an upload, with the path's lock.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::thread;
+
+/// The subcommand, which `--help` does not know.
+pub const RELAY: &str = "relay";
+/// sysexits.h, EX_USAGE.
+const USAGE: u8 = 64;
+/// Bytes; what a pipe holds.
+const BUFFER: usize = 64 << 10;
+
+/// Relays if the arguments ask for it; `None`: they don't.
+pub fn run_if_asked(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let mut args = args.skip(1);
+    if args.next()? != RELAY {
+        return None;
+    }
+    let (Some(socket), None) = (args.next(), args.next()) else {
+        eprintln!("nix-csi {RELAY}: give it the daemon's socket");
+        return Some(ExitCode::from(USAGE));
+    };
+    Some(match relay(&socket) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nix-csi {RELAY}: {}: {error}", socket.display());
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Ends when the daemon hangs up, as it does when the client does.
+fn relay(socket: &OsStr) -> io::Result<()> {
+    // Files: the standard library's own streams wait for whole lines.
+    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let mut from = UnixStream::connect(socket)?;
+    let mut to = from.try_clone()?;
+    thread::spawn(move || {
+        // However it ends, the daemon hears no more of this client.
+        drop(pass(&mut input, &mut to));
+        drop(to.shutdown(Shutdown::Write));
+    });
+    pass(&mut from, &mut output)
+}
+
+/// Each piece at once. `io::copy` would let the kernel splice, and that waits for more.
+fn pass(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => to.write_all(&buffer[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_name_is_taken() {
+        let args = |words: &[&str]| words.iter().map(Into::into).collect::<Vec<OsString>>();
+        assert!(run_if_asked(args(&["nix-csi", "node"]).into_iter()).is_none());
+        assert!(run_if_asked(args(&["nix-csi"]).into_iter()).is_none());
+        let usage = Some(ExitCode::from(USAGE));
+        assert_eq!(
+            format!("{:?}", run_if_asked(args(&["n", RELAY]).into_iter())),
+            format!("{usage:?}")
+        );
+    }
+
+    #[test]
+    fn a_few_bytes_are_passed_at_once() {
+        let (mut near, mut from) = UnixStream::pair().unwrap();
+        let (mut far, mut to) = UnixStream::pair().unwrap();
+        let passing = thread::spawn(move || pass(&mut from, &mut to));
+        let mut heard = [0; 2];
+        for word in [b"ab", b"cd"] {
+            near.write_all(word).unwrap();
+            far.read_exact(&mut heard).unwrap();
+            assert_eq!(&heard, word);
+        }
+        drop(near);
+        passing.join().unwrap().unwrap();
+        assert_eq!(far.read(&mut heard).unwrap(), 0);
+    }
+}
