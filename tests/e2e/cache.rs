@@ -79,22 +79,25 @@ impl WithCache {
 
 impl Drop for WithCache {
     fn drop(&mut self) {
-        let what = "pod/other,deployment/decoys,statefulset/nix-cache,svc/nix-cache,svc/nix-cache-pods,svc/nix-builders";
-        let and = ",networkpolicy/nix-csi-node,networkpolicy/nix-csi-cache,pvc/store-nix-cache-0";
-        let delete = [
-            "-n",
-            "nix-csi",
-            "delete",
-            "--ignore-not-found",
-            &format!("{what}{and}"),
-            "--timeout=60s",
+        const MADE: [&str; 9] = [
+            "pod/other",
+            "deployment/decoys",
+            "statefulset/nix-cache",
+            "service/nix-cache",
+            "service/nix-cache-pods",
+            "service/nix-builders",
+            "networkpolicy/nix-csi-node",
+            "networkpolicy/nix-csi-cache",
+            "pod/nix-cache-0",
         ];
-        let _ = self.cluster.ask(&delete);
-        let _ = self.cluster.ask(&["delete", "pv", "nix-cache-store", "--timeout=60s"]);
+        let delete = ["delete", "--ignore-not-found", "--timeout=60s"];
+        let within = ["-n", "nix-csi"];
+        self.cluster.kubectl(&[&within[..], &delete, &MADE].concat());
+        self.cluster.kubectl(&[&within[..], &delete, &["pvc/store-nix-cache-0"]].concat());
+        self.cluster.kubectl(&[&delete[..], &["pv/nix-cache-store"]].concat());
         self.cluster.apply_kustomization("tests/e2e/deploy");
-        let rollout =
-            ["-n", "nix-csi", "rollout", "status", "daemonset/nix-csi-node", "--timeout=180s"];
-        self.cluster.kubectl(&rollout);
+        let rollout = ["rollout", "status", "daemonset/nix-csi-node", "--timeout=180s"];
+        self.cluster.kubectl(&[&within[..], &rollout].concat());
     }
 }
 
