@@ -140,6 +140,11 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
             tracing::warn!(grace = ?grace, "nix-daemon did not end in time");
         }
     };
+    unless_signalled_again(stopping).await;
+    ended
+}
+
+async fn unless_signalled_again(stopping: impl Future<Output = ()>) {
     tokio::select! {
         () = stopping => {}
         signal = first_signal() => {
@@ -147,7 +152,6 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
             std::process::exit(1); // the runtime's end would wait for work on the disk
         }
     }
-    ended
 }
 
 /// Why the node can do less than it was asked for; empty if it can do all.

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{NodeError, fail, first_signal, lock, nix, ssh};
+use super::{NodeError, fail, first_signal, lock, nix, ssh, unless_signalled_again};
 use crate::actors::cache::{CacheActors, CacheActorsConfig};
 use crate::actors::node::{CONFIG, DAEMON, SSHD};
 use crate::actors::reconciler::{Item, Kind};
@@ -75,13 +75,7 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
             tracing::warn!(grace = ?process.grace, "sshd or nix-daemon did not end in time");
         }
     };
-    tokio::select! {
-        () = stopping => {}
-        signal = first_signal() => {
-            tracing::warn!(signal, "second signal: exit at once");
-            std::process::exit(1); // the runtime's end would wait for work on the disk
-        }
-    }
+    unless_signalled_again(stopping).await;
     ended
 }
 

@@ -9,11 +9,9 @@ use std::sync::Arc;
 
 use super::classify::{Asked, classify};
 use super::command::{self, CommandSpec};
-use super::internal_log::LogReader;
 use super::real::Inner;
-use super::stall::Pulse;
 use super::substituters::Choice;
-use super::{Buildable, Config, Origin, ProgressSink, RealiseError, Slot, Step, TimedOut, process};
+use super::{Buildable, Config, Origin, ProgressSink, RealiseError, Slot, Step, TimedOut};
 
 /// Where builds run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,23 +147,9 @@ async fn run(
     (progress, slot): (&ProgressSink, &Slot),
     choice: &Choice,
 ) -> Result<bool, RealiseError> {
-    let tokens = nix.config.evaluator.tokens().unwrap_or_default();
-    let mut log = LogReader::new(nix.redactor(&tokens));
-    let limit = nix.config.limits.realise;
-    let pulse = Pulse::new(nix.heard());
-    let ended = {
-        let on_line = |line: &[u8]| {
-            progress.update(|p| log.line(line, p));
-            pulse.beat(&log);
-        };
-        let run = limit.bound(process::run(spec, &[], on_line, slot.clone()));
-        tokio::select! {
-            ended = run => ended,
-            () = nix.stalls(&pulse, choice) => return Err(nix.stalled(Step::Build)),
-        }
-    };
+    let (ended, log) = nix.heed(spec, progress, slot.clone(), choice, Step::Build).await?;
     let Some(ended) = ended else {
-        return Err(TimedOut::whole(Step::Build, limit).into());
+        return Err(TimedOut::whole(Step::Build, nix.config.limits.realise).into());
     };
     let (ended, _slot) = ended?;
     if ended.code == Some(0) {

@@ -10,11 +10,12 @@ use futures::future::BoxFuture;
 
 use crate::model::{Closure, Source, StorePath, Tenant};
 
-use super::command::{self, Config};
+use super::command::{self, CommandSpec, Config};
 use super::db::Database;
 use super::evaluator::Tokens;
 use super::gc_lock::GcLock;
 use super::internal_log::LogReader;
+use super::process::Ended;
 use super::redact::{Redactor, secrets_of_netrc};
 use super::stall::{Heard, Pulse};
 use super::substituters::{Choice, Substituters};
@@ -194,12 +195,36 @@ impl Inner {
         }
     }
 
-    pub(super) fn heard(&self) -> Heard {
-        self.heard.clone()
+    /// Runs a command that fetches or builds, and reads its log. An error is a store over ssh from which
+    /// nothing came, at this step; `None` instead of its end: it took longer than a realisation may.
+    pub(super) async fn heed<K: Send + 'static>(
+        &self,
+        spec: &CommandSpec,
+        progress: &ProgressSink,
+        kept: K,
+        choice: &Choice,
+        step: Step,
+    ) -> Result<(Option<Result<(Ended, K), NixError>>, LogReader), RealiseError> {
+        // A file that can't be read has none to show.
+        let tokens = self.config.evaluator.tokens().unwrap_or_default();
+        let mut log = LogReader::new(self.redactor(&tokens));
+        let pulse = Pulse::new(self.heard.clone());
+        let ended = {
+            let on_line = |line: &[u8]| {
+                progress.update(|p| log.line(line, p));
+                pulse.beat(&log);
+            };
+            let run = process::run(spec, &[], on_line, kept);
+            tokio::select! {
+                ended = self.config.limits.realise.bound(run) => ended,
+                () = self.stalls(&pulse, choice) => return Err(self.stalled(step)),
+            }
+        };
+        Ok((ended, log))
     }
 
     /// Ends when a command that may wait for a store over ssh has heard nothing for too long.
-    pub(super) async fn stalls(&self, pulse: &Pulse, choice: &Choice) {
+    async fn stalls(&self, pulse: &Pulse, choice: &Choice) {
         if choice.has_ssh() {
             pulse.stops(self.config.limits.stall).await;
         } else {
@@ -208,7 +233,7 @@ impl Inner {
     }
 
     /// Leaves those stores out from now on.
-    pub(super) fn stalled(&self, step: Step) -> RealiseError {
+    fn stalled(&self, step: Step) -> RealiseError {
         let Limit { setting, most } = self.config.limits.stall;
         let most = humantime::format_duration(most);
         let reason = format!("it said nothing for {most} ({setting})");

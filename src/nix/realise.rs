@@ -12,11 +12,10 @@ use super::internal_log::LogReader;
 use super::network::is_of_a_network;
 use super::real::Inner;
 use super::stage::{Staging, place};
-use super::stall::Pulse;
 use super::substituters::Choice;
 use super::{
     Buildable, NixError, Origin, ProgressSink, RealiseError, Realised, Slot, Step, TimedOut,
-    command, process,
+    command,
 };
 
 /// What Nix has just made is held by nothing of ours yet: a collector that read the roots before may
@@ -53,16 +52,15 @@ pub(super) async fn realise(
                 tries += 1;
                 tracing::warn!(%path, "a collector took what was just made; once more");
             }
-            Err(error) if may_be_a_substituters(&error) && !choice.up.is_empty() => {
-                let now = nix.substituters_again().await;
-                if now.up.len() < choice.up.len() {
-                    tracing::info!(%error, down = ?now.down, "once more without what went down");
-                    choice = now;
-                } else {
-                    where_to = elsewhere::lost(nix.config.elsewhere.as_ref(), where_to, error)?;
-                }
-            }
             Err(error) => {
+                if may_be_a_substituters(&error) && !choice.up.is_empty() {
+                    let now = nix.substituters_again().await;
+                    if now.up.len() < choice.up.len() {
+                        tracing::info!(%error, down = ?now.down, "once more without what went down");
+                        choice = now;
+                        continue;
+                    }
+                }
                 where_to = elsewhere::lost(nix.config.elsewhere.as_ref(), where_to, error)?;
             }
             Ok(realised) => {
@@ -107,23 +105,10 @@ async fn run(
         command::fetch_only(&mut spec);
     }
     progress.update(|p| "planning".clone_into(&mut p.current));
-    // A file that can't be read has none to show.
-    let tokens = nix.config.evaluator.tokens().unwrap_or_default();
-    let mut log = LogReader::new(nix.redactor(&tokens));
-    let limit = nix.config.limits.realise;
-    let pulse = Pulse::new(nix.heard());
-    let ended = {
-        let on_line = |line: &[u8]| {
-            progress.update(|p| log.line(line, p));
-            pulse.beat(&log);
-        };
-        let run = limit.bound(process::run(&spec, &[], on_line, (stage, slot.clone())));
-        tokio::select! {
-            ended = run => ended,
-            () = nix.stalls(&pulse, choice) => return Err(nix.stalled(Step::Fetch)),
-        }
-    };
+    let kept = (stage, slot.clone());
+    let (ended, log) = nix.heed(&spec, progress, kept, choice, Step::Fetch).await?;
     let Some(ended) = ended else {
+        let limit = nix.config.limits.realise;
         return Err(TimedOut::whole(step_under_way(what, &log), limit).into());
     };
     let (ended, (stage, _slot)) = ended?;

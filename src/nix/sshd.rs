@@ -22,7 +22,7 @@ use super::account;
 use super::command::{CommandSpec, base_env};
 use super::error::io_error;
 use super::ssh_key::make_key;
-use super::{ChildSpec, Config, NixError, Readiness};
+use super::{ChildSpec, Config, NixError, Readiness, process};
 use crate::jail::Guard;
 use crate::relay::RELAY;
 
@@ -112,7 +112,11 @@ impl Sshd {
         let relay = std::env::current_exe()
             .map_err(|e| io_error("find", Path::new("/proc/self/exe"), e))?;
         check_reachable(&relay)?;
-        let cat = found(Path::new("cat"), &nix.search_path)?;
+        let cat = process::find(Path::new("cat"), &nix.search_path);
+        if !cat.is_absolute() {
+            let source = io::ErrorKind::NotFound.into();
+            return Err(NixError::Spawn { program: "cat".to_owned(), source });
+        }
         let (host_key, keys) = (self.host_key(), self.authorized_keys());
         for path in [&socket, &relay, &host_key, &keys, &cat] {
             check_plain(path)?;
@@ -203,18 +207,6 @@ fn check_reachable(socket: &Path) -> Result<(), NixError> {
         socket.display()
     );
     Err(NixError::Command { what: "preparing sshd".to_owned(), detail })
-}
-
-/// Where a session finds a program, whose search path is not ours.
-fn found(program: &Path, search_path: &std::ffi::OsStr) -> Result<PathBuf, NixError> {
-    if program.is_absolute() {
-        return Ok(program.to_owned());
-    }
-    let mut places = std::env::split_paths(search_path).map(|dir| dir.join(program));
-    places.find(|place| place.is_file()).ok_or_else(|| NixError::Spawn {
-        program: program.display().to_string(),
-        source: io::ErrorKind::NotFound.into(),
-    })
 }
 
 fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {

@@ -18,7 +18,7 @@ use nix_csi::grpc::proto::csi::{
 };
 
 use super::Lab;
-use super::machine::{connect, node_binary, unique, wait_for};
+use super::machine::{connect, node_binary, signal_inside, unique, wait_for};
 
 /// A running node. Dropping it kills it, as `kill -9` would; its machine stays.
 pub struct Node {
@@ -198,12 +198,7 @@ impl Node {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        // nsenter has become the node, or waits for it as its one child.
-        let pid = i32::try_from(self.child.id()).unwrap();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let child = children.ok().and_then(|c| c.split_whitespace().next()?.parse().ok());
-        let pid = rustix::process::Pid::from_raw(child.unwrap_or(pid)).unwrap();
-        let _ = rustix::process::kill_process(pid, signal);
+        signal_inside(&self.child, signal);
     }
 
     fn end(&mut self) {

@@ -258,6 +258,16 @@ pub fn connect(network: Option<u32>, address: &str) -> std::io::Result<TcpStream
     })
 }
 
+/// Signals the program that [`Lab::command`] has started as `child`.
+pub fn signal_inside(child: &Child, signal: rustix::process::Signal) {
+    // nsenter has become the program, or waits for it as its one child.
+    let pid = i32::try_from(child.id()).unwrap();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let child = children.ok().and_then(|c| c.split_whitespace().next()?.parse().ok());
+    let pid = rustix::process::Pid::from_raw(child.unwrap_or(pid)).unwrap();
+    let _ = rustix::process::kill_process(pid, signal);
+}
+
 /// The binary under test.
 pub fn node_binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_nix-csi"))

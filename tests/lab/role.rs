@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use super::Lab;
-use super::machine::{connect, node_binary, wait_for};
+use super::machine::{connect, node_binary, signal_inside, wait_for};
 
 /// A running cache. Dropping it kills it; its machine stays.
 pub struct CacheRole<'l> {
@@ -133,12 +133,7 @@ impl CacheRole<'_> {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        // nsenter has become the cache, or waits for it as its one child.
-        let pid = i32::try_from(self.child.id()).unwrap();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let child = children.ok().and_then(|c| c.split_whitespace().next()?.parse().ok());
-        let pid = rustix::process::Pid::from_raw(child.unwrap_or(pid)).unwrap();
-        let _ = rustix::process::kill_process(pid, signal);
+        signal_inside(&self.child, signal);
     }
 }
 
