@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actors::core::Admission;
 use crate::actors::node::{CONFIG, DAEMON, NodeActors, VOLUMES};
+use crate::actors::reconciler::{Item, bring_up_to_date};
 use crate::config::{CacheConfig, NodeConfig, ProcessSettings};
 use crate::grpc::{self, AdminService, Admittance, IdentityService, NodeFacts, NodeService};
 use crate::health::{Condition, Health};
@@ -88,7 +89,9 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     let health = Health::waiting_for(&[DAEMON, VOLUMES, CONFIG]);
     let api = cluster::open_api(&config).await?;
     let nix_config = nix::config_of(&config);
-    let (nix, capabilities) = nix::open(nix_config.clone(), &nix::roots_dir(&config), true).await?;
+    look_first(nix::mounted(&config)).await?;
+    let roots = nix::roots_dir(&config);
+    let (nix, capabilities) = nix::open(nix_config.clone(), &roots, &config.process).await?;
     let sshd = match config.sshd.ssh_listen {
         Some(listen) => {
             Some(ssh::prepare(&config.process, &config.sshd, listen, &nix_config).await?)
@@ -152,6 +155,12 @@ async fn unless_signalled_again(stopping: impl Future<Output = ()>) {
             std::process::exit(1); // the runtime's end would wait for work on the disk
         }
     }
+}
+
+/// What is mounted is read by what starts next.
+async fn look_first(items: Vec<Item>) -> Result<(), NodeError> {
+    let look = tokio::task::spawn_blocking(move || bring_up_to_date(&items)).await;
+    look.map_err(|panic| fail("reading what is mounted")(&panic))
 }
 
 /// Why the node can do less than it was asked for; empty if it can do all.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::child::{ChildProcess, Stop};
 use super::core::{ask, supervise};
 use super::node::{CONFIG, CORE, DAEMON, SSHD, end_sshd, give_up};
-use super::reconciler::{ConfigReconciler, Item, ReconcilerConfig};
+use super::reconciler::{ConfigReconciler, Item, NixConf, ReconcilerConfig};
 use super::registry::{BuilderProbe, BuilderRegistry, Probe, RegistryConfig, RegistryHandle};
 use crate::health::Health;
 use crate::k8s::Builders;
@@ -22,6 +22,7 @@ pub struct CacheActorsConfig {
     pub sshd: ChildSpec,
     /// What is kept in step with what is mounted.
     pub items: Vec<Item>,
+    pub conf: Option<NixConf>,
     /// `None`: there is no Kubernetes.
     pub builders: Option<(RegistryConfig, Arc<dyn Builders>, Probe)>,
 }
@@ -47,8 +48,14 @@ impl CacheActors {
             let child = ChildProcess::new(spec, part, after, health.clone());
             supervise(child, CORE, watch(part))
         };
-        let reconciler =
-            ReconcilerConfig { items: config.items, part: CONFIG, health: health.clone() };
+        let daemon = child(config.daemon, DAEMON, &[]);
+        let reconciler = ReconcilerConfig {
+            items: config.items,
+            conf: config.conf,
+            daemon: Some(daemon.clone()),
+            part: CONFIG,
+            health: health.clone(),
+        };
         let builders = config.builders.map(|(config, source, probe)| {
             let registry = BuilderRegistry::new(config, source);
             let registry = RegistryHandle::start(registry, CORE, watch(BUILDERS));
@@ -56,7 +63,7 @@ impl CacheActors {
         });
         Self {
             _builders: builders,
-            daemon: child(config.daemon, DAEMON, &[]),
+            daemon,
             sshd: child(config.sshd, SSHD, &[DAEMON, CONFIG]),
             _reconciler: supervise(ConfigReconciler::new(reconciler), CORE, watch(CONFIG)),
         }

@@ -82,6 +82,16 @@ pub static CHILD_UP: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     register(IntGaugeVec::new(opts, &["child"]))
 });
 
+pub static CHILD_RENEWALS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Child processes replaced by another one for a new configuration.";
+    register(IntCounterVec::new(Opts::new("nixcsi_child_renewals_total", help), &["child"]))
+});
+
+pub static CHILDREN_RETIRED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Replaced child processes that finish what they had begun.";
+    register(IntGaugeVec::new(Opts::new("nixcsi_children_retired", help), &["child"]))
+});
+
 pub static CONFIG_WRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let help = "Files for daemons written anew from mounted configuration.";
     register(IntCounterVec::new(Opts::new("nixcsi_config_writes_total", help), &["kind"]))

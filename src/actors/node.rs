@@ -12,7 +12,7 @@ use super::child::{ChildProcess, Stop};
 use super::core::{ActorGone, Backoff, End, ask, supervise};
 use super::events::EventRecorder;
 use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
-use super::reconciler::{ConfigReconciler, Item, ReconcilerConfig};
+use super::reconciler::{ConfigReconciler, Item, NixConf, ReconcilerConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
 use super::uploads::{CacheUploader, UploadsConfig, UploadsHandle};
 use super::views::{Views, ViewsConfig, ViewsHandle};
@@ -48,6 +48,7 @@ pub struct NodeActorsConfig {
     pub sshd: Option<ChildSpec>,
     /// What is kept in step with what is mounted.
     pub synced: Vec<Item>,
+    pub conf: Option<NixConf>,
     pub records: PathBuf,
     /// Directory of our GC roots, below the store's `gcroots`.
     pub roots: PathBuf,
@@ -133,8 +134,13 @@ impl NodeActors {
         let daemon = config.daemon.map(|spec| {
             supervise(ChildProcess::new(spec, DAEMON, &[], health.clone()), CORE, watch(DAEMON))
         });
-        let synced =
-            ReconcilerConfig { items: config.synced, part: CONFIG, health: health.clone() };
+        let synced = ReconcilerConfig {
+            items: config.synced,
+            conf: config.conf,
+            daemon: daemon.clone(),
+            part: CONFIG,
+            health: health.clone(),
+        };
         let reconciler = supervise(ConfigReconciler::new(synced), CORE, watch(CONFIG));
         let sshd = config.sshd.map(|spec| {
             let child = ChildProcess::new(spec, SSHD, &[DAEMON, CONFIG], health.clone()).optional();

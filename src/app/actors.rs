@@ -9,7 +9,6 @@ use super::nix as settings;
 use super::{NodeError, fail, ssh};
 use crate::actors::builds::MemoryConfig;
 use crate::actors::node::{DAEMON, NodeActors, NodeActorsConfig};
-use crate::actors::reconciler::{Item, Kind};
 use crate::config::NodeConfig;
 use crate::health::{Condition, Health};
 use crate::k8s::Api;
@@ -37,15 +36,11 @@ pub(super) fn start(
     } else {
         let pid_file = config.process.run_dir.join("nix-daemon.pid");
         daemon::spec(&settings::daemon_config(config), pid_file)
+            .map_err(|e| fail("nix-daemon")(&e))?
     };
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(|e| fail("can't read the boot id")(&e))?;
     let settings = &config.builds;
-    let ssh_key = config.ssh.ssh_key.clone().map(|source| Item {
-        kind: Kind::PrivateKey,
-        source,
-        target: settings::ssh_key(config),
-    });
     let uploads = settings::uploads(config);
     if uploads.is_none() {
         settings::release_uploads(config);
@@ -55,7 +50,8 @@ pub(super) fn start(
     let actors = NodeActorsConfig {
         daemon,
         sshd,
-        synced: ssh_key.into_iter().chain(keys).collect(),
+        synced: settings::mounted(config).into_iter().chain(keys).collect(),
+        conf: settings::conf(&config.process, &nix),
         records: config.process.run_dir.join("volumes"),
         roots: settings::roots_dir(config),
         boot_id: boot_id.trim().into(),

@@ -31,11 +31,11 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
     let process = &config.process;
     let _locks = [lock("--run-dir", &process.run_dir)?, lock("--state-dir", &process.state_dir)?];
     let health = Health::waiting_for(&[CONFIG, DAEMON, SSHD]);
+    let mounted = mounted(&config);
+    super::look_first(mounted.clone()).await?;
     let nix_config = nix_config(&config);
-    // Nothing here makes roots. A client may still ask for a build here, which then has its sandbox or
-    // is none: Nix asks clients how many builds they want at once, and `local_jobs` is its default.
-    let builds = config.local_jobs > 0;
-    let (_, capabilities) = nix::open(nix_config.clone(), &PathBuf::new(), builds).await?;
+    // Nothing here makes roots.
+    let (nix, capabilities) = nix::open(nix_config.clone(), &PathBuf::new(), process).await?;
     let listen = match config.sshd.ssh_listen {
         Some(listen) => listen,
         None => SSH_LISTEN.parse().map_err(|e| fail("the default of --ssh-listen")(&e))?,
@@ -45,16 +45,13 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
     tracing::info!(nix = %capabilities, ssh = %listen, %builder_key, "starting");
 
     let daemon = daemon::spec(&nix_config, process.run_dir.join("nix-daemon.pid"));
+    let daemon = daemon.map_err(|e| fail("nix-daemon")(&e))?;
     let daemon = daemon.ok_or_else(|| NodeError("nix-daemon has no socket".to_owned()))?;
-    let given_key = config.builders.builder_key.clone().map(|source| Item {
-        kind: Kind::PrivateKey,
-        source,
-        target: own_key(&config),
-    });
-    let items = given_key.into_iter().chain([sshd.keys]).collect();
+    let items = mounted.into_iter().chain([sshd.keys]).collect();
+    let conf = nix::conf(process, &nix);
     let builders = builders(&config).await?;
     let (given_up, mut gave_up) = mpsc::unbounded_channel();
-    let actors = CacheActorsConfig { daemon, sshd: sshd.child, items, builders };
+    let actors = CacheActorsConfig { daemon, sshd: sshd.child, items, conf, builders };
     let actors = CacheActors::start(actors, &health, &given_up);
 
     let listener = TcpListener::bind(process.http)
@@ -79,13 +76,23 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
     ended
 }
 
+/// Mounted files, and where their copies are that Nix and ssh read.
+fn mounted(config: &CacheConfig) -> Vec<Item> {
+    let key = &config.builders.builder_key;
+    let key = nix::copied(&config.process, Kind::PrivateKey, key);
+    key.into_iter().chain(signing_key(config)).collect()
+}
+
+fn signing_key(config: &CacheConfig) -> Option<Item> {
+    nix::copied(&config.process, Kind::SigningKey, &config.signing_key)
+}
+
 /// What signs and what is believed is the daemon's, whatever its clients say: they are not trusted.
 fn nix_config(config: &CacheConfig) -> Config {
     let process = &config.process;
     let list = |name: &str, values: String| (!values.is_empty()).then(|| (name.to_owned(), values));
     let keys = list("extra-trusted-public-keys", config.trusted_public_key.join(" "));
-    let signing = config.signing_key.as_ref().map(|path| path.display().to_string());
-    let signing = list("secret-key-files", signing.unwrap_or_default());
+    let signing = nix::signs_with(signing_key(config));
     let builders = [
         ("builders", format!("@{}", machines(config).display())),
         ("builders-use-substitutes", "true".to_owned()),
@@ -98,7 +105,11 @@ fn nix_config(config: &CacheConfig) -> Config {
         program: process.nix.clone(),
         daemon_socket: Some(process.run_dir.join("nix-daemon/socket")),
         environment: vec![("NIX_SSHOPTS".into(), ssh.options().into())],
+        conf: nix::conf_in_use(process),
         nix_options: ours.chain(process.nix_option.clone()).collect(),
+        // A client may still ask for a build here, which then has its sandbox or is none: Nix asks clients
+        // how many builds they want at once, and `local_jobs` is its default.
+        builds: config.local_jobs > 0,
         guard: Some("/proc/self/exe".into()),
         ..Config::new(process.state_dir.join("home"))
     }
@@ -124,10 +135,8 @@ async fn builder_key(config: &CacheConfig) -> Result<String, NodeError> {
 
 /// Made here, or a copy of one that is mounted.
 fn own_key(config: &CacheConfig) -> PathBuf {
-    match config.builders.builder_key {
-        Some(_) => config.process.run_dir.join("ssh/builder"),
-        None => config.process.state_dir.join("ssh/builder_ed25519"),
-    }
+    let given = nix::copied(&config.process, Kind::PrivateKey, &config.builders.builder_key);
+    given.map_or_else(|| config.process.state_dir.join("ssh/builder_ed25519"), |key| key.target)
 }
 
 fn machines(config: &CacheConfig) -> PathBuf {

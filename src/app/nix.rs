@@ -3,14 +3,14 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::{NodeError, fail};
+use crate::actors::reconciler::{Item, Kind, NixConf};
 use crate::actors::uploads::UploadsConfig;
-use crate::config::{BuildOnArg, DEFAULT_STATE_DIR, NodeConfig};
+use crate::config::{BuildOnArg, DEFAULT_STATE_DIR, NodeConfig, ProcessSettings};
 use crate::nix::ssh::SshClient;
 use crate::nix::{
     BuildOn, Capabilities, Config, Elsewhere, Evaluator, Limit, Limits, ProbeLimits, PushTo,
@@ -19,13 +19,13 @@ use crate::nix::{
 
 const STORE_STATE: &str = "/nix/var/nix";
 
-/// `roots`: where ours will be, which a lent daemon must see. `builds`: it evaluates, fetches and builds.
+/// `roots`: where ours will be, which a lent daemon must see.
 pub(super) async fn open(
     config: Config,
     roots: &Path,
-    builds: bool,
+    process: &ProcessSettings,
 ) -> Result<(RealNix, Capabilities), NodeError> {
-    let (home, is_lent) = (config.home.clone(), config.daemon_lent);
+    let (home, is_lent, builds) = (config.home.clone(), config.daemon_lent, config.builds);
     fs::create_dir_all(&home).map_err(|e| fail(&format!("can't make {}", home.display()))(&e))?;
     let nix = RealNix::open(config);
     let leftovers = nix.end_leftovers().await;
@@ -36,6 +36,9 @@ pub(super) async fn open(
         NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))
     })?;
     nix.check_options().await.map_err(|e| NodeError(e.to_string()))?;
+    if let Some(conf) = conf(process, &nix) {
+        conf.settle().await.map_err(|e| fail("--nix-conf")(&e))?;
+    }
     if is_lent {
         nix.roots_visible(roots).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
     } else {
@@ -47,11 +50,44 @@ pub(super) async fn open(
     Ok((nix, capabilities))
 }
 
+/// The operator's nix.conf, if there may be one. The copy that is in use survives a restart.
+pub(super) fn conf(process: &ProcessSettings, nix: &RealNix) -> Option<NixConf> {
+    let (source, target) = (process.nix_conf.clone()?, conf_in_use(process)?);
+    Some(NixConf { source, target, nix: Arc::new(nix.clone()) })
+}
+
+pub(super) fn conf_in_use(process: &ProcessSettings) -> Option<PathBuf> {
+    process.nix_conf.as_ref().map(|_| process.state_dir.join("nix.conf"))
+}
+
+/// A node's mounted files, and where their copies are that Nix and ssh read.
+pub(super) fn mounted(config: &NodeConfig) -> Vec<Item> {
+    let each = [
+        (Kind::PrivateKey, &config.ssh.ssh_key),
+        (Kind::KnownHosts, &config.ssh.ssh_known_hosts),
+        (Kind::AccessTokens, &config.builds.access_tokens_file),
+        (Kind::SigningKey, &config.cache.signing_key),
+    ];
+    each.into_iter().filter_map(|(kind, source)| copied(&config.process, kind, source)).collect()
+}
+
+/// A mounted file may have any owner and mode, and be replaced by what is none.
+pub(super) fn copied(
+    process: &ProcessSettings,
+    kind: Kind,
+    source: &Option<PathBuf>,
+) -> Option<Item> {
+    let source = source.clone()?;
+    Some(Item { kind, source, target: process.run_dir.join("mounted").join(kind.as_str()) })
+}
+
 pub(super) fn config_of(config: &NodeConfig) -> Config {
     let settings = &config.builds;
+    let mounted = mounted(config);
+    let copy = |kind| mounted.iter().find(|item| item.kind == kind).map(|item| item.target.clone());
     let ssh = SshClient {
-        key: config.ssh.ssh_key.as_ref().map(|_| ssh_key(config)),
-        known_hosts: config.ssh.ssh_known_hosts.clone(),
+        key: copy(Kind::PrivateKey),
+        known_hosts: copy(Kind::KnownHosts),
         port: config.ssh.ssh_port,
     };
     let own_socket = config.process.run_dir.join("nix-daemon/socket");
@@ -59,6 +95,7 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
         program: config.process.nix.clone(),
         daemon_socket: Some(config.nix_daemon_socket.clone().unwrap_or(own_socket)),
         environment: vec![("NIX_SSHOPTS".into(), ssh.options().into())],
+        conf: conf_in_use(&config.process),
         nix_options: nix_options(config),
         limits: Limits {
             evaluate: Limit::new("--eval-timeout", settings.eval_timeout),
@@ -80,7 +117,7 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
             import_from_derivation: settings.allow_import_from_derivation,
             nix_path: settings.nix_path.clone(),
             allowed_uris: settings.allowed_uri.clone(),
-            access_tokens: settings.access_tokens_file.clone(),
+            access_tokens: copy(Kind::AccessTokens),
             memory: settings.eval_memory.as_u64(),
             uid: settings.eval_uid,
             visible: settings.eval_path.clone(),
@@ -91,38 +128,26 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
 }
 
 /// Of our own daemon. Where a cache builds here, it signs what it builds, since that goes to the cache as
-/// it is. Nix builds nothing with a key that it can't read, so such a key is left out.
+/// it is.
 pub(super) fn daemon_config(config: &NodeConfig) -> Config {
     let mut daemon = config_of(config);
-    let key = config.cache.signing_key.as_ref().filter(|_| config.sshd.ssh_listen.is_some());
-    if let Some(key) = key {
-        match is_signing_key(key) {
-            Ok(()) => {
-                let key = key.display().to_string();
-                daemon.nix_options.push(("secret-key-files".to_owned(), key));
-            }
-            Err(why) => tracing::error!(
-                key = %key.display(), why, "builds are not signed: --signing-key can't be used"
-            ),
-        }
+    if config.sshd.ssh_listen.is_some() {
+        let key = copied(&config.process, Kind::SigningKey, &config.cache.signing_key);
+        daemon.nix_options.extend(signs_with(key));
     }
     daemon
 }
 
-/// `name:` and the base64 of an ed25519 secret key.
-fn is_signing_key(path: &Path) -> Result<(), String> {
-    const BYTES: usize = 64;
-    let text = fs::read_to_string(path).map_err(|e| e.to_string())?;
-    let key = text.trim().split_once(':').and_then(|(_, key)| STANDARD.decode(key).ok());
-    match key {
-        Some(key) if key.len() == BYTES => Ok(()),
-        _ => Err("it is no key as `nix key generate-secret` prints it".to_owned()),
+/// Nix builds nothing with a key that it can't read, so that a key that never was one is left out.
+pub(super) fn signs_with(key: Option<Item>) -> Option<(String, String)> {
+    let Item { source, target, .. } = key?;
+    if target.exists() {
+        return Some(("secret-key-files".to_owned(), target.display().to_string()));
     }
-}
-
-/// The copy of the private key that ssh uses: a mounted one may have any owner and mode.
-pub(super) fn ssh_key(config: &NodeConfig) -> PathBuf {
-    config.process.run_dir.join("ssh/id")
+    tracing::error!(
+        key = %source.display(), "builds are not signed: --signing-key can't be used"
+    );
+    None
 }
 
 /// A person's `--nix-option` wins over ours, but for what adds to it.
@@ -151,7 +176,8 @@ pub(super) fn uploads(config: &NodeConfig) -> Option<UploadsConfig> {
         _ if settings.no_upload => return None,
         (Some(program), _) => PushTo::Command { program: program.clone() },
         (None, Some(url)) => {
-            PushTo::Store { url: url.clone(), signing_key: settings.signing_key.clone() }
+            let key = copied(&config.process, Kind::SigningKey, &settings.signing_key);
+            PushTo::Store { url: url.clone(), signing_key: key.map(|key| key.target) }
         }
         (None, None) => return None,
     };

@@ -27,6 +27,10 @@ pub struct ProcessSettings {
     /// A Nix setting for all commands and for the node's own daemon; repeat it for several.
     #[arg(long, env = "NIX_CSI_NIX_OPTIONS", value_delimiter = '\n', value_parser = key_value, value_name = "KEY=VALUE")]
     pub nix_option: Vec<(String, String)>,
+    /// A nix.conf of yours on top of the system's, such as a mounted ConfigMap; command-line settings win
+    /// over it. It is followed: a change counts once Nix takes it, and builds under way go on.
+    #[arg(long, env = "NIX_CSI_NIX_CONF", value_parser = absolute, value_name = "FILE")]
+    pub nix_conf: Option<PathBuf>,
     /// How long calls under way may take at shutdown.
     #[arg(long, env = "NIX_CSI_GRACE", value_parser = humantime::parse_duration, default_value = "10s")]
     pub grace: Duration,

@@ -6,6 +6,10 @@
 //!   it does when the driver is killed, everything ends.
 //! - **Subreaper**: what the program leaves (a daemon's workers and builders have sessions of their
 //!   own) becomes the guard's child, and ends with the program.
+//! - **Retirement**: at SIGHUP it ends the program alone, waits for what that has started, and ends then.
+//!   So a daemon is replaced whose workers are busy.
+//! - **Socket**: a program may find a socket that listens already, so that who connects while there is no
+//!   such program waits for the next one.
 //! - **Settings**: what the driver writes first becomes the program's standard input, once: secrets
 //!   reach a program so, and whatever it evaluates can't read them again.
 //! - **Jail**: an unprivileged user in mount, pid, ipc and uts namespaces of its own, whose root holds
@@ -49,6 +53,8 @@ pub struct Guard {
     /// Ends what a part of the program leaves when it dies, though the program lives: a builder whose
     /// daemon's worker was killed.
     pub ends_orphans: bool,
+    /// Its standard output is a listening socket, for the program to find as sd_listen_fds(3) has it.
+    pub listens: bool,
     pub limits: Limits,
     pub jail: Option<Jail>,
 }
@@ -111,7 +117,15 @@ impl Default for Guard {
     fn default() -> Self {
         let grace = Duration::from_secs(5);
         let limits = Limits::default();
-        Self { grace, config_bytes: 0, input: None, ends_orphans: false, limits, jail: None }
+        Self {
+            grace,
+            config_bytes: 0,
+            input: None,
+            ends_orphans: false,
+            listens: false,
+            limits,
+            jail: None,
+        }
     }
 }
 

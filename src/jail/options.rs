@@ -13,6 +13,7 @@ const INPUT: &str = "--input";
 const DATA: &str = "--data-limit";
 const PROCESSES: &str = "--processes";
 const ORPHANS: &str = "--end-orphans";
+const LISTENS: &str = "--listen";
 const JAIL: &str = "--jail";
 const UID: &str = "--uid";
 const GID: &str = "--gid";
@@ -25,6 +26,9 @@ const BINDS: [(&str, Access); 3] =
 pub(super) fn push(args: &mut Vec<OsString>, guard: &Guard) {
     if guard.ends_orphans {
         args.push(ORPHANS.into());
+    }
+    if guard.listens {
+        args.push(LISTENS.into());
     }
     let mut option = |name: &str, value: OsString| args.extend([name.into(), value]);
     let number = |n: u64| OsString::from(n.to_string());
@@ -80,6 +84,7 @@ pub(super) fn parse(
             DATA => guard.limits.data = Some(number(&value()?)?),
             PROCESSES => guard.limits.processes = Some(number(&value()?)?),
             ORPHANS => guard.ends_orphans = true,
+            LISTENS => guard.listens = true,
             JAIL => is_jailed = true,
             UID => jail.uid = number(&value()?)?,
             GID => jail.gid = number(&value()?)?,
@@ -169,13 +174,14 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             grace in 0..100_000u64, config_bytes in 0..MAX_SETTINGS,
-            ends_orphans in any::<bool>(), input in prop::option::of(path()), data in any::<Option<u64>>(), processes in any::<Option<u64>>(),
+            (ends_orphans, listens) in any::<(bool, bool)>(), input in prop::option::of(path()),
+            (data, processes) in any::<(Option<u64>, Option<u64>)>(),
             jail in prop::option::of(jail()),
             args in prop::collection::vec("[a-z-]{0,8}", 0..4),
         ) {
             let grace = Duration::from_millis(grace);
             let limits = Limits { data, processes };
-            let guard = Guard { grace, config_bytes, input, ends_orphans, limits, jail };
+            let guard = Guard { grace, config_bytes, input, ends_orphans, listens, limits, jail };
             let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
             let all = guard.arguments("/bin/x".as_ref(), &args);
             let (read, program) = parse(all.into_iter().skip(1)).unwrap();

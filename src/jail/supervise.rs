@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, kill_process,
@@ -26,8 +27,9 @@ pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, Setup
     let _ = rustix::thread::set_name(c"nix-csi-guard");
     no_cores()?;
     sys::close_inherited().map_err(setup("close", "descriptors"))?;
+    let listener = guard.listens.then(listener).transpose()?;
     let input = settings(guard)?;
-    let signals = sys::signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGCHLD])
+    let signals = sys::signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD])
         .map_err(setup("wait for", "signals"))?;
     set_child_subreaper(Some(getpid())).map_err(setup("become", "a subreaper"))?;
     if guard.jail.is_some() {
@@ -36,17 +38,29 @@ pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, Setup
     }
     match sys::fork().map_err(setup("fork", "for the program"))? {
         Forked::Child => {
-            let error = become_program(guard, program, input);
+            let error = become_program(guard, program, input, listener);
             eprintln!("nix-csi guard: {error}");
             std::process::exit(SETUP_FAILED.into());
         }
         Forked::Parent(child) => {
-            drop(input);
+            drop((input, listener));
             // The child does the same: whoever comes first.
             let _ = setpgid(Some(child), Some(child));
             Ok(watch(child, &signals, guard))
         }
     }
+}
+
+/// Where a program finds the first socket that it is given: sd_listen_fds(3), SD_LISTEN_FDS_START.
+const LISTEN: i32 = 3;
+
+/// Our standard output at its place. Before anything else is opened.
+fn listener() -> Result<OwnedFd, SetupError> {
+    let fd = fcntl_dupfd_cloexec(io::stdout(), LISTEN).map_err(setup("take", "the socket"))?;
+    if fd.as_raw_fd() == LISTEN {
+        return Ok(fd);
+    }
+    Err(setup("take", "the socket")(io::Error::other("its descriptor is in use")))
 }
 
 /// A file, or the settings that come first on the lifeline, in a pipe for the program; nothing:
@@ -71,7 +85,12 @@ fn settings(guard: &Guard) -> Result<Stdio, SetupError> {
 }
 
 /// Everything between the fork and the exec; comes back only with an error.
-fn become_program(guard: &Guard, program: &[OsString], input: Stdio) -> SetupError {
+fn become_program(
+    guard: &Guard,
+    program: &[OsString],
+    input: Stdio,
+    listener: Option<OwnedFd>,
+) -> SetupError {
     let prepare = || {
         sys::unblock_signals();
         let _ = setpgid(None, None);
@@ -90,8 +109,16 @@ fn become_program(guard: &Guard, program: &[OsString], input: Stdio) -> SetupErr
     if let Err(error) = prepare() {
         return error;
     }
-    let error = Command::new(&program[0]).args(&program[1..]).stdin(input).exec();
-    setup("run", &program[0])(error)
+    let mut command = Command::new(&program[0]);
+    command.args(&program[1..]).stdin(input);
+    if let Some(listener) = &listener {
+        if let Err(error) = fcntl_setfd(listener, FdFlags::empty()) {
+            return setup("keep", "the socket")(error);
+        }
+        let own = getpid().as_raw_nonzero().to_string();
+        command.env("LISTEN_FDS", "1").env("LISTEN_PID", own).stdout(Stdio::null());
+    }
+    setup("run", &program[0])(command.exec())
 }
 
 fn limit(limits: &Limits) -> Result<(), SetupError> {
@@ -120,15 +147,36 @@ fn at_most(resource: Resource, most: u64, what: &'static str) -> Result<(), Setu
 /// How often a program's orphans are looked for: nothing tells of a new one.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// What a guard is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// The program's life.
+    Run,
+    /// The program's end, and then that of what it has started, in their own time.
+    Retire,
+    /// The end of all.
+    End,
+}
+
 /// Until the program or the driver has ended, and nothing is left.
 fn watch(child: Pid, signals: &OwnedFd, guard: &Guard) -> ExitCode {
     let lifeline = io::stdin();
+    let mut aim = Aim::Run;
+    let mut ended = None;
     let mut kill_at: Option<Instant> = None;
+    // Whose end is waited for: the program's, and once that has ended, that of what it left.
+    let mut kept = vec![child];
     let mut orphans = Vec::new();
     let mut look_at = Instant::now() + LOOK;
     loop {
-        if let Some(status) = reap(child) {
+        let status = reap(child).filter(|_| ended.is_none());
+        if status.is_some() && aim == Aim::Retire {
+            (ended, kill_at, kept) = (status, None, children());
+        } else if let Some(status) = status {
             end_all();
+            return as_it_ended(status);
+        }
+        if let Some(status) = ended.filter(|_| children().is_empty()) {
             return as_it_ended(status);
         }
         let mut ready = [
@@ -143,21 +191,46 @@ fn watch(child: Pid, signals: &OwnedFd, guard: &Guard) -> ExitCode {
         let _ = poll(&mut ready, timeout.as_ref());
         // Also while there is always something new: an orphan that ends is.
         if guard.ends_orphans && Instant::now() >= look_at {
-            orphans = end_orphans(child, &orphans);
+            orphans = end_orphans(&kept, &orphans);
             look_at = Instant::now() + LOOK;
         }
         let told = ready.map(|fd| !fd.revents().is_empty());
         let is_over =
             told[1] && !matches!(rustix::io::read(lifeline.as_fd(), &mut [0; 64]), Ok(1..));
-        if is_over || left.is_some_and(|left| left.is_zero()) {
+        let is_late = left.is_some_and(|left| left.is_zero());
+        if is_over || is_late && aim == Aim::End {
             end_all();
             return ExitCode::from(SETUP_FAILED);
         }
-        let asked = |signal: i32| signal != libc::SIGCHLD;
-        if told[0] && signals_that_came(signals).into_iter().any(asked) && kill_at.is_none() {
-            let _ = kill_process_group(child, Signal::TERM);
-            kill_at = Some(Instant::now() + guard.grace);
+        if is_late {
+            let _ = kill_process(child, Signal::KILL);
+            kill_at = None;
         }
+        let asked = if told[0] { signals_that_came(signals) } else { Vec::new() };
+        let next = asked.into_iter().fold(aim, |aim, signal| match signal {
+            libc::SIGCHLD => aim,
+            libc::SIGHUP if aim == Aim::Run => Aim::Retire,
+            libc::SIGHUP => aim,
+            _ => Aim::End,
+        });
+        if next != aim {
+            aim = next;
+            kill_at = Some(Instant::now() + guard.grace);
+            ask_to_end(child, aim, ended.is_some());
+        }
+    }
+}
+
+/// The program, with its group if all is to end; what it left, if it has ended.
+fn ask_to_end(program: Pid, aim: Aim, has_ended: bool) {
+    if has_ended {
+        for pid in children() {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    } else if aim == Aim::End {
+        let _ = kill_process_group(program, Signal::TERM);
+    } else {
+        let _ = kill_process(program, Signal::TERM);
     }
 }
 
@@ -183,10 +256,10 @@ pub(super) fn reap(child: Pid) -> Option<WaitStatus> {
     ended
 }
 
-/// Ends our children that were there at the last look, but for the program; those that are new.
+/// Ends our children that were there at the last look, but for those that are kept; those that are new.
 /// What ends by itself has the time between two looks.
-fn end_orphans(program: Pid, before: &[Pid]) -> Vec<Pid> {
-    let orphans: Vec<_> = children().into_iter().filter(|pid| *pid != program).collect();
+fn end_orphans(kept: &[Pid], before: &[Pid]) -> Vec<Pid> {
+    let orphans: Vec<_> = children().into_iter().filter(|pid| !kept.contains(pid)).collect();
     for orphan in orphans.iter().filter(|pid| before.contains(pid)) {
         let _ = kill_process(*orphan, Signal::KILL);
     }

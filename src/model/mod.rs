@@ -19,7 +19,7 @@ pub use credentials::{HIDDEN, hide, without_credentials};
 pub use machine::{Feature, InvalidKeyFile, KeyFile, Machine};
 pub use source::{HOST_USERS, InvalidSource, Source, System, choose_source};
 pub use spec::{Access, Layout, PodInfo, Shape, VolumeSpec};
-pub use ssh_key::{InvalidPublicKey, PublicKey};
+pub use ssh_key::{InvalidPublicKey, PublicKey, check_known_hosts};
 pub use store_path::{InvalidStorePath, STORE_DIR, StorePath};
 pub use target::{InvalidTarget, TargetPath};
 pub use tenant::Tenant;

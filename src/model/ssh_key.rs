@@ -61,6 +61,22 @@ impl fmt::Display for PublicKey {
     }
 }
 
+/// Whether a text is a known_hosts file as sshd(8) has it: markers, hosts and keys. An error names the line.
+pub fn check_known_hosts(text: &str) -> Result<(), String> {
+    let lines = text.lines().enumerate();
+    let entries = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    for (n, line) in entries {
+        let line = line.trim_end();
+        let line = ["@cert-authority ", "@revoked "]
+            .iter()
+            .find_map(|marker| line.strip_prefix(marker))
+            .unwrap_or(line);
+        let key = line.split_once(' ').map_or("", |(_, key)| key);
+        PublicKey::parse(key.trim_start()).map_err(|why| format!("line {}: {why}", n + 1))?;
+    }
+    Ok(())
+}
+
 /// RFC 4253, 6.6: a key begins with its type as a string, and more follows.
 fn is_of(blob: &[u8], kind: &str) -> bool {
     let Some((len, rest)) = blob.split_first_chunk::<4>() else {
@@ -75,6 +91,26 @@ mod tests {
     use super::*;
 
     const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIE7V/FEoDBlpAh7737V2Qq63mp66O9YXLdADB3EVD2hg";
+
+    #[test]
+    fn known_hosts_are_hosts_and_keys() {
+        for good in [
+            String::new(),
+            format!("# the cache\n\nnix-cache,10.0.0.1 ssh-ed25519 {KEY}\n"),
+            format!("@cert-authority *.example ssh-ed25519 {KEY} of a CA"),
+        ] {
+            assert_eq!(check_known_hosts(&good), Ok(()), "{good}");
+        }
+        for bad in [
+            "nix-cache\n".to_owned(),
+            format!("ssh-ed25519 {KEY}\n"),
+            format!("nix-cache ssh-ed25519 {}", &KEY[..20]),
+            "@nobody nix-cache ssh-ed25519 x".to_owned(),
+        ] {
+            let why = check_known_hosts(&bad).unwrap_err();
+            assert!(why.starts_with("line 1: "), "{why}");
+        }
+    }
 
     #[test]
     fn a_pub_file_is_read_without_its_comment() {

@@ -1,15 +1,17 @@
 //! A long-lived child of ours, such as a nix-daemon: its process, and its log lines in ours.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin};
 
-use super::daemon::{PidFile, prepare_socket, ready};
+use super::daemon::{PidFile, ready};
 use super::sshd::is_sshd;
 use super::text::clean;
 use super::{CommandSpec, NixError};
@@ -25,6 +27,8 @@ pub struct ChildSpec {
     /// The program's name in logs.
     pub name: &'static str,
     pub command: CommandSpec,
+    /// For a guard that `listens`.
+    pub listener: Option<Arc<OwnedFd>>,
     /// Should lie where a reboot empties it.
     pub pid_file: PathBuf,
     pub ready: Readiness,
@@ -35,8 +39,8 @@ pub struct ChildSpec {
 /// What shows that a child serves.
 #[derive(Debug, Clone)]
 pub enum Readiness {
-    /// The Unix socket at this path accepts connections.
-    Accepts(PathBuf),
+    /// A nix-daemon greets at the Unix socket at this path.
+    Greets(PathBuf),
     /// What listens at this address says that it is an sshd.
     IsSshd(SocketAddr),
 }
@@ -44,24 +48,29 @@ pub enum Readiness {
 impl ChildSpec {
     /// Ends what an earlier driver left, then starts.
     pub async fn start(&self) -> Result<RunningChild, NixError> {
-        let pid_file = PidFile::new(&self.pid_file);
-        if pid_file.end_leftover().await? {
+        if PidFile::new(&self.pid_file).end_leftover().await? {
             tracing::info!(child = self.name, "ended the process of an earlier start");
         }
-        if let Readiness::Accepts(socket) = &self.ready {
-            prepare_socket(socket)?;
-        }
+        self.start_beside().await
+    }
+
+    /// Starts one while another that was started from here still lives; that one is to be
+    /// [retired](RunningChild::retire).
+    pub async fn start_beside(&self) -> Result<RunningChild, NixError> {
+        let program = || self.command.program.display().to_string();
+        let failed = |source| NixError::Spawn { program: program(), source };
+        let output = match &self.listener {
+            Some(listener) => listener.try_clone().map_err(failed)?.into(),
+            None => Stdio::null(),
+        };
         let mut command = self.command.command();
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
-        let mut child = command.spawn().map_err(|source| NixError::Spawn {
-            program: self.command.program.display().to_string(),
-            source,
-        })?;
+        command.stdout(output).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(forward(self.name, self.routine, stderr));
         }
         if let Some(pid) = child.id()
-            && let Err(error) = pid_file.write(pid)
+            && let Err(error) = PidFile::new(&self.pid_file).write(pid)
         {
             // Nobody would find it again.
             drop(child.kill().await);
@@ -74,7 +83,7 @@ impl ChildSpec {
     /// Waits until it serves.
     pub async fn ready(&self) -> Result<(), NixError> {
         match &self.ready {
-            Readiness::Accepts(socket) => ready(socket, READY).await,
+            Readiness::Greets(socket) => ready(socket, READY).await,
             Readiness::IsSshd(address) => is_sshd(*address, READY).await,
         }
     }
@@ -98,15 +107,23 @@ impl RunningChild {
         }
     }
 
+    /// Has its guard end the program alone; what that has started goes on. Wait for it, or stop it.
+    pub fn retire(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Asks it to end, and ends it after `grace`.
     pub async fn stop(mut self, grace: Duration) {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        if let Some(pid) = pid {
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        self.signal(Signal::TERM);
         if tokio::time::timeout(grace, self.child.wait()).await.is_err() {
             tracing::warn!(child = self.name, "it did not end in time; killed");
             drop(self.child.kill().await);
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            let _ = kill_process(pid, signal);
         }
     }
 }

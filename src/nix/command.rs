@@ -28,6 +28,8 @@ pub struct Config {
     pub search_path: OsString,
     /// Further variables, such as `NIX_SSL_CERT_FILE` or a proxy.
     pub environment: Vec<(OsString, OsString)>,
+    /// The operator's nix.conf, of ours to read and replaced as a whole; may not be there.
+    pub conf: Option<PathBuf>,
     /// Settings, given last so that they win over the defaults here.
     pub nix_options: Vec<(String, String)>,
     pub limits: Limits,
@@ -40,6 +42,8 @@ pub struct Config {
     pub daemon_lent: bool,
     /// Whom our own daemon trusts; to be trusted by a daemon that runs as root is to be root.
     pub trusted_users: String,
+    /// It evaluates and builds, so that builds must have their sandbox.
+    pub builds: bool,
     /// Who builds; `None`: we do.
     pub elsewhere: Option<Elsewhere>,
 }
@@ -58,6 +62,7 @@ impl Config {
             home,
             search_path: "/usr/local/bin:/usr/bin:/bin".into(),
             environment: Vec::new(),
+            conf: None,
             nix_options: Vec::new(),
             limits: Limits {
                 evaluate: Limit::new("--eval-timeout", hour),
@@ -71,6 +76,7 @@ impl Config {
             probe: ProbeLimits::default(),
             daemon_lent: false,
             trusted_users: "root".to_owned(),
+            builds: true,
             elsewhere: None,
         }
     }
@@ -201,6 +207,7 @@ pub(super) fn client(
 ) -> CommandSpec {
     let mut env = base_env(home, &config.search_path);
     env.push(("NIX_STATE_DIR".into(), config.state_dir.clone().into()));
+    env.extend(conf_env(config));
     match socket {
         Some(socket) => {
             let mut remote = OsString::from("unix://");
@@ -224,6 +231,11 @@ pub(super) fn base_env(home: &Path, search_path: &OsStr) -> Vec<(OsString, OsStr
         ("GIT_TERMINAL_PROMPT".into(), "0".into()),
         ("NIX_SSHOPTS".into(), ssh::LIMITS.into()),
     ]
+}
+
+/// In place of a user's own settings.
+pub(super) fn conf_env(config: &Config) -> Option<(OsString, OsString)> {
+    config.conf.clone().map(|conf| ("NIX_USER_CONF_FILES".into(), conf.into()))
 }
 
 pub(super) fn pairs(options: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {

@@ -1,6 +1,8 @@
 //! How a `nix-daemon` of our own is started, known to be ready, and ended when a killed driver
 //! left one behind. Who supervises it is elsewhere.
 //!
+//! The socket is ours and outlives each daemon: who connects between two of them waits.
+//!
 //! The daemon does not die with a killed driver: PR_SET_PDEATHSIG acts on the death of the *thread*
 //! that started the child, and a runtime's threads come and go. Instead each start first ends the
 //! daemon that [`PidFile`] names, if it is still that one. Its workers notice and end themselves.
@@ -8,17 +10,22 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::jail::Guard;
 
-use super::command::{CommandSpec, base_env, pairs, push_options};
+use super::command::{CommandSpec, base_env, conf_env, pairs, push_options};
 use super::error::io_error;
 use super::{ChildSpec, Config, NixError, Readiness};
 
@@ -26,7 +33,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// For a daemon to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The command of a daemon that serves `config.daemon_socket` (required) on the local store.
+/// The command of a daemon that serves `config.daemon_socket` (required) on the local store. A guarded one
+/// is given the socket, another makes it.
 pub fn daemon_command(config: &Config) -> Option<CommandSpec> {
     let socket = config.daemon_socket.as_ref()?;
     let mut args = Vec::new();
@@ -38,47 +46,83 @@ pub fn daemon_command(config: &Config) -> Option<CommandSpec> {
     let mut env: Vec<(OsString, OsString)> = base_env(&config.home, &config.search_path);
     env.push(("NIX_STATE_DIR".into(), config.state_dir.clone().into()));
     env.push(("NIX_REMOTE".into(), "local".into()));
+    env.extend(conf_env(config));
     env.push(("NIX_DAEMON_SOCKET_PATH".into(), socket.clone().into()));
     env.extend(config.environment.iter().cloned());
+    let guard = Guard { grace: GRACE, ends_orphans: true, listens: true, ..Guard::default() };
     Some(CommandSpec {
         program: config.program.with_file_name("nix-daemon"),
         args,
         env,
         directory: config.home.clone(),
-        guard: config
-            .guard
-            .clone()
-            .map(|binary| (binary, Guard { grace: GRACE, ends_orphans: true, ..Guard::default() })),
+        guard: config.guard.clone().map(|binary| (binary, guard)),
     })
 }
 
 /// A connection per command, and the one that only looks whether it is ready, are no news.
 const ROUTINE: &[&str] = &["accepted connection from", "unexpected end-of-file"];
 
-/// A child that serves `config.daemon_socket`; `None` without one.
-pub fn spec(config: &Config, pid_file: PathBuf) -> Option<ChildSpec> {
-    let ready = Readiness::Accepts(config.daemon_socket.clone()?);
-    let command = daemon_command(config)?;
-    Some(ChildSpec { name: "nix-daemon", command, pid_file, ready, routine: ROUTINE })
+/// Blocking. A child that serves `config.daemon_socket`; `None` without one.
+pub fn spec(config: &Config, pid_file: PathBuf) -> Result<Option<ChildSpec>, NixError> {
+    let (Some(socket), Some(command)) = (&config.daemon_socket, daemon_command(config)) else {
+        return Ok(None);
+    };
+    prepare_socket(socket)?;
+    let listener = config.guard.as_ref().map(|_| listen(socket));
+    let listener = listener.transpose().map_err(|err| io_error("listen at", socket, err))?;
+    let ready = Readiness::Greets(socket.clone());
+    Ok(Some(ChildSpec {
+        name: "nix-daemon",
+        command,
+        listener: listener.map(Arc::new),
+        pid_file,
+        ready,
+        routine: ROUTINE,
+    }))
 }
 
-/// Blocking. Makes the socket's directory; a stale socket file in it does not matter, since the
-/// daemon replaces it.
+/// Connections that may wait for a daemon.
+const BACKLOG: i32 = 1024;
+
+/// For everybody to connect to, as Nix makes it: the daemon looks who it is.
+fn listen(socket: &Path) -> io::Result<OwnedFd> {
+    match fs::remove_file(socket) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    let listener = OwnedFd::from(UnixListener::bind(socket)?);
+    rustix::net::listen(&listener, BACKLOG)?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+/// Blocking. Makes the socket's directory.
 pub fn prepare_socket(socket: &Path) -> Result<(), NixError> {
     let dir = socket.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir).map_err(|err| io_error("create", dir, err))
 }
 
-/// Waits until something accepts connections at the socket's path.
+/// What begins Nix's protocol, from the client and from the daemon (worker-protocol.hh).
+const MAGIC: [u64; 2] = [0x6e69_7863, 0x6478_696f];
+
+/// Waits until a daemon greets at the socket's path: the kernel accepts connections without one.
 pub async fn ready(socket: &Path, limit: Duration) -> Result<(), NixError> {
     let end = Instant::now() + limit;
     loop {
-        match UnixStream::connect(socket).await {
-            Ok(_) => return Ok(()),
+        let greeted = timeout_at(end, greeting(socket)).await;
+        match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(()) => return Ok(()),
             Err(err) if Instant::now() >= end => return Err(io_error("connect to", socket, err)),
             Err(_) => sleep(POLL).await,
         }
     }
+}
+
+async fn greeting(socket: &Path) -> io::Result<()> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(&MAGIC[0].to_le_bytes()).await?;
+    let is_nix = stream.read_u64_le().await? == MAGIC[1];
+    if is_nix { Ok(()) } else { Err(io::Error::other("what answers is no nix-daemon")) }
 }
 
 /// Remembers which process is ours, across a restart of the driver.
@@ -248,13 +292,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_is_the_sockets_path() {
+    async fn readiness_is_a_greeting() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("run/s");
         let error = ready(&socket, Duration::ZERO).await.unwrap_err();
         assert!(error.to_string().starts_with("can't connect to "));
         prepare_socket(&socket).unwrap();
-        let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        ready(&socket, Duration::from_secs(5)).await.unwrap();
+        let listener = listen(&socket).unwrap();
+        assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o666);
+        // It accepts, and nobody is there.
+        ready(&socket, Duration::from_millis(100)).await.unwrap_err();
+        let listener = UnixListener::from(listener);
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+        for (answer, is_ready) in [(MAGIC[0], false), (MAGIC[1], true)] {
+            let serve = async {
+                loop {
+                    let (mut client, _) = listener.accept().await.unwrap();
+                    let mut magic = [0; 8];
+                    // The one that gave up above is still in the queue.
+                    if client.read_exact(&mut magic).await.is_ok() {
+                        assert_eq!(u64::from_le_bytes(magic), MAGIC[0]);
+                        let _ = client.write_all(&answer.to_le_bytes()).await;
+                    }
+                }
+            };
+            let limit = Duration::from_secs(if is_ready { 5 } else { 0 });
+            tokio::select! {
+                () = serve => {}
+                done = ready(&socket, limit) => assert_eq!(done.is_ok(), is_ready),
+            }
+        }
+        // The next start takes the place.
+        drop(listen(&socket).unwrap());
     }
 }

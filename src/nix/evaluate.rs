@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::{Source, Tenant};
 
 use super::classify::{Asked, classify};
-use super::evaluator::{Task, command};
+use super::evaluator::{Task, command, settings};
 use super::internal_log::LogReader;
 use super::real::Inner;
 use super::realise::or_full_disk;
@@ -64,7 +64,7 @@ async fn run(
 ) -> Result<Vec<u8>, RealiseError> {
     let config = &nix.config;
     let tokens = config.evaluator.tokens()?;
-    let settings = tokens.settings();
+    let settings = settings(config, &tokens)?;
     let home = {
         let (nix, tenant) = (nix.clone(), tenant.clone());
         let made = tokio::task::spawn_blocking(move || nix.config.evaluator.home(&tenant)).await;

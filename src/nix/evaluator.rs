@@ -50,7 +50,7 @@ const PROCESSES: u64 = 1024;
 /// `/tmp`, where sources are unpacked, is memory that no limit of a process counts: a part of that.
 const TMP_PART: u64 = 4;
 /// Bytes of an access-tokens file.
-const MAX_TOKENS: usize = 32 << 10;
+pub(super) const MAX_TOKENS: usize = 32 << 10;
 
 /// How free an expression (`nixExpr`) is. Flakes are always pure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +125,24 @@ impl Evaluator {
     }
 }
 
+/// The operator's settings, and the tokens: for the evaluator's standard input. Nix reads it once, and no
+/// expression can read it again.
+pub(super) fn settings(config: &Config, tokens: &Tokens) -> Result<Vec<u8>, NixError> {
+    let mut all = match &config.conf {
+        Some(conf) => match fs::read(conf) {
+            Ok(text) => text,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(err) => return Err(io_error("read", conf, err)),
+        },
+        None => Vec::new(),
+    };
+    if all.last().is_some_and(|last| *last != b'\n') {
+        all.push(b'\n');
+    }
+    all.extend(tokens.settings());
+    Ok(all)
+}
+
 /// The text of an access-tokens file.
 #[derive(Default)]
 pub(super) struct Tokens(String);
@@ -135,9 +153,8 @@ impl Tokens {
         secrets_of_access_tokens(&self.0)
     }
 
-    /// A file of settings, for the evaluator's standard input: Nix reads it once, and no expression can
-    /// read it again.
-    pub(super) fn settings(&self) -> Vec<u8> {
+    /// As a setting.
+    fn settings(&self) -> Vec<u8> {
         let pairs = access_tokens(&self.0);
         if pairs.is_empty() {
             return Vec::new();
@@ -248,6 +265,7 @@ fn guard(config: &Config, settings: usize, home: &Path) -> Guard {
         grace: Duration::ZERO,
         config_bytes: settings,
         ends_orphans: false,
+        listens: false,
         limits: Limits { data: Some(evaluator.memory), processes: Some(PROCESSES) },
         jail: Some(Jail {
             uid: evaluator.uid,

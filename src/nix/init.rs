@@ -9,23 +9,40 @@ impl RealNix {
     /// Nix itself only warns of a setting that it does not know or can't read, and goes on without
     /// it: a misspelt `sandbox` would leave builds as they are by default.
     pub async fn check_options(&self) -> Result<(), NixError> {
+        let refused = |detail| NixError::Command { what: "--nix-option".to_owned(), detail };
+        // Whatever is wrong with a nix.conf is said of that.
+        let config = Config { conf: None, ..self.config().clone() };
+        let options = config.nix_options.clone();
+        match RealNix::open(config).complaint(&options).await? {
+            Some(wrong) => Err(refused(wrong)),
+            None => Ok(()),
+        }
+    }
+
+    /// What Nix has to say against its settings and `options`.
+    pub(super) async fn complaint(
+        &self,
+        options: &[(String, String)],
+    ) -> Result<Option<String>, NixError> {
         let config = self.config();
         // Settings of flakes are none without the feature, from 2.20 on.
         let mut args = vec!["--extra-experimental-features".into(), "nix-command flakes".into()];
-        push_options(&mut args, pairs(&config.nix_options));
+        push_options(&mut args, pairs(options));
         args.push("--version".into());
-        let mut wrong = None;
+        let (mut wrong, mut last) = (None, String::new());
         let on_line = |line: &[u8]| {
             let line = clean(&String::from_utf8_lossy(line), MAX_LINE_BYTES);
             let line = line.trim_start_matches("warning: ").trim_start_matches("error: ");
             if line.contains("setting '") {
                 wrong = Some(line.to_owned());
             }
+            if !line.is_empty() {
+                line.clone_into(&mut last);
+            }
         };
         let spec = spec(config, config.program.clone(), args);
-        process::run(&spec, &[], on_line, ()).await?;
-        let refused = |detail| NixError::Command { what: "--nix-option".to_owned(), detail };
-        wrong.map_or(Ok(()), |line| Err(refused(line)))
+        let (ended, ()) = process::run(&spec, &[], on_line, ()).await?;
+        Ok(wrong.or_else(|| (ended.code != Some(0)).then_some(last)))
     }
 
     /// Has Nix make the store's directory and database, if there is no database yet.

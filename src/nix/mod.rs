@@ -16,6 +16,7 @@ mod account;
 mod child;
 mod classify;
 mod command;
+mod conf;
 pub mod daemon;
 mod db;
 mod db_write;
@@ -47,6 +48,7 @@ mod redact;
 mod roots;
 mod sandbox;
 mod schema;
+mod secret;
 pub mod ssh;
 pub mod ssh_key;
 pub mod sshd;
@@ -58,6 +60,7 @@ mod version;
 
 pub use child::{ChildSpec, Readiness, RunningChild};
 pub use command::{CommandSpec, Config};
+pub use conf::MAX_CONF;
 pub use elsewhere::{BuildOn, Elsewhere};
 pub use error::{Limit, NixError, RealiseError, Step, TimedOut};
 pub use evaluator::{EvalMode, Evaluator};
@@ -68,6 +71,7 @@ pub use progress::{Progress, ProgressSink, Stage};
 pub use push::PushTo;
 pub use push_error::PushError;
 pub use real::RealNix;
+pub use secret::{check_access_tokens, check_signing_key};
 pub use substituters::ProbeLimits;
 pub use version::{Capabilities, Flavour};
 
@@ -169,6 +173,16 @@ pub trait Nix: Send + Sync + 'static {
     /// Copies the closures of valid paths to a cache, as far as it lacks them. `Gone` may name any of
     /// them; every other error is of all together.
     fn push(&self, paths: Vec<StorePath>, to: PushTo) -> BoxFuture<'static, Result<(), PushError>>;
+
+    /// Whether Nix would work with this nix.conf on top of its own settings.
+    fn check_conf(&self, _candidate: PathBuf) -> BoxFuture<'static, Result<(), NixError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// The operator's nix.conf is another one now.
+    fn conf_changed(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// How many substituters did not answer when they were asked last.
     fn substituters_down(&self) -> usize {

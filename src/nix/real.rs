@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -18,7 +18,7 @@ use super::internal_log::LogReader;
 use super::process::Ended;
 use super::redact::{Redactor, secrets_of_netrc};
 use super::stall::{Heard, Pulse};
-use super::substituters::{Choice, Substituters};
+use super::substituters::{self, Choice, Substituters};
 use super::{
     Buildable, Capabilities, Evaluated, Limit, Lock, Nix, NixError, ProgressSink, PushError,
     PushTo, RealiseError, Realised, Slot, Step, db_write, evaluate, process, push, realise,
@@ -33,7 +33,8 @@ pub struct RealNix(Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) config: Config,
-    substituters: OnceLock<Substituters>,
+    /// None are known before [`RealNix::check_settings`].
+    substituters: Mutex<Option<Substituters>>,
     database: Database,
     capabilities: OnceLock<Capabilities>,
     heard: Heard,
@@ -44,7 +45,7 @@ impl RealNix {
     pub fn open(config: Config) -> Self {
         Self(Arc::new(Inner {
             database: Database::new(&config.state_dir),
-            substituters: OnceLock::new(),
+            substituters: Mutex::default(),
             capabilities: OnceLock::new(),
             heard: Heard::default(),
             config,
@@ -55,12 +56,15 @@ impl RealNix {
         &self.0.config
     }
 
-    /// The substituters to probe before each realisation; the first call counts.
-    pub(super) fn use_substituters(&self, urls: Vec<String>) {
+    /// The substituters to probe before each realisation, from Nix's effective settings.
+    pub(super) fn use_substituters_of(&self, json: &[u8]) {
         let config = &self.0.config;
-        self.0
-            .substituters
-            .get_or_init(|| Substituters::new(urls, config.probe, &config.environment));
+        let urls = substituters::effective(json).unwrap_or_default();
+        let mut known = self.0.known_substituters();
+        // What is known of the same ones stays.
+        if known.as_ref().is_none_or(|known| !known.are(&urls)) {
+            *known = Some(Substituters::new(urls, config.probe, &config.environment));
+        }
     }
 
     /// The socket of a daemon that is not ours, if there is one: our own is not there yet when a node
@@ -124,8 +128,18 @@ impl Nix for RealNix {
         push::push(self.0.clone(), paths, to).boxed()
     }
 
+    fn check_conf(&self, candidate: PathBuf) -> BoxFuture<'static, Result<(), NixError>> {
+        let nix = self.clone();
+        async move { nix.take_conf(candidate).await }.boxed()
+    }
+
+    fn conf_changed(&self) -> BoxFuture<'static, ()> {
+        let nix = self.clone();
+        async move { RealNix::conf_changed(&nix).await }.boxed()
+    }
+
     fn substituters_down(&self) -> usize {
-        self.0.substituters.get().map_or(0, Substituters::down)
+        self.0.known_substituters().as_ref().map_or(0, Substituters::down)
     }
 
     fn root_if_valid(&self, path: &StorePath, root: &Path) -> Result<bool, NixError> {
@@ -170,9 +184,14 @@ impl Inner {
         gc.place(path, root, || self.database.is_valid(path))
     }
 
-    /// Which substituters answer; none are known before [`RealNix::check_settings`].
+    fn known_substituters(&self) -> MutexGuard<'_, Option<Substituters>> {
+        self.substituters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which substituters answer.
     pub(super) async fn substituters(&self) -> Choice {
-        match self.substituters.get() {
+        let known = self.known_substituters().clone();
+        match known {
             Some(substituters) => substituters.choose().await,
             None => Choice::default(),
         }
@@ -180,7 +199,8 @@ impl Inner {
 
     /// The same after a command failed.
     pub(super) async fn substituters_again(&self) -> Choice {
-        match self.substituters.get() {
+        let known = self.known_substituters().clone();
+        match known {
             Some(substituters) => substituters.choose_again().await,
             None => Choice::default(),
         }
@@ -189,7 +209,7 @@ impl Inner {
     /// Substituters that a command could not reach are left out of the next one. A builder's word does
     /// not count: one tenant's build would take a cache from all others.
     pub(super) fn learn_from(&self, log: &LogReader) {
-        if let Some(substituters) = self.substituters.get() {
+        if let Some(substituters) = &*self.known_substituters() {
             let messages = log.warnings().chain(log.errors()).filter(|m| !m.maybe_a_builders);
             messages.for_each(|message| substituters.learn_from(&message.text));
         }
@@ -237,7 +257,8 @@ impl Inner {
         let Limit { setting, most } = self.config.limits.stall;
         let most = humantime::format_duration(most);
         let reason = format!("it said nothing for {most} ({setting})");
-        let urls = self.substituters.get().map(|s| s.report_stalled(&reason)).unwrap_or_default();
+        let known = self.known_substituters().clone();
+        let urls = known.map(|s| s.report_stalled(&reason)).unwrap_or_default();
         let who = if urls.is_empty() { "a store over ssh".to_owned() } else { urls.join(" and ") };
         let cause = format!("{who} said nothing for {most}: {setting}");
         RealiseError::Temporary { step, cause }

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use serde::Deserialize;
 
 use super::command::{Config, pairs, push_options, spec};
-use super::substituters::effective;
 use super::text::{MAX_LINE_BYTES, clean};
 use super::{NixError, RealNix, process};
 
@@ -47,7 +46,7 @@ impl RealNix {
     /// be nobody to its daemon, and builds need their sandbox.
     pub async fn check_settings(&self) -> Result<(), NixError> {
         let json = self.settings().await?;
-        self.use_substituters(effective(&json).unwrap_or_default());
+        self.use_substituters_of(&json);
         let shown: Shown = serde_json::from_slice(&json).map_err(|err| NixError::Command {
             what: "nix show-config --json".to_owned(),
             detail: format!("it printed what is not understood: {err}"),
@@ -115,7 +114,8 @@ impl RealNix {
         }
     }
 
-    async fn settings(&self) -> Result<Vec<u8>, NixError> {
+    /// Nix's effective settings as JSON.
+    pub(super) async fn settings(&self) -> Result<Vec<u8>, NixError> {
         let config = self.config();
         let mut args = vec!["--extra-experimental-features".into(), "nix-command".into()];
         push_options(&mut args, pairs(&config.nix_options));

@@ -104,7 +104,7 @@ impl Sshd {
         };
         let ready = Readiness::IsSshd(on_loopback(self.listen));
         let pid_file = self.pid_file.clone();
-        ChildSpec { name: "sshd", command, pid_file, ready, routine: ROUTINE }
+        ChildSpec { name: "sshd", command, listener: None, pid_file, ready, routine: ROUTINE }
     }
 
     fn config(&self, nix: &Config) -> Result<String, NixError> {

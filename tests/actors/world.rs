@@ -94,6 +94,7 @@ fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts, api: &FakeApi) -> NodeA
     let config = NodeActorsConfig {
         daemon: None,
         sshd: None,
+        conf: None,
         synced: Vec::new(),
         records: dir.join("records"),
         roots: dir.join("roots"),

@@ -7,6 +7,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod conf;
 mod defects;
 mod fetch;
 mod flakes;

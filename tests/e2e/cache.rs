@@ -182,7 +182,7 @@ fn one_builds_for_all_and_the_machines_file_follows_the_pods() {
     assert_eq!((machines[0].len(), system.as_str()), (8, "x86_64-linux"));
     assert_eq!(
         (key.as_str(), jobs.as_str(), speed.as_str()),
-        ("/run/nix-csi/ssh/builder", "1", "1")
+        ("/run/nix-csi/mounted/private-key", "1", "1")
     );
     assert!(host_key.len() > 60, "{host_key}");
 

@@ -7,6 +7,7 @@
 mod lab;
 
 mod confined;
+mod daemons;
 mod ends;
 mod init;
 mod privileges;

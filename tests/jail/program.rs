@@ -116,6 +116,11 @@ impl Process {
         Self { number, start }
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.number.cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         stat(self.number).is_some_and(|(state, start)| start == self.start && state != "Z")
     }

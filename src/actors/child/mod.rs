@@ -1,15 +1,19 @@
 //! A supervised child process: `nix-daemon` or `sshd`.
 //!
 //! - Owns: the process, from its start to its orderly end, and its word in the health.
-//! - Hears: [`Stop`], and the end of the process.
+//! - Hears: [`Stop`], [`Renew`], and the end of the process.
 //! - Tells: nobody; readiness shows in the health, its log lines in ours. What it depends on must be
 //!   ready first, in the health as well.
-//! - On restart: ends what an earlier incarnation, or an earlier driver, left; starts anew.
+//! - On restart: ends what an earlier incarnation, or an earlier driver, left; starts anew. Retired
+//!   processes go on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, Handler, Message, ResponseFuture};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::core::{ActorGone, Ctx, Reply, deferred, impl_supervised};
 use super::metrics;
@@ -24,6 +28,12 @@ const GRACE: Duration = Duration::from_secs(10);
 #[rtype(result = "Result<(), ActorGone>")]
 pub struct Stop;
 
+/// Another process in place of this one, for a configuration that has changed. What this one has started
+/// goes on: see [`RunningChild::retire`].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Renew;
+
 /// What one life of the process needs.
 #[derive(Clone)]
 struct Life {
@@ -35,6 +45,8 @@ struct Life {
     /// The process is sick without it.
     is_vital: bool,
     stop: CancellationToken,
+    renew: Arc<Notify>,
+    retired: TaskTracker,
 }
 
 pub struct ChildProcess {
@@ -58,12 +70,18 @@ impl ChildProcess {
         after: &'static [&'static str],
         health: Health,
     ) -> Self {
-        let stop = CancellationToken::new();
         metrics::CHILD_EXITS.with_label_values(&[part]);
-        Self {
-            life: Life { spec, health, part, after, is_vital: true, stop },
-            stopping: Vec::new(),
-        }
+        let life = Life {
+            spec,
+            health,
+            part,
+            after,
+            is_vital: true,
+            stop: CancellationToken::new(),
+            renew: Arc::default(),
+            retired: TaskTracker::new(),
+        };
+        Self { life, stopping: Vec::new() }
     }
 
     /// One without which the process is not sick, but impaired.
@@ -84,29 +102,63 @@ impl Life {
             }
         }
         let mut process = self.spec.start().await?;
-        let ready = tokio::select! {
-            ready = self.spec.ready() => ready,
-            exit = process.exited() => return Ok(End::Exited(format!("{exit} while it started"))),
-            () = self.stop.cancelled() => return Ok(stopped(process).await),
-        };
-        if let Err(error) = ready {
-            process.stop(GRACE).await;
-            return Err(error);
-        }
-        up.set(1);
-        self.health.set(self.part, &Condition::Ready);
-        let end = tokio::select! {
-            exit = process.exited() => End::Exited(exit),
-            () = self.stop.cancelled() => stopped(process).await,
+        let end = loop {
+            match self.serve(&mut process).await? {
+                Some(end) => break end,
+                None => self.succeed(&mut process).await,
+            }
         };
         up.set(0);
+        if matches!(end, End::Stopped) {
+            process.stop(GRACE).await;
+            self.retired.close();
+            self.retired.wait().await;
+        }
         Ok(end)
+    }
+
+    /// Until it has ended, or must; `None`: there is to be another one.
+    async fn serve(&self, process: &mut RunningChild) -> Result<Option<End>, NixError> {
+        let ready = tokio::select! {
+            ready = self.spec.ready() => ready,
+            exit = process.exited() => {
+                return Ok(Some(End::Exited(format!("{exit} while it started"))));
+            }
+            () = self.stop.cancelled() => return Ok(Some(End::Stopped)),
+        };
+        ready?;
+        metrics::CHILD_UP.with_label_values(&[self.part]).set(1);
+        self.health.set(self.part, &Condition::Ready);
+        Ok(tokio::select! {
+            exit = process.exited() => Some(End::Exited(exit)),
+            () = self.stop.cancelled() => Some(End::Stopped),
+            () = self.renew.notified() => None,
+        })
+    }
+
+    async fn succeed(&self, process: &mut RunningChild) {
+        let child = self.part;
+        match self.spec.start_beside().await {
+            Ok(next) => {
+                let old = std::mem::replace(process, next);
+                old.retire();
+                tracing::info!(child, "started anew; what the last one does goes on");
+                metrics::CHILD_RENEWALS.with_label_values(&[child]).inc();
+                self.retired.spawn(retired(child, old, self.stop.clone()));
+            }
+            Err(error) => tracing::error!(child, %error, "it stays as it is: no other one starts"),
+        }
     }
 }
 
-async fn stopped(process: RunningChild) -> End {
-    process.stop(GRACE).await;
-    End::Stopped
+async fn retired(child: &'static str, mut old: RunningChild, stop: CancellationToken) {
+    let count = metrics::CHILDREN_RETIRED.with_label_values(&[child]);
+    count.inc();
+    tokio::select! {
+        _ = old.exited() => tracing::info!(child, "the last one has done what it had begun"),
+        () = stop.cancelled() => old.stop(GRACE).await,
+    }
+    count.dec();
 }
 
 impl Actor for ChildProcess {
@@ -141,5 +193,13 @@ impl Handler<Stop> for ChildProcess {
         self.stopping.push(reply);
         self.life.stop.cancel();
         answer
+    }
+}
+
+impl Handler<Renew> for ChildProcess {
+    type Result = ();
+
+    fn handle(&mut self, _: Renew, _: &mut Ctx<Self>) {
+        self.life.renew.notify_one();
     }
 }

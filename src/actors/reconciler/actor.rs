@@ -4,11 +4,14 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Handler, Message};
+use actix::{Actor, Addr, AsyncContext, Handler, Message};
 use futures::StreamExt;
+use futures::future::OptionFuture;
 use inotify::{Inotify, WatchMask};
 
-use super::sync::{Item, Known, Outcome, sync};
+use super::conf::{self, Judged, NixConf};
+use super::sync::{Item, Known, Outcome, directory, sync};
+use crate::actors::child::{ChildProcess, Renew};
 use crate::actors::core::{Ctx, blocking, impl_supervised, tell};
 use crate::actors::metrics;
 use crate::health::{Condition, Health};
@@ -20,9 +23,13 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// Bytes; a few dozen events.
 const BUFFER: usize = 4096;
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ReconcilerConfig {
     pub items: Vec<Item>,
+    /// The operator's, if there may be one.
+    pub conf: Option<NixConf>,
+    /// Ours, which reads a nix.conf at its start only.
+    pub daemon: Option<Addr<ChildProcess>>,
     /// Its part of the health: ready once everything was looked at.
     pub part: &'static str,
     pub health: Health,
@@ -31,6 +38,7 @@ pub struct ReconcilerConfig {
 pub struct ConfigReconciler {
     config: ReconcilerConfig,
     known: Vec<Known>,
+    judged: Judged,
     /// A look is under way; `again`: and something happened since it began.
     looking: bool,
     again: bool,
@@ -39,6 +47,7 @@ pub struct ConfigReconciler {
 
 impl_supervised!(ConfigReconciler, "reconciler", |this| {
     this.known.fill(Known::default());
+    this.judged = Judged::default();
     (this.looking, this.again, this.ticking) = (false, false, false);
 });
 
@@ -54,11 +63,11 @@ struct Tick;
 impl ConfigReconciler {
     pub fn new(config: ReconcilerConfig) -> Self {
         let known = vec![Known::default(); config.items.len()];
-        Self { config, known, looking: false, again: false, ticking: false }
+        let judged = Judged::default();
+        Self { config, known, judged, looking: false, again: false, ticking: false }
     }
 
-    fn looked(&mut self, outcomes: Vec<Outcome>, ctx: &mut Ctx<Self>) {
-        self.looking = false;
+    fn looked(&mut self, outcomes: Vec<Outcome>) {
         for ((item, known), outcome) in self.config.items.iter().zip(&mut self.known).zip(outcomes)
         {
             let kind = item.kind.as_str();
@@ -73,6 +82,27 @@ impl ConfigReconciler {
             metrics::CONFIG_REFUSED.with_label_values(&[kind]).set(refused);
             *known = outcome.known;
         }
+    }
+
+    fn judged(&mut self, judged: Judged, is_new: bool) {
+        let told = self.judged.refused();
+        if let Some(refused) = judged.refused().filter(|refused| told != Some(*refused)) {
+            tracing::warn!(kind = conf::KIND, "{refused}; what was good last stays");
+        }
+        let refused = i64::from(judged.refused().is_some());
+        metrics::CONFIG_REFUSED.with_label_values(&[conf::KIND]).set(refused);
+        self.judged = judged;
+        if is_new {
+            tracing::info!(kind = conf::KIND, "brought up to date");
+            metrics::CONFIG_WRITES.with_label_values(&[conf::KIND]).inc();
+            if let Some(daemon) = &self.config.daemon {
+                tell(daemon, Renew);
+            }
+        }
+    }
+
+    fn done(&mut self, ctx: &mut Ctx<Self>) {
+        self.looking = false;
         self.config.health.set(self.config.part, &Condition::Ready);
         if std::mem::take(&mut self.again) {
             tell(&ctx.address(), Look);
@@ -86,7 +116,8 @@ impl Actor for ConfigReconciler {
     fn started(&mut self, ctx: &mut Self::Context) {
         tell(&ctx.address(), Tick);
         let sources = self.config.items.iter().map(|item| item.kind.watched(&item.source));
-        let sources: HashSet<PathBuf> = sources.collect();
+        let conf = self.config.conf.iter().map(|conf| directory(&conf.source));
+        let sources: HashSet<PathBuf> = sources.chain(conf).collect();
         let address = ctx.address();
         let watched = watch(sources, move || tell(&address, Look));
         ctx.effect(watched, |_, error, _| {
@@ -155,9 +186,17 @@ impl Handler<Look> for ConfigReconciler {
         let look = blocking(move || {
             items.iter().zip(&known).map(|(item, known)| sync(item, known)).collect::<Vec<_>>()
         });
-        ctx.effect(look, |this, outcomes, ctx| match outcomes {
-            Ok(outcomes) => this.looked(outcomes, ctx),
-            Err(panic) => ctx.fail(format!("reading the configuration: {panic}")),
+        let conf = self.config.conf.clone().map(|conf| conf.sync(self.judged.clone()));
+        let look = async { (look.await, OptionFuture::from(conf).await) };
+        ctx.effect(look, |this, (outcomes, conf), ctx| {
+            match outcomes {
+                Ok(outcomes) => this.looked(outcomes),
+                Err(panic) => return ctx.fail(format!("reading the configuration: {panic}")),
+            }
+            if let Some((judged, is_new)) = conf {
+                this.judged(judged, is_new);
+            }
+            this.done(ctx);
         });
     }
 }

@@ -1,16 +1,19 @@
-//! Keeps what daemons read in step with what an operator mounts: keys of ssh.
+//! Keeps what daemons read in step with what an operator mounts: keys, known hosts, tokens, nix.conf.
 //!
 //! A mounted Secret changes by a swap of its `..data` link, which is a rename in the directory; a
 //! daemon wants plain files of a certain owner and mode, whole at every moment.
 //!
 //! - Owns: the files that daemons read, and what of their sources was good last.
 //! - Hears: changes of the sources' directories, and a slow tick for what no event tells.
-//! - Tells: nobody; what was refused shows in logs and metrics.
-//! - On restart: reads everything anew. A file of keys that is bad then has no last good content.
+//! - Tells: nix-daemon's `ChildProcess` of another nix.conf; what was refused shows in logs and metrics.
+//! - On restart: reads everything anew. A file of public keys that is bad then has no last good content.
 
 mod actor;
+mod conf;
+mod files;
 mod keys;
 mod sync;
 
 pub use actor::{ConfigReconciler, ReconcilerConfig};
-pub use sync::{Item, Kind};
+pub use conf::NixConf;
+pub use sync::{Item, Kind, bring_up_to_date};

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::keys::{self, MAX_FILE, Read};
-use crate::model::PublicKey;
+use super::files::{read_file, write_if_other};
+use super::keys::{self, Read};
+use crate::model::{PublicKey, check_known_hosts};
+use crate::nix::{check_access_tokens, check_signing_key};
 
 /// One thing that is kept in step.
 #[derive(Debug, Clone)]
@@ -25,6 +26,10 @@ pub enum Kind {
     AuthorizedKeys,
     /// A private key, which ssh takes only if nobody else may read it.
     PrivateKey,
+    KnownHosts,
+    AccessTokens,
+    /// A secret key of Nix's.
+    SigningKey,
 }
 
 impl Kind {
@@ -32,6 +37,9 @@ impl Kind {
         match self {
             Self::AuthorizedKeys => "authorized-keys",
             Self::PrivateKey => "private-key",
+            Self::KnownHosts => "known-hosts",
+            Self::AccessTokens => "access-tokens",
+            Self::SigningKey => "signing-key",
         }
     }
 
@@ -39,9 +47,21 @@ impl Kind {
     pub(super) fn watched(self, source: &Path) -> PathBuf {
         match self {
             Self::AuthorizedKeys => source.to_owned(),
-            Self::PrivateKey => source.parent().unwrap_or(Path::new("/")).to_owned(),
+            _ => directory(source),
         }
     }
+
+    /// Who but root may read what the daemon reads.
+    fn mode(self) -> u32 {
+        match self {
+            Self::AuthorizedKeys | Self::KnownHosts => 0o644,
+            Self::PrivateKey | Self::AccessTokens | Self::SigningKey => 0o600,
+        }
+    }
+}
+
+pub(super) fn directory(file: &Path) -> PathBuf {
+    file.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
 /// What an item was found to be, for the next time.
@@ -64,6 +84,16 @@ pub(super) struct Outcome {
     pub(super) refused: usize,
 }
 
+/// Blocking. A first look at what is read before the actor has its own: files alone, whose last good one
+/// stays.
+pub fn bring_up_to_date(items: &[Item]) {
+    for item in items.iter().filter(|item| item.kind != Kind::AuthorizedKeys) {
+        for refused in sync(item, &Known::default()).news {
+            tracing::warn!(kind = item.kind.as_str(), "{refused}");
+        }
+    }
+}
+
 pub(super) fn sync(item: &Item, known: &Known) -> Outcome {
     if item.kind == Kind::AuthorizedKeys && !known.seen {
         // Who is no longer welcome must not come in because nobody can tell.
@@ -71,7 +101,7 @@ pub(super) fn sync(item: &Item, known: &Known) -> Outcome {
     }
     let done = match item.kind {
         Kind::AuthorizedKeys => authorized_keys(item, known),
-        Kind::PrivateKey => private_key(item).map(|written| (BTreeMap::new(), written, vec![])),
+        _ => one_file(item).map(|written| (BTreeMap::new(), written, vec![])),
     };
     let seen = known.seen || done.is_ok();
     let (good, written, refused) =
@@ -98,7 +128,7 @@ fn authorized_keys(item: &Item, known: &Known) -> Result<Synced, String> {
         let source = item.source.display();
         refused.push(format!("{source} has no key in a *.pub file: nobody can log in"));
     }
-    let written = write_if_other(&item.target, text.as_bytes(), 0o644)?;
+    let written = write_if_other(&item.target, text.as_bytes(), item.kind.mode())?;
     Ok((good, written, refused))
 }
 
@@ -123,70 +153,42 @@ fn is_key_file(name: &str) -> bool {
     !name.starts_with('.') && name.strip_suffix(".pub").is_some()
 }
 
-fn private_key(item: &Item) -> Result<bool, String> {
-    let named = |why: String| format!("{}: {why}", item.source.display());
-    let text = read_file(&item.source).map_err(named)?;
-    let first = text.split(|c| *c == b'\n').next().unwrap_or_default().trim_ascii_end();
-    if !(first.starts_with(b"-----BEGIN ") && first.ends_with(b"PRIVATE KEY-----")) {
-        return Err(named("it is no private key: ssh-keygen -t ed25519 makes one".to_owned()));
-    }
+fn one_file(item: &Item) -> Result<bool, String> {
+    let text = read_file(&item.source).and_then(|text| {
+        let utf8 = std::str::from_utf8(&text).map_err(|_| "it is not UTF-8".to_owned())?;
+        check(item.kind, utf8)?;
+        Ok(text)
+    });
+    let mut text = text.map_err(|why| format!("{}: {why}", item.source.display()))?;
     // ssh wants a line's end after the last line, and tools that make Secrets drop it.
-    let mut text = text;
-    if text.last() != Some(&b'\n') {
+    if item.kind == Kind::PrivateKey && text.last() != Some(&b'\n') {
         text.push(b'\n');
     }
-    write_if_other(&item.target, &text, 0o600)
+    write_if_other(&item.target, &text, item.kind.mode())
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let read = || {
-        // A pipe would never end.
-        let options = libc::O_NONBLOCK | libc::O_CLOEXEC;
-        let file = fs::OpenOptions::new().read(true).custom_flags(options).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is not a file"));
+/// Nothing of a secret gets into the reason.
+fn check(kind: Kind, text: &str) -> Result<(), String> {
+    match kind {
+        Kind::AuthorizedKeys => keys::parse(text).map(drop),
+        Kind::PrivateKey => {
+            let first = text.lines().next().unwrap_or_default().trim_end();
+            if first.starts_with("-----BEGIN ") && first.ends_with("PRIVATE KEY-----") {
+                return Ok(());
+            }
+            Err("it is no private key: ssh-keygen -t ed25519 makes one".to_owned())
         }
-        let mut text = Vec::new();
-        file.take(MAX_FILE + 1).read_to_end(&mut text)?;
-        Ok(text)
-    };
-    let text = read().map_err(|e| format!("can't read it: {e}"))?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(format!("it has more than {MAX_FILE} bytes"));
+        Kind::KnownHosts => check_known_hosts(text)
+            .map_err(|why| format!("{why}: write lines such as `nix-cache ssh-ed25519 AAAA…`")),
+        Kind::AccessTokens => check_access_tokens(text).map_err(str::to_owned),
+        Kind::SigningKey => check_signing_key(text).map_err(str::to_owned),
     }
-    Ok(text)
-}
-
-/// Whole at every moment; whether there was anything to write.
-fn write_if_other(target: &Path, text: &[u8], mode: u32) -> Result<bool, String> {
-    let is_same = || -> io::Result<bool> {
-        let found = fs::symlink_metadata(target)?;
-        let is_ours = found.is_file() && found.permissions().mode() & 0o7777 == mode;
-        Ok(is_ours && fs::read(target)? == text)
-    };
-    if is_same().unwrap_or(false) {
-        return Ok(false);
-    }
-    let write = || {
-        if let Some(dir) = target.parent() {
-            fs::create_dir_all(dir)?;
-        }
-        let staged = target.with_extension("new");
-        match fs::remove_file(&staged) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(mode).open(&staged)?;
-        file.set_permissions(fs::Permissions::from_mode(mode))?; // whatever the umask
-        file.write_all(text)?;
-        fs::rename(&staged, target)
-    };
-    write().map(|()| true).map_err(|e| format!("can't write {}: {e}", target.display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const KEY: &str =
@@ -255,6 +257,30 @@ mod tests {
         fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(sync(&item, &Known::default()).written);
         assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_is_no_such_file_leaves_the_last_good_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let signing = format!("nodes-1:{}==", "A".repeat(86));
+        let known = format!("nix-cache {KEY}\n");
+        for (kind, good, mode) in [
+            (Kind::KnownHosts, &*known, 0o644),
+            (Kind::AccessTokens, "github.com=ghp_x\n", 0o600),
+            (Kind::SigningKey, &*signing, 0o600),
+        ] {
+            let (source, target) = (dir.path().join("source"), dir.path().join(kind.as_str()));
+            let item = Item { kind, source: source.clone(), target: target.clone() };
+            fs::write(&source, good).unwrap();
+            assert!(sync(&item, &Known::default()).written);
+            assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, mode);
+            fs::write(&source, "no h s3cret of that kind\n").unwrap();
+            let refused = sync(&item, &Known::default());
+            assert!(refused.refused == 1 && !refused.news[0].contains("s3cret"), "{refused:?}");
+            fs::remove_file(&source).unwrap();
+            assert_eq!(sync(&item, &Known::default()).refused, 1);
+            assert_eq!(fs::read_to_string(&target).unwrap(), good, "{kind:?}");
+        }
     }
 
     #[test]

@@ -59,6 +59,8 @@ struct State {
     derivations: HashMap<StorePath, Source>,
     locks: HashMap<String, Lock>,
     pushes: pushes::Pushes,
+    /// Each nix.conf that was to be checked.
+    confs: Vec<String>,
 }
 
 /// See the module. Cheap to clone; clones share everything.
@@ -83,6 +85,11 @@ impl FakeNix {
         let store_dir = dir.join("store");
         fs::create_dir_all(&store_dir).map_err(|err| io_error("create", &store_dir, err))?;
         Ok(Self { store_dir, state: Arc::default() })
+    }
+
+    /// Each nix.conf that was to be checked; it refuses those with the word `nonsense`.
+    pub fn checked_confs(&self) -> Vec<String> {
+        self.state().confs.clone()
     }
 
     /// Adds a valid path: a directory with a program, a text and a link to each reference, or for a

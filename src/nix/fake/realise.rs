@@ -22,6 +22,16 @@ impl Nix for FakeNix {
         &self.store_dir
     }
 
+    fn check_conf(&self, candidate: PathBuf) -> BoxFuture<'static, Result<(), NixError>> {
+        let text = std::fs::read_to_string(&candidate).unwrap_or_default();
+        self.state().confs.push(text.clone());
+        let refused = || NixError::Command {
+            what: "nix.conf".to_owned(),
+            detail: "unknown setting 'nonsense'".to_owned(),
+        };
+        ready(if text.contains("nonsense") { Err(refused()) } else { Ok(()) }).boxed()
+    }
+
     fn lock(
         &self,
         reference: String,

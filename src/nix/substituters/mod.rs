@@ -124,6 +124,11 @@ impl Substituters {
         Self(Arc::new(Shared { places, limits, probing: tokio::sync::Mutex::default() }))
     }
 
+    /// Whether they are exactly these.
+    pub fn are(&self, urls: &[String]) -> bool {
+        self.0.places.iter().map(|place| &place.url).eq(urls)
+    }
+
     /// The same with every answer forgotten: a command failed, and one that went down may be why.
     pub async fn choose_again(&self) -> Choice {
         for place in &self.0.places {
