@@ -144,6 +144,7 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
         }
     };
     unless_signalled_again(stopping).await;
+    nix::remove_copies(&config.process);
     ended
 }
 

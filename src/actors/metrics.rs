@@ -203,6 +203,10 @@ pub fn show_all() {
             EVENTS.with_label_values(&[reason, outcome]);
         }
     }
+    for kind in super::reconciler::KINDS {
+        CONFIG_WRITES.with_label_values(&[kind]);
+        CONFIG_REFUSED.with_label_values(&[kind]);
+    }
     for outcome in super::uploads::OUTCOMES {
         UPLOADS.with_label_values(&[outcome]);
     }

@@ -73,6 +73,7 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
         }
     };
     unless_signalled_again(stopping).await;
+    nix::remove_copies(&config.process);
     ended
 }
 

@@ -18,6 +18,8 @@ use crate::nix::{
 };
 
 const STORE_STATE: &str = "/nix/var/nix";
+/// Below the run directory: copies of what is mounted.
+const MOUNTED: &str = "mounted";
 
 /// `roots`: where ours will be, which a lent daemon must see.
 pub(super) async fn open(
@@ -65,10 +67,20 @@ pub(super) fn mounted(config: &NodeConfig) -> Vec<Item> {
     let each = [
         (Kind::PrivateKey, &config.ssh.ssh_key),
         (Kind::KnownHosts, &config.ssh.ssh_known_hosts),
-        (Kind::AccessTokens, &config.builds.access_tokens_file),
         (Kind::SigningKey, &config.cache.signing_key),
     ];
     each.into_iter().filter_map(|(kind, source)| copied(&config.process, kind, source)).collect()
+}
+
+/// At the end of a process that ends in order: nothing secret is left behind. The next start copies anew.
+pub(super) fn remove_copies(process: &ProcessSettings) {
+    let copies = process.run_dir.join(MOUNTED);
+    match fs::remove_dir_all(&copies) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(copies = %copies.display(), %error, "copies of keys are left");
+        }
+        _ => {}
+    }
 }
 
 /// A mounted file may have any owner and mode, and be replaced by what is none.
@@ -78,7 +90,7 @@ pub(super) fn copied(
     source: &Option<PathBuf>,
 ) -> Option<Item> {
     let source = source.clone()?;
-    Some(Item { kind, source, target: process.run_dir.join("mounted").join(kind.as_str()) })
+    Some(Item { kind, source, target: process.run_dir.join(MOUNTED).join(kind.as_str()) })
 }
 
 pub(super) fn config_of(config: &NodeConfig) -> Config {
@@ -117,7 +129,7 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
             import_from_derivation: settings.allow_import_from_derivation,
             nix_path: settings.nix_path.clone(),
             allowed_uris: settings.allowed_uri.clone(),
-            access_tokens: copy(Kind::AccessTokens),
+            access_tokens: settings.access_tokens_file.clone(),
             memory: settings.eval_memory.as_u64(),
             uid: settings.eval_uid,
             visible: settings.eval_path.clone(),
@@ -141,7 +153,7 @@ pub(super) fn daemon_config(config: &NodeConfig) -> Config {
 /// Nix builds nothing with a key that it can't read, so that a key that never was one is left out.
 pub(super) fn signs_with(key: Option<Item>) -> Option<(String, String)> {
     let Item { source, target, .. } = key?;
-    if target.exists() {
+    if fs::File::open(&target).is_ok() {
         return Some(("secret-key-files".to_owned(), target.display().to_string()));
     }
     tracing::error!(

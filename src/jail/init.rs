@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, getpid, kill_process, set_parent_process_death_signal};
 
 use super::sys::{self, Forked};
-use super::{SETUP_FAILED, SetupError, setup, supervise};
+use super::{SETUP_FAILED, SetupError, children, setup, supervise};
 
 /// What a runtime or a person may send to the first process, for the one that works.
 const PASSED_ON: [i32; 6] =
@@ -52,8 +52,8 @@ fn split() -> Result<Option<ExitCode>, SetupError> {
 
 fn wait_for_all(child: Pid, signals: &OwnedFd) -> ExitCode {
     loop {
-        if let Some(status) = supervise::reap(child) {
-            return supervise::as_it_ended(status);
+        if let Some(status) = children::reap(child) {
+            return children::as_it_ended(status);
         }
         let _ = poll(&mut [PollFd::new(signals, PollFlags::IN)], None);
         for number in supervise::signals_that_came(signals) {

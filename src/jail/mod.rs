@@ -19,6 +19,7 @@
 //!
 //! A failure to set this up is one line on standard error and the exit code [`SETUP_FAILED`].
 
+mod children;
 mod init;
 mod options;
 mod root;

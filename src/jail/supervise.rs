@@ -12,13 +12,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, kill_process,
-    kill_process_group, set_child_subreaper, set_parent_process_death_signal, setpgid, setrlimit,
-    wait,
+    Pid, Resource, Rlimit, Signal, getpid, kill_process, kill_process_group, set_child_subreaper,
+    set_parent_process_death_signal, setpgid, setrlimit,
 };
 use rustix::thread::UnshareFlags;
 use tokio::time::Instant;
 
+use super::children::{as_it_ended, children, end_all, end_orphans, reap};
 use super::sys::{self, Forked};
 use super::{Guard, Limits, SETUP_FAILED, SetupError, root, setup};
 
@@ -38,7 +38,7 @@ pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, Setup
     }
     match sys::fork().map_err(setup("fork", "for the program"))? {
         Forked::Child => {
-            let error = become_program(guard, program, input, listener);
+            let error = become_program(guard, program, input, listener.as_ref());
             eprintln!("nix-csi guard: {error}");
             std::process::exit(SETUP_FAILED.into());
         }
@@ -89,7 +89,7 @@ fn become_program(
     guard: &Guard,
     program: &[OsString],
     input: Stdio,
-    listener: Option<OwnedFd>,
+    listener: Option<&OwnedFd>,
 ) -> SetupError {
     let prepare = || {
         sys::unblock_signals();
@@ -111,7 +111,7 @@ fn become_program(
     }
     let mut command = Command::new(&program[0]);
     command.args(&program[1..]).stdin(input);
-    if let Some(listener) = &listener {
+    if let Some(listener) = listener {
         if let Err(error) = fcntl_setfd(listener, FdFlags::empty()) {
             return setup("keep", "the socket")(error);
         }
@@ -208,9 +208,8 @@ fn watch(child: Pid, signals: &OwnedFd, guard: &Guard) -> ExitCode {
         }
         let asked = if told[0] { signals_that_came(signals) } else { Vec::new() };
         let next = asked.into_iter().fold(aim, |aim, signal| match signal {
-            libc::SIGCHLD => aim,
             libc::SIGHUP if aim == Aim::Run => Aim::Retire,
-            libc::SIGHUP => aim,
+            libc::SIGCHLD | libc::SIGHUP => aim,
             _ => Aim::End,
         });
         if next != aim {
@@ -243,73 +242,4 @@ pub(super) fn signals_that_came(signals: &OwnedFd) -> Vec<i32> {
         came.extend(record[..n].first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)));
     }
     came
-}
-
-/// Waits for everybody who has ended; how the program did, if it was among them.
-pub(super) fn reap(child: Pid) -> Option<WaitStatus> {
-    let mut ended = None;
-    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-        if pid == child {
-            ended = Some(status);
-        }
-    }
-    ended
-}
-
-/// Ends our children that were there at the last look, but for those that are kept; those that are new.
-/// What ends by itself has the time between two looks.
-fn end_orphans(kept: &[Pid], before: &[Pid]) -> Vec<Pid> {
-    let orphans: Vec<_> = children().into_iter().filter(|pid| !kept.contains(pid)).collect();
-    for orphan in orphans.iter().filter(|pid| before.contains(pid)) {
-        let _ = kill_process(*orphan, Signal::KILL);
-    }
-    orphans
-}
-
-/// Kills our children until there are none: a killed one's children become ours.
-fn end_all() {
-    loop {
-        match wait(WaitOptions::NOHANG) {
-            Err(_) => return, // ECHILD
-            Ok(Some(_)) => {}
-            Ok(None) => {
-                for pid in children() {
-                    let _ = kill_process(pid, Signal::KILL);
-                }
-                let _ = wait(WaitOptions::empty());
-            }
-        }
-    }
-}
-
-/// Processes whose parent we are. A kernel without `CONFIG_PROC_CHILDREN` has them only as field 4 of
-/// each `/proc/<pid>/stat`.
-fn children() -> Vec<Pid> {
-    let own = getpid().as_raw_nonzero().to_string();
-    if let Ok(list) = fs::read_to_string(format!("/proc/self/task/{own}/children")) {
-        let numbers = list.split_whitespace();
-        return numbers.filter_map(|n| Pid::from_raw(n.parse().ok()?)).collect();
-    }
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let is_ours = |name: &str| {
-        let stat = fs::read_to_string(format!("/proc/{name}/stat")).unwrap_or_default();
-        stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)) == Some(&own)
-    };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let numbers = names.filter(|name| name.bytes().all(|c| c.is_ascii_digit()));
-    numbers.filter(|name| is_ours(name)).filter_map(|n| Pid::from_raw(n.parse().ok()?)).collect()
-}
-
-/// Ends the same way, so that whoever started us sees the program's end.
-pub(super) fn as_it_ended(status: WaitStatus) -> ExitCode {
-    if let Some(signal) = status.terminating_signal() {
-        sys::unblock_signals();
-        sys::die_of(signal);
-        // A signal that does not end us: as shells show it.
-        return ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX));
-    }
-    let code = status.exit_status().unwrap_or_default();
-    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }

@@ -63,7 +63,7 @@ async fn run(
     progress: &ProgressSink,
 ) -> Result<Vec<u8>, RealiseError> {
     let config = &nix.config;
-    let tokens = config.evaluator.tokens()?;
+    let tokens = nix.tokens()?;
     let settings = settings(config, &tokens)?;
     let home = {
         let (nix, tenant) = (nix.clone(), tenant.clone());

@@ -20,6 +20,7 @@ use crate::model::{Source, Tenant};
 use super::command::{CommandSpec, Config, client, pairs, push_options};
 use super::error::io_error;
 use super::redact::{access_tokens, secrets_of_access_tokens};
+use super::secret::check_access_tokens;
 use super::{NixError, process};
 
 /// Where things are inside of the jail: below no directory of the node that an operator may show.
@@ -106,11 +107,10 @@ impl Evaluator {
             return Ok(Tokens::default());
         };
         let text = fs::read_to_string(path).map_err(|err| io_error("read", path, err))?;
-        if text.len() > MAX_TOKENS {
-            let err = io::Error::other(format!("more than {MAX_TOKENS} bytes"));
-            return Err(io_error("read", path, err));
+        match check_access_tokens(&text) {
+            Ok(()) => Ok(Tokens(text)),
+            Err(why) => Err(io_error("use", path, io::Error::other(why))),
         }
-        Ok(Tokens(text))
     }
 
     /// Blocking. The tenant's home, made if need be: what one fetched is no other's to read.
@@ -144,7 +144,7 @@ pub(super) fn settings(config: &Config, tokens: &Tokens) -> Result<Vec<u8>, NixE
 }
 
 /// The text of an access-tokens file.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Tokens(String);
 
 impl Tokens {

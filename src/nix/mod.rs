@@ -71,7 +71,7 @@ pub use progress::{Progress, ProgressSink, Stage};
 pub use push::PushTo;
 pub use push_error::PushError;
 pub use real::RealNix;
-pub use secret::{check_access_tokens, check_signing_key};
+pub use secret::check_signing_key;
 pub use substituters::ProbeLimits;
 pub use version::{Capabilities, Flavour};
 

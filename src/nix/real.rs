@@ -38,6 +38,8 @@ pub(super) struct Inner {
     database: Database,
     capabilities: OnceLock<Capabilities>,
     heard: Heard,
+    /// The access tokens that were good last: in no second file.
+    tokens: Mutex<Option<Tokens>>,
 }
 
 impl RealNix {
@@ -48,6 +50,7 @@ impl RealNix {
             substituters: Mutex::default(),
             capabilities: OnceLock::new(),
             heard: Heard::default(),
+            tokens: Mutex::default(),
             config,
         }))
     }
@@ -188,6 +191,22 @@ impl Inner {
         self.substituters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The access tokens as they are, or were when they were good last.
+    pub(super) fn tokens(&self) -> Result<Tokens, NixError> {
+        let mut last = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        match (self.config.evaluator.tokens(), &*last) {
+            (Ok(tokens), _) => {
+                *last = Some(tokens.clone());
+                Ok(tokens)
+            }
+            (Err(error), Some(tokens)) => {
+                tracing::warn!(%error, "--access-tokens-file: what was good last counts");
+                Ok(tokens.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
     /// Which substituters answer.
     pub(super) async fn substituters(&self) -> Choice {
         let known = self.known_substituters().clone();
@@ -226,7 +245,7 @@ impl Inner {
         step: Step,
     ) -> Result<(Option<Result<(Ended, K), NixError>>, LogReader), RealiseError> {
         // A file that can't be read has none to show.
-        let tokens = self.config.evaluator.tokens().unwrap_or_default();
+        let tokens = self.tokens().unwrap_or_default();
         let mut log = LogReader::new(self.redactor(&tokens));
         let pulse = Pulse::new(self.heard.clone());
         let ended = {
@@ -271,5 +290,32 @@ impl Inner {
         let netrc = named.map_or(NETRC, |(_, path)| path);
         let netrc = fs::read_to_string(netrc).unwrap_or_default();
         Redactor::new(tokens.secrets().into_iter().chain(secrets_of_netrc(&netrc)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_were_good_last_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tokens");
+        let mut config = Config::new(dir.path());
+        config.evaluator.access_tokens = Some(file.clone());
+        let nix = RealNix::open(config);
+        let secrets = || nix.0.tokens().map(|tokens| tokens.secrets());
+        secrets().unwrap_err();
+        fs::write(&file, "<html>").unwrap();
+        assert!(secrets().unwrap_err().to_string().contains("write HOST=TOKEN"));
+        fs::write(&file, "a.b=s3cret").unwrap();
+        assert_eq!(secrets().unwrap(), ["s3cret"]);
+        fs::write(&file, "<html>").unwrap();
+        assert_eq!(secrets().unwrap(), ["s3cret"]);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(secrets().unwrap(), ["s3cret"]);
+        // Taken back.
+        fs::write(&file, "").unwrap();
+        assert_eq!(secrets().unwrap(), [""; 0]);
     }
 }

@@ -78,7 +78,9 @@ async fn a_changed_conf_counts_and_a_build_goes_on() {
         gate.started().await;
         let builder = gate.builders().remove(0);
         let old = daemon(&lab, "").unwrap();
-        assert!(daemon_builds(&lab, &needs("one", "a")) && !daemon_builds(&lab, &needs("two", "b")));
+        assert!(
+            daemon_builds(&lab, &needs("one", "a")) && !daemon_builds(&lab, &needs("two", "b"))
+        );
 
         // What Nix does not take: said, and nothing else changes.
         for (bad, said) in [

@@ -10,19 +10,20 @@ use crate::programs::{package, pod};
 const CACHE: [&str; 4] = ["-n", "nix-csi", "exec", "nix-cache-0"];
 
 /// The cluster with a cache; without one again when dropped.
-struct WithCache {
-    cluster: Cluster,
-    _keys: tempfile::TempDir,
+pub(crate) struct WithCache {
+    pub(crate) cluster: Cluster,
+    /// What deploy/make-keys.sh has made.
+    pub(crate) keys: tempfile::TempDir,
 }
 
 impl WithCache {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let cluster = Cluster::get();
         let keys = tempfile::tempdir().unwrap();
         let make = std::process::Command::new("deploy/make-keys.sh").arg(keys.path()).status();
         assert!(make.unwrap().success());
         cluster.kubectl(&["apply", "-k", keys.path().to_str().unwrap()]);
-        let this = Self { cluster, _keys: keys };
+        let this = Self { cluster, keys };
         this.cluster.apply_kustomization("tests/e2e/deploy-cache");
         for what in ["daemonset/nix-csi-node", "statefulset/nix-cache"] {
             let status = ["-n", "nix-csi", "rollout", "status", what, "--timeout=180s"];
@@ -71,7 +72,7 @@ impl WithCache {
         all
     }
 
-    fn has(&self, path: &str) -> bool {
+    pub(crate) fn has(&self, path: &str) -> bool {
         let check = ["--", "nix-store", "--check-validity", path];
         self.cluster.ask(&[&CACHE[..], &check].concat()).is_some()
     }

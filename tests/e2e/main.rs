@@ -14,6 +14,7 @@ mod leftovers;
 mod many;
 mod pods;
 mod programs;
+mod rotation;
 mod services;
 mod startup;
 mod times;

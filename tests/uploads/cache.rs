@@ -22,7 +22,7 @@ fn cache(lab: &Lab) -> (String, String) {
 async fn what_was_built_is_in_the_cache_and_signed() {
     let lab = lab!();
     let (key, url) = cache(&lab);
-    let node = lab.node(&["--cache", &url, "--signing-key", &key]).await;
+    let mut node = lab.node(&["--cache", &url, "--signing-key", &key]).await;
     let volume = buildable(&lab, "app", 100);
     node.publish(&volume).await.unwrap();
     all_sent(&lab, &node).await;
@@ -40,8 +40,12 @@ async fn what_was_built_is_in_the_cache_and_signed() {
     ] {
         assert!(metrics.contains(sample), "{sample}\n{metrics}");
     }
-    // A key that can't be read is everybody's trouble, and no mount's.
-    drop(node);
+    // Nothing secret stays when a node ends. Then a key that is none is everybody's trouble, and no
+    // mount's.
+    let copies = lab.path("run/mounted");
+    std::fs::metadata(copies.join("signing-key")).unwrap();
+    assert_eq!(node.stop(), Some(0));
+    std::fs::metadata(&copies).unwrap_err();
     std::fs::write(&key, "nonsense").unwrap();
     let node = lab.node(&["--cache", &url, "--signing-key", &key]).await;
     let other = buildable(&lab, "other", 100);

@@ -70,16 +70,7 @@ impl ConfigReconciler {
     fn looked(&mut self, outcomes: Vec<Outcome>) {
         for ((item, known), outcome) in self.config.items.iter().zip(&mut self.known).zip(outcomes)
         {
-            let kind = item.kind.as_str();
-            if outcome.written {
-                tracing::info!(kind, source = %item.source.display(), "brought up to date");
-                metrics::CONFIG_WRITES.with_label_values(&[kind]).inc();
-            }
-            for refused in &outcome.news {
-                tracing::warn!(kind, "{refused}; what was good last stays");
-            }
-            let refused = i64::try_from(outcome.refused).unwrap_or(i64::MAX);
-            metrics::CONFIG_REFUSED.with_label_values(&[kind]).set(refused);
+            outcome.tell(item);
             *known = outcome.known;
         }
     }

@@ -34,7 +34,7 @@ impl NixConf {
         let Some(refused) = self.look(Judged::default(), true).await.0.refused else {
             return Ok(());
         };
-        if !self.target.exists() {
+        if !is_there(&self.target)? {
             return Err(refused);
         }
         self.check(self.target.clone()).await?;
@@ -95,18 +95,18 @@ impl Judged {
 
 /// The mounted one, and whether it is in use; `None`: there is none and never was.
 fn read(source: &Path, target: &Path) -> Result<Option<(Vec<u8>, bool)>, String> {
-    if !source.exists() {
-        return match target.exists() {
-            false => Ok(None),
-            true => Err(format!(
-                "{} is not there: an empty file takes back what it has set",
-                source.display()
-            )),
-        };
+    if !is_there(source)? {
+        let source = source.display();
+        let gone = format!("{source} is not there: an empty file takes back what it has set");
+        return if is_there(target)? { Err(gone) } else { Ok(None) };
     }
     let text = read_file(source).map_err(|why| format!("{}: {why}", source.display()))?;
     let is_in_use = fs::read(target).is_ok_and(|found| found == text);
     Ok(Some((text, is_in_use)))
+}
+
+fn is_there(path: &Path) -> Result<bool, String> {
+    path.try_exists().map_err(|error| format!("can't look for {}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -126,7 +126,7 @@ mod tests {
         // None is none.
         conf.settle().await.unwrap();
         let (judged, is_new) = sync(Judged::default()).await;
-        assert!(!is_new && judged.refused.is_none() && !conf.target.exists());
+        assert!(!is_new && judged.refused.is_none() && !is_there(&conf.target).unwrap());
         // A first one that is bad is no way to begin.
         fs::write(&conf.source, "nonsense = 1").unwrap();
         let why = conf.settle().await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Keeps what daemons read in step with what an operator mounts: keys, known hosts, tokens, nix.conf.
+//! Keeps what daemons read in step with what an operator mounts: keys, known hosts, nix.conf.
 //!
 //! A mounted Secret changes by a swap of its `..data` link, which is a rename in the directory; a
 //! daemon wants plain files of a certain owner and mode, whole at every moment.
@@ -17,3 +17,12 @@ mod sync;
 pub use actor::{ConfigReconciler, ReconcilerConfig};
 pub use conf::NixConf;
 pub use sync::{Item, Kind, bring_up_to_date};
+
+/// What there is in logs and metrics.
+pub(super) const KINDS: [&str; 5] = [
+    Kind::AuthorizedKeys.as_str(),
+    Kind::PrivateKey.as_str(),
+    Kind::KnownHosts.as_str(),
+    Kind::SigningKey.as_str(),
+    conf::KIND,
+];

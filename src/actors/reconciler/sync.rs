@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::files::{read_file, write_if_other};
 use super::keys::{self, Read};
+use crate::actors::metrics;
 use crate::model::{PublicKey, check_known_hosts};
-use crate::nix::{check_access_tokens, check_signing_key};
+use crate::nix::check_signing_key;
 
 /// One thing that is kept in step.
 #[derive(Debug, Clone)]
@@ -27,18 +28,16 @@ pub enum Kind {
     /// A private key, which ssh takes only if nobody else may read it.
     PrivateKey,
     KnownHosts,
-    AccessTokens,
     /// A secret key of Nix's.
     SigningKey,
 }
 
 impl Kind {
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::AuthorizedKeys => "authorized-keys",
             Self::PrivateKey => "private-key",
             Self::KnownHosts => "known-hosts",
-            Self::AccessTokens => "access-tokens",
             Self::SigningKey => "signing-key",
         }
     }
@@ -55,7 +54,7 @@ impl Kind {
     fn mode(self) -> u32 {
         match self {
             Self::AuthorizedKeys | Self::KnownHosts => 0o644,
-            Self::PrivateKey | Self::AccessTokens | Self::SigningKey => 0o600,
+            Self::PrivateKey | Self::SigningKey => 0o600,
         }
     }
 }
@@ -84,13 +83,27 @@ pub(super) struct Outcome {
     pub(super) refused: usize,
 }
 
+impl Outcome {
+    /// In logs and metrics.
+    pub(super) fn tell(&self, item: &Item) {
+        let kind = item.kind.as_str();
+        if self.written {
+            tracing::info!(kind, source = %item.source.display(), "brought up to date");
+            metrics::CONFIG_WRITES.with_label_values(&[kind]).inc();
+        }
+        for refused in &self.news {
+            tracing::warn!(kind, "{refused}; what was good last stays, if anything was");
+        }
+        let refused = i64::try_from(self.refused).unwrap_or(i64::MAX);
+        metrics::CONFIG_REFUSED.with_label_values(&[kind]).set(refused);
+    }
+}
+
 /// Blocking. A first look at what is read before the actor has its own: files alone, whose last good one
 /// stays.
 pub fn bring_up_to_date(items: &[Item]) {
     for item in items.iter().filter(|item| item.kind != Kind::AuthorizedKeys) {
-        for refused in sync(item, &Known::default()).news {
-            tracing::warn!(kind = item.kind.as_str(), "{refused}");
-        }
+        sync(item, &Known::default()).tell(item);
     }
 }
 
@@ -180,7 +193,6 @@ fn check(kind: Kind, text: &str) -> Result<(), String> {
         }
         Kind::KnownHosts => check_known_hosts(text)
             .map_err(|why| format!("{why}: write lines such as `nix-cache ssh-ed25519 AAAA…`")),
-        Kind::AccessTokens => check_access_tokens(text).map_err(str::to_owned),
         Kind::SigningKey => check_signing_key(text).map_err(str::to_owned),
     }
 }
@@ -264,11 +276,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let signing = format!("nodes-1:{}==", "A".repeat(86));
         let known = format!("nix-cache {KEY}\n");
-        for (kind, good, mode) in [
-            (Kind::KnownHosts, &*known, 0o644),
-            (Kind::AccessTokens, "github.com=ghp_x\n", 0o600),
-            (Kind::SigningKey, &*signing, 0o600),
-        ] {
+        for (kind, good, mode) in
+            [(Kind::KnownHosts, &*known, 0o644), (Kind::SigningKey, &*signing, 0o600)]
+        {
             let (source, target) = (dir.path().join("source"), dir.path().join(kind.as_str()));
             let item = Item { kind, source: source.clone(), target: target.clone() };
             fs::write(&source, good).unwrap();
