@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin};
+use tokio::time::Instant;
 
 use super::daemon::{PidFile, ready};
 use super::sshd::is_sshd;
@@ -132,23 +133,82 @@ fn describe(status: ExitStatus) -> String {
     format!("ended unexpectedly ({status})")
 }
 
-/// A line at a time, each bounded, so that no child can fill our memory.
+/// A line at a time, each bounded, and so many of them: no child can fill our memory or the disk's logs.
 async fn forward(name: &'static str, routine: &'static [&'static str], stderr: ChildStderr) {
     let mut lines = BufReader::new(stderr);
     let mut line = Vec::new();
+    let mut flood = Flood::new(Instant::now());
     loop {
         line.clear();
         match (&mut lines).take(LINE).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {
-                let text = clean(&String::from_utf8_lossy(&line), line.len());
-                let text = text.trim_end();
-                if routine.iter().any(|part| text.contains(part)) {
-                    tracing::debug!(child = name, "{text}");
-                } else {
-                    tracing::info!(child = name, "{text}");
+                let (is_shown, dropped) = flood.admit(Instant::now());
+                if dropped > 0 {
+                    tracing::warn!(child = name, dropped, "lines of its log were dropped");
+                }
+                if is_shown {
+                    show(name, routine, &line);
                 }
             }
         }
+    }
+}
+
+fn show(name: &'static str, routine: &[&str], line: &[u8]) {
+    let text = clean(&String::from_utf8_lossy(line), line.len());
+    let text = text.trim_end();
+    if routine.iter().any(|part| text.contains(part)) {
+        tracing::debug!(child = name, "{text}");
+    } else {
+        tracing::info!(child = name, "{text}");
+    }
+}
+
+/// Bounds the lines in each span of time. A daemon whose accept fails says so in a loop without end.
+struct Flood {
+    since: Instant,
+    shown: u32,
+    dropped: u64,
+}
+
+impl Flood {
+    const SPAN: Duration = Duration::from_secs(10);
+    const LINES: u32 = 1000;
+
+    fn new(now: Instant) -> Self {
+        Self { since: now, shown: 0, dropped: 0 }
+    }
+
+    /// Whether the next line is shown, and how many were not in the span that has just ended.
+    fn admit(&mut self, now: Instant) -> (bool, u64) {
+        let mut dropped = 0;
+        if now.duration_since(self.since) >= Self::SPAN {
+            dropped = self.dropped;
+            *self = Self::new(now);
+        }
+        let is_shown = self.shown < Self::LINES;
+        if is_shown {
+            self.shown += 1;
+        } else {
+            self.dropped += 1;
+        }
+        (is_shown, dropped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_counted() {
+        let start = Instant::now();
+        let mut flood = Flood::new(start);
+        let shown = (0..1500).filter(|_| flood.admit(start).0).count();
+        assert_eq!(shown, 1000);
+        let later = start + Flood::SPAN;
+        assert_eq!(flood.admit(later), (true, 500));
+        assert_eq!(flood.admit(later), (true, 0));
     }
 }
