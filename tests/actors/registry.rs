@@ -1,5 +1,6 @@
 //! The builders' registry, with a cluster of the test's making and a real file.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -90,9 +91,10 @@ impl Scene {
         all.into_iter().find(|builder| builder.pod == pod(host).name).unwrap().state
     }
 
-    async fn fail(&self, host: u32, times: u32) {
+    /// So often in a row it was asked.
+    async fn asked(&self, host: u32, answers: bool, times: u32) {
         for _ in 0..times {
-            self.registry.failed(address(host));
+            self.registry.asked([(address(host), answers)].into());
         }
         seconds(1).await;
     }
@@ -288,51 +290,68 @@ async fn a_builder_that_does_not_answer_is_left_out_until_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_builder_that_fails_is_benched_and_comes_back() {
+async fn only_an_answer_or_a_new_pod_ends_the_bench() {
     local(|| async {
         let scene = Scene::with(&[1, 2]).await;
-        scene.fail(1, 2).await;
+        scene.asked(1, false, 2).await;
         assert_eq!(scene.hosts(), [1, 2]);
-        scene.fail(1, 1).await;
+        scene.asked(1, false, 1).await;
         assert_eq!(scene.hosts(), [2]);
         assert_eq!(scene.state(1).await, BuilderState::Benched);
-        // What changes about its pod, and what is listed anew, leaves it there.
+        // Neither time, nor what changes about its pod, nor what is listed anew.
+        let before = scene.version();
         scene.cluster.apply(BuilderPod { node: Some("n".to_owned()), ..pod(1) });
         scene.cluster.relist();
-        seconds(25).await;
-        assert_eq!(scene.hosts(), [2]);
-        seconds(10).await;
+        seconds(5_000).await;
+        assert_eq!((scene.hosts(), scene.version()), (vec![2], before));
+        scene.asked(1, true, 1).await;
         assert_eq!(scene.hosts(), [1, 2]);
-        // The fourth in a row: twice as long.
-        scene.fail(1, 1).await;
-        seconds(50).await;
-        assert_eq!(scene.hosts(), [2]);
-        seconds(20).await;
-        assert_eq!(scene.hosts(), [1, 2]);
-        scene.registry.worked(address(1));
-        scene.fail(1, 2).await;
+        scene.asked(1, false, 2).await;
         assert_eq!(scene.hosts(), [1, 2], "the row began anew");
-    })
-    .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_success_or_a_new_pod_ends_the_bench_at_once() {
-    local(|| async {
-        let scene = Scene::with(&[1, 2]).await;
-        scene.fail(1, 3).await;
-        scene.fail(2, 3).await;
-        assert_eq!(scene.text(), "");
-        scene.registry.worked(address(1));
-        seconds(1).await;
+        scene.asked(2, false, 3).await;
         assert_eq!(scene.hosts(), [1]);
         scene.cluster.delete("uid-2");
         scene.cluster.apply(BuilderPod { uid: "another".to_owned(), ..pod(2) });
         seconds(1).await;
         assert_eq!(scene.hosts(), [1, 2]);
         // Nobody knows this one.
-        scene.fail(7, 9).await;
+        scene.asked(7, false, 9).await;
         assert_eq!(scene.hosts(), [1, 2]);
+    })
+    .await;
+}
+
+/// Each holds its probe for as long as one may.
+#[tokio::test(start_paused = true)]
+async fn many_dead_builders_are_left_out_together_and_hold_up_nobody_for_long() {
+    local(|| async {
+        let hosts: Vec<_> = (0..2000).collect();
+        let scene = Scene::with(&hosts).await;
+        // Two pods of one address are asked once.
+        scene.cluster.apply(BuilderPod { ip: pod(0).ip, ..pod(2000) });
+        let dead: HashSet<_> = hosts.into_iter().step_by(10).map(address).collect();
+        let probe: Probe = Arc::new(move |of| {
+            let is_dead = dead.contains(&of);
+            Box::pin(async move {
+                sleep(Duration::from_secs(if is_dead { 5 } else { 0 })).await;
+                !is_dead
+            })
+        });
+        let backoff = Backoff::new(
+            Duration::from_secs(1),
+            Duration::from_secs(2),
+            Duration::from_secs(60),
+            5,
+        );
+        let held = BuilderProbe::start(scene.registry.clone(), probe, backoff, |_| {});
+        seconds(45).await;
+        assert_eq!(scene.hosts().len(), 2000, "twice is not thrice");
+        seconds(30).await;
+        assert_eq!(scene.hosts().len(), 1800);
+        let before = scene.version();
+        seconds(600).await;
+        assert_eq!(scene.version(), before);
+        drop(held);
     })
     .await;
 }

@@ -12,13 +12,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::debounce::Debounce;
 use super::file::MachinesFile;
 use super::plan::{Builder, BuilderState, BuilderStatus, plan};
-use super::{BuilderFailed, BuilderWorked, ListBuilders, RegistryConfig};
+use super::{BuildersAsked, ListBuilders, RegistryConfig};
 use crate::actors::core::{Ctx, impl_supervised};
 use crate::actors::metrics;
 use crate::k8s::{BuilderChange, BuilderPod, Builders};
-use crate::model::Address;
 
-/// Between looks at the bench, and tries after a failed write.
+/// Between tries after a failed write.
 const TICK: Duration = Duration::from_secs(5);
 
 pub struct BuilderRegistry {
@@ -160,7 +159,7 @@ impl BuilderRegistry {
         if !self.is_listed {
             return;
         }
-        let plan = plan(self.builders.values(), &self.config, Instant::now());
+        let plan = plan(self.builders.values(), &self.config);
         for (state, count) in BuilderState::ALL.iter().zip(plan.counts) {
             metrics::BUILDERS.with_label_values(&[state.as_str()]).set(count);
         }
@@ -194,17 +193,11 @@ impl BuilderRegistry {
 
     fn tick(ctx: &mut Ctx<Self>) {
         ctx.effect(sleep(TICK), |this: &mut Self, (), ctx| {
-            // One may be back from the bench.
-            let is_bench_used = this.builders.values().any(|b| b.bench.until().is_some());
-            if this.work == Work::Failed || is_bench_used {
+            if this.work == Work::Failed {
                 this.settle(ctx);
             }
             Self::tick(ctx);
         });
-    }
-
-    fn at<'a>(&'a mut self, address: &'a Address) -> impl Iterator<Item = &'a mut Builder> {
-        self.builders.values_mut().filter(|builder| builder.address.as_ref() == Some(address))
     }
 }
 
@@ -224,34 +217,24 @@ impl Actor for BuilderRegistry {
     }
 }
 
-impl Handler<BuilderFailed> for BuilderRegistry {
+impl Handler<BuildersAsked> for BuilderRegistry {
     type Result = ();
 
-    fn handle(&mut self, BuilderFailed { address }: BuilderFailed, ctx: &mut Ctx<Self>) {
-        let now = Instant::now();
+    fn handle(&mut self, BuildersAsked(answers): BuildersAsked, ctx: &mut Ctx<Self>) {
         let mut is_other = false;
-        for builder in self.at(&address) {
-            if let Some(long) = builder.bench.failed(now) {
-                is_other = true;
-                let pod = &builder.name;
-                tracing::warn!(pod, %address, ?long, "a builder fails again and again: left out");
+        for builder in self.builders.values_mut() {
+            let Some(address) = &builder.address else { continue };
+            let Some(answered) = answers.get(address).copied() else { continue };
+            if !builder.bench.asked(answered) {
+                continue;
             }
-        }
-        if is_other {
-            self.changed(ctx);
-        }
-    }
-}
-
-impl Handler<BuilderWorked> for BuilderRegistry {
-    type Result = ();
-
-    fn handle(&mut self, BuilderWorked { address }: BuilderWorked, ctx: &mut Ctx<Self>) {
-        let now = Instant::now();
-        let mut is_other = false;
-        for builder in self.at(&address) {
-            is_other |= builder.bench.is_out(now);
-            builder.bench.worked();
+            is_other = true;
+            let pod = &builder.name;
+            if answered {
+                tracing::info!(pod, %address, "a builder answers again");
+            } else {
+                tracing::warn!(pod, %address, "a builder does not answer: left out until it does");
+            }
         }
         if is_other {
             self.changed(ctx);
@@ -263,8 +246,7 @@ impl Handler<ListBuilders> for BuilderRegistry {
     type Result = Vec<BuilderStatus>;
 
     fn handle(&mut self, _: ListBuilders, _: &mut Ctx<Self>) -> Self::Result {
-        let now = Instant::now();
-        let mut all: Vec<BuilderStatus> = self.builders.values().map(|b| b.status(now)).collect();
+        let mut all: Vec<BuilderStatus> = self.builders.values().map(Builder::status).collect();
         all.sort_by(|a, b| (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)));
         all
     }

@@ -1,8 +1,10 @@
 //! The registry as others hold it.
 
+use std::collections::HashMap;
+
 use actix::Addr;
 
-use super::{BuilderFailed, BuilderRegistry, BuilderStatus, BuilderWorked, ListBuilders};
+use super::{BuilderRegistry, BuilderStatus, BuildersAsked, ListBuilders};
 use crate::actors::core::{Backoff, End, ask, supervise, tell};
 use crate::model::Address;
 
@@ -20,12 +22,9 @@ impl RegistryHandle {
         Self(supervise(registry, backoff, on_end))
     }
 
-    pub fn failed(&self, address: Address) {
-        tell(&self.0, BuilderFailed { address });
-    }
-
-    pub fn worked(&self, address: Address) {
-        tell(&self.0, BuilderWorked { address });
+    /// Which builders answered, of those that were asked.
+    pub fn asked(&self, answers: HashMap<Address, bool>) {
+        tell(&self.0, BuildersAsked(answers));
     }
 
     /// Sorted by name; empty where the registry is gone.

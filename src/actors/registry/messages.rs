@@ -1,23 +1,16 @@
 //! What is said to the registry.
 
+use std::collections::HashMap;
+
 use actix::Message;
 
 use super::BuilderStatus;
 use crate::model::Address;
 
-/// A build ended because its builder could not be reached, or went away.
+/// Which builders answered, of those that were asked.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct BuilderFailed {
-    pub address: Address,
-}
-
-/// A builder took a build to its end, whatever became of the build.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct BuilderWorked {
-    pub address: Address,
-}
+pub struct BuildersAsked(pub HashMap<Address, bool>);
 
 /// All builders that are known, for people.
 #[derive(Message)]

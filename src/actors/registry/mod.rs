@@ -2,8 +2,8 @@
 //!
 //! - [`BuilderRegistry`]
 //!   - owns: the builders it knows, who of them is on the bench, and the machines file;
-//!   - hears: the watch of the builders' pods; [`BuilderFailed`] and [`BuilderWorked`] from who builds;
-//!     [`ListBuilders`]; its own tick;
+//!   - hears: the watch of the builders' pods; [`BuildersAsked`] from the probe; [`ListBuilders`]; its own
+//!     tick;
 //!   - tells: nobody; Nix reads the file at each build;
 //!   - on restart: reads the file and watches anew; the bench is forgotten.
 //! - [`BuilderProbe`]: tells the registry which builders answer.
@@ -28,7 +28,7 @@ use crate::model::{KeyFile, PublicKey};
 
 pub use actor::BuilderRegistry;
 pub use handle::RegistryHandle;
-pub use messages::{BuilderFailed, BuilderWorked, ListBuilders};
+pub use messages::{BuildersAsked, ListBuilders};
 pub use offer::{InvalidAnnotation, Offer};
 pub use plan::{BuilderState, BuilderStatus};
 pub use probe::{BuilderProbe, Probe};

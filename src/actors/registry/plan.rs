@@ -1,8 +1,6 @@
-//! Which machines the file has, from what is known of the builders. Pure: the time is told.
+//! Which machines the file has, from what is known of the builders. Pure.
 
 use std::fmt::Write;
-
-use tokio::time::Instant;
 
 use super::bench::Bench;
 use super::{AddressKind, InvalidAnnotation, Offer, RegistryConfig};
@@ -15,7 +13,7 @@ pub enum BuilderState {
     Ready,
     /// Its pod is not ready, is being deleted, or has no address yet.
     NotReady,
-    /// It failed too often, and is tried again later.
+    /// It does not answer, and is asked until it does.
     Benched,
     /// An annotation of its can't be read.
     Invalid,
@@ -93,19 +91,19 @@ impl Builder {
         (said != Some(error)).then_some(error)
     }
 
-    fn state(&self, now: Instant) -> BuilderState {
+    fn state(&self) -> BuilderState {
         match &self.offer {
             Err(_) => BuilderState::Invalid,
             Ok(None) => BuilderState::Excluded,
             Ok(Some(_)) if !self.is_ready || self.address.is_none() => BuilderState::NotReady,
-            Ok(Some(_)) if self.bench.is_out(now) => BuilderState::Benched,
+            Ok(Some(_)) if self.bench.is_out() => BuilderState::Benched,
             Ok(Some(_)) => BuilderState::Ready,
         }
     }
 
     /// `None`: it is not to be in the file now.
-    fn machine(&self, config: &RegistryConfig, now: Instant) -> Option<Machine> {
-        let is_in = self.state(now) == BuilderState::Ready;
+    fn machine(&self, config: &RegistryConfig) -> Option<Machine> {
+        let is_in = self.state() == BuilderState::Ready;
         let offer = self.offer.as_ref().ok()?.clone().filter(|_| is_in)?;
         let Offer { systems, max_jobs, speed_factor, features, mandatory_features } = offer;
         Some(Machine {
@@ -120,14 +118,14 @@ impl Builder {
         })
     }
 
-    pub(super) fn status(&self, now: Instant) -> BuilderStatus {
-        let state = self.state(now);
+    pub(super) fn status(&self) -> BuilderStatus {
+        let state = self.state();
         let reason = match state {
             BuilderState::Invalid => self.offer.as_ref().err().map(ToString::to_string),
-            BuilderState::Benched => self.bench.until().map(|until| {
-                format!("it failed too often; it is tried again in {} s", (until - now).as_secs())
-            }),
-            BuilderState::Ready | BuilderState::NotReady | BuilderState::Excluded => None,
+            BuilderState::Ready
+            | BuilderState::NotReady
+            | BuilderState::Benched
+            | BuilderState::Excluded => None,
         };
         BuilderStatus {
             namespace: self.namespace.clone(),
@@ -171,13 +169,12 @@ impl Plan {
 pub(super) fn plan<'a>(
     builders: impl Iterator<Item = &'a Builder>,
     config: &RegistryConfig,
-    now: Instant,
 ) -> Plan {
     let mut counts = [0; BuilderState::ALL.len()];
     let mut machines = Vec::new();
     for builder in builders {
-        counts[builder.state(now) as usize] += 1;
-        machines.extend(builder.machine(config, now).map(|machine| (machine, &builder.name)));
+        counts[builder.state() as usize] += 1;
+        machines.extend(builder.machine(config).map(|machine| (machine, &builder.name)));
     }
     machines.sort_by(|(a, pod_a), (b, pod_b)| (&a.address, pod_a).cmp(&(&b.address, pod_b)));
     // Two pods in the network of one host share its address: whichever answers there, Nix must not

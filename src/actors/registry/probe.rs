@@ -2,9 +2,10 @@
 //!
 //! - Owns: nothing.
 //! - Hears: its own tick.
-//! - Tells: the registry, of each builder whether it answered.
+//! - Tells: the registry which builders answered, in one message, so that it writes once.
 //! - On restart: begins anew.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use crate::model::Address;
 
 /// Three of them in a row are the bench, which is less than Nix's own patience with a dead host.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// Probes at once.
-const AT_ONCE: usize = 32;
+/// Probes at once: a dead machine holds one for all of its time, and must not hold up the others for
+/// long. Each is a file, and with a name a thread too.
+const AT_ONCE: usize = 128;
 
 /// Whether a builder answers.
 pub type Probe = Arc<dyn Fn(Address) -> BoxFuture<'static, bool> + Send + Sync>;
@@ -59,18 +61,13 @@ impl Actor for BuilderProbe {
 async fn look(registry: RegistryHandle, probe: Probe) {
     let worth = |state| matches!(state, BuilderState::Ready | BuilderState::Benched);
     let all = registry.list().await.into_iter().filter(|b| worth(b.state));
-    let asked = all.filter_map(|builder| builder.address).map(|address| {
+    // Two pods may share one.
+    let addresses: HashSet<_> = all.filter_map(|builder| builder.address).collect();
+    let asked = addresses.into_iter().map(|address| {
         let answer = probe(address.clone());
         async move { (address, answer.await) }
     });
-    let answers: Vec<_> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
-    for (address, answered) in answers {
-        if answered {
-            registry.worked(address);
-        } else {
-            registry.failed(address);
-        }
-    }
+    registry.asked(stream::iter(asked).buffer_unordered(AT_ONCE).collect().await);
 }
 
 impl Handler<Tick> for BuilderProbe {
