@@ -94,7 +94,10 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     let (nix, capabilities) = nix::open(nix_config.clone(), &roots, &config.process).await?;
     let sshd = match config.sshd.ssh_listen {
         Some(listen) => {
-            Some(ssh::prepare(&config.process, &config.sshd, listen, &nix_config).await?)
+            let said = nix.announcement().await.map_err(|e| fail("what it can build")(&e))?;
+            tracing::info!(%said, "builds for others");
+            let ssh = ssh::prepare(&config.process, &config.sshd, listen, &nix_config, Some(said));
+            Some(ssh.await?)
         }
         None => None,
     };

@@ -40,7 +40,7 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
         Some(listen) => listen,
         None => SSH_LISTEN.parse().map_err(|e| fail("the default of --ssh-listen")(&e))?,
     };
-    let sshd = ssh::prepare(process, &config.sshd, listen, &nix_config).await?;
+    let sshd = ssh::prepare(process, &config.sshd, listen, &nix_config, None).await?;
     let builder_key = builder_key(&config).await?;
     tracing::info!(nix = %capabilities, ssh = %listen, %builder_key, "starting");
 
@@ -171,6 +171,7 @@ async fn builders(
             features: settings.builder_feature.iter().cloned().collect(),
             ..Offer::default()
         },
+        asks_first: true,
         debounce: DEBOUNCE,
     };
     let probe: Probe = Arc::new(|address| {

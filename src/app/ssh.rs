@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::{NodeError, fail};
 use crate::actors::reconciler::{Item, Kind};
 use crate::config::{ProcessSettings, SshdSettings};
+use crate::model::Announcement;
 use crate::nix::sshd::Sshd;
 use crate::nix::{ChildSpec, Config};
 
@@ -20,6 +21,7 @@ pub(super) async fn prepare(
     settings: &SshdSettings,
     listen: SocketAddr,
     nix: &Config,
+    announcement: Option<Announcement>,
 ) -> Result<Prepared, NodeError> {
     let sshd = Sshd {
         program: settings.sshd.clone(),
@@ -27,6 +29,7 @@ pub(super) async fn prepare(
         state: process.state_dir.join("ssh"),
         host_key: settings.ssh_host_key.clone(),
         pid_file: process.run_dir.join("sshd.pid"),
+        announcement,
     };
     let child = sshd.spec(nix);
     let (source, target) = (settings.authorized_keys.clone(), sshd.authorized_keys());

@@ -2,6 +2,7 @@
 //! a message that carries it needs no further check. Pure: no I/O, no async.
 
 mod address;
+mod announcement;
 mod closure;
 mod credentials;
 mod machine;
@@ -14,6 +15,7 @@ mod tenant;
 mod volume_id;
 
 pub use address::{Address, InvalidAddress};
+pub use announcement::Announcement;
 pub use closure::{Closure, PathInfo};
 pub use credentials::{HIDDEN, hide, without_credentials};
 pub use machine::{Feature, InvalidKeyFile, KeyFile, Machine};

@@ -28,6 +28,7 @@ pub mod fake;
 mod flake;
 mod flake_lock;
 mod gc_lock;
+mod greeting;
 mod hints;
 mod init;
 mod internal_log;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::command::{Config, pairs, push_options, spec};
 use super::text::{MAX_LINE_BYTES, clean};
 use super::{NixError, RealNix, process};
+use crate::model::{Announcement, Feature, System};
 
 /// What helps where the kernel or the container refuses.
 const MISSING: &str = "Nix needs mount, pid, network and user namespaces and the build users of \
@@ -114,6 +115,20 @@ impl RealNix {
         }
     }
 
+    /// What this Nix can build, and how much at once: the node's cores.
+    pub async fn announcement(&self) -> Result<Announcement, NixError> {
+        let json = self.settings().await?;
+        let shown: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
+        let words = |name: &str| words(&shown[name]["value"]);
+        let systems = words("system").into_iter().chain(words("extra-platforms"));
+        let cores = std::thread::available_parallelism().ok();
+        Ok(Announcement {
+            max_jobs: cores.and_then(|cores| u32::try_from(cores.get()).ok()?.try_into().ok()),
+            systems: systems.filter_map(|system| System::parse(&system)).collect(),
+            features: words("system-features").iter().filter_map(|f| Feature::parse(f)).collect(),
+        })
+    }
+
     /// Nix's effective settings as JSON.
     pub(super) async fn settings(&self) -> Result<Vec<u8>, NixError> {
         let config = self.config();
@@ -126,13 +141,18 @@ impl RealNix {
     }
 }
 
+/// A setting's words, whether it is a list or a text.
+fn words(value: &serde_json::Value) -> Vec<String> {
+    let texts: Vec<&str> = match value.as_array() {
+        Some(list) => list.iter().filter_map(serde_json::Value::as_str).collect(),
+        None => value.as_str().into_iter().collect(),
+    };
+    texts.into_iter().flat_map(str::split_whitespace).map(str::to_owned).collect()
+}
+
 /// Whether a setting such as `root * @wheel`, as a list or as text, names the user or everybody.
 fn is_trusted(users: &serde_json::Value, uid: &str) -> bool {
-    let texts: Vec<&str> = match users.as_array() {
-        Some(list) => list.iter().filter_map(serde_json::Value::as_str).collect(),
-        None => users.as_str().into_iter().collect(),
-    };
-    texts.into_iter().flat_map(str::split_whitespace).any(|user| user == "*" || user == uid)
+    words(users).into_iter().any(|user| user == "*" || user == uid)
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -22,8 +21,9 @@ use super::account;
 use super::command::{CommandSpec, base_env};
 use super::error::io_error;
 use super::ssh_key::make_key;
-use super::{ChildSpec, Config, NixError, Readiness, process};
+use super::{ChildSpec, Config, NixError, Readiness, greeting, process};
 use crate::jail::Guard;
+use crate::model::Announcement;
 use crate::relay::RELAY;
 
 /// The account of all sessions, as `ssh-ng://nix@…` names it.
@@ -53,6 +53,8 @@ pub struct Sshd {
     /// A host key that somebody else made.
     pub host_key: Option<PathBuf>,
     pub pid_file: PathBuf,
+    /// What it says of itself to a cache that looks for builders.
+    pub announcement: Option<Announcement>,
 }
 
 impl Sshd {
@@ -134,6 +136,9 @@ impl Sshd {
             ("ForceCommand", format!("exec {} {RELAY} {}", relay.display(), socket.display())),
         ] {
             let _ = writeln!(text, "{name} {value}"); // a String takes all
+        }
+        if let Some(said) = &self.announcement {
+            let _ = writeln!(text, "VersionAddendum {said}");
         }
         Ok(text + FIXED)
     }
@@ -239,9 +244,9 @@ pub(super) fn run(command: &mut Command) -> Result<Vec<u8>, NixError> {
 pub(super) async fn is_sshd(address: SocketAddr, limit: Duration) -> Result<(), NixError> {
     let end = Instant::now() + limit;
     loop {
-        let greeted = timeout_at(end, greeting(address)).await;
+        let greeted = timeout_at(end, greeting_of(address)).await;
         match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
             Err(error) if Instant::now() >= end => {
                 let detail = format!("no sshd answers at {address}: {error}");
                 return Err(NixError::Command { what: "starting sshd".to_owned(), detail });
@@ -251,20 +256,18 @@ pub(super) async fn is_sshd(address: SocketAddr, limit: Duration) -> Result<(), 
     }
 }
 
-/// Whether an sshd answers at `HOST:PORT` within `limit`.
-pub async fn answers(place: &str, limit: Duration) -> bool {
+/// What the sshd at `HOST:PORT` says of itself as a builder; `None`: none answers within `limit`.
+pub async fn answers(place: &str, limit: Duration) -> Option<Announcement> {
     let asked = async {
         let mut found = tokio::net::lookup_host(place).await?;
-        greeting(found.next().ok_or(io::ErrorKind::NotFound)?).await
+        greeting_of(found.next().ok_or(io::ErrorKind::NotFound)?).await
     };
-    matches!(tokio::time::timeout(limit, asked).await, Ok(Ok(())))
+    let greeting = tokio::time::timeout(limit, asked).await.ok()?.ok()?;
+    Some(Announcement::parse(&greeting))
 }
 
-async fn greeting(address: SocketAddr) -> io::Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
-    let mut start = [0; 4];
-    stream.read_exact(&mut start).await?;
-    if start == *b"SSH-" { Ok(()) } else { Err(io::Error::other("what answers is no sshd")) }
+async fn greeting_of(address: SocketAddr) -> io::Result<String> {
+    greeting::read(TcpStream::connect(address).await?).await
 }
 
 #[cfg(test)]
@@ -278,6 +281,7 @@ mod tests {
             state: state.into(),
             host_key: None,
             pid_file: "/run/n/sshd.pid".into(),
+            announcement: Some(Announcement::default()),
         }
     }
 

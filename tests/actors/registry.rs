@@ -15,7 +15,7 @@ use nix_csi::actors::registry::{
 };
 use nix_csi::k8s::BuilderPod;
 use nix_csi::k8s::fake_builders::FakeBuilders;
-use nix_csi::model::Address;
+use nix_csi::model::{Address, Announcement};
 use tokio::task::LocalSet;
 use tokio::time::sleep;
 
@@ -29,6 +29,10 @@ struct Scene {
 
 impl Scene {
     fn start(dir: tempfile::TempDir, cluster: FakeBuilders) -> Self {
+        Self::start_with(dir, cluster, false)
+    }
+
+    fn start_with(dir: tempfile::TempDir, cluster: FakeBuilders, asks_first: bool) -> Self {
         let config = RegistryConfig {
             machines: dir.path().join("machines"),
             key: None,
@@ -36,6 +40,7 @@ impl Scene {
             address: AddressKind::PodIp,
             cluster_domain: "cluster.local".to_owned(),
             defaults: Offer { systems: [].into(), ..Offer::default() },
+            asks_first,
             debounce: DEBOUNCE,
         };
         let registry = BuilderRegistry::new(config, Arc::new(cluster.clone()));
@@ -94,7 +99,8 @@ impl Scene {
     /// So often in a row it was asked.
     async fn asked(&self, host: u32, answers: bool, times: u32) {
         for _ in 0..times {
-            self.registry.asked([(address(host), answers)].into());
+            let answer = answers.then(Announcement::default);
+            self.registry.asked([(address(host), answer)].into());
         }
         seconds(1).await;
     }
@@ -267,7 +273,7 @@ async fn a_builder_that_does_not_answer_is_left_out_until_it_does() {
         let probe: Probe = Arc::new(move |of| {
             counted.fetch_add(1, Ordering::Relaxed);
             let answers = of != address(2) || !mute.load(Ordering::Relaxed);
-            Box::pin(std::future::ready(answers))
+            Box::pin(std::future::ready(answers.then(Announcement::default)))
         });
         let backoff = Backoff::new(
             Duration::from_secs(1),
@@ -284,6 +290,53 @@ async fn a_builder_that_does_not_answer_is_left_out_until_it_does() {
         assert_eq!(scene.hosts(), [1, 2]);
         // Not in a loop: every 15 s.
         assert!((8..=14).contains(&asked.load(Ordering::Relaxed)), "{asked:?}");
+        drop(held);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_builder_is_asked_what_it_can_do_before_it_is_written_down() {
+    local(|| async {
+        let (cluster, dir) = (FakeBuilders::default(), tempfile::tempdir().unwrap());
+        fs::write(dir.path().join("machines"), BEFORE).unwrap();
+        cluster.apply(pod(1));
+        let jobs = [("builder-max-jobs".to_owned(), "3".to_owned())];
+        cluster.apply(BuilderPod { annotations: jobs.into(), ..pod(2) });
+        let scene = Scene::start_with(dir, cluster, true);
+        seconds(5).await;
+        assert_eq!(scene.text(), BEFORE, "written by guess");
+
+        let said = Announcement::parse("SSH-2.0-x nix-csi jobs=8 systems=i686-linux features=kvm");
+        let probe: Probe = Arc::new(move |of| {
+            let said = said.clone();
+            Box::pin(async move {
+                if of == address(3) {
+                    std::future::pending::<()>().await; // the probe's own limit is not this one's
+                }
+                Some(said)
+            })
+        });
+        let second = Duration::from_secs(1);
+        let backoff = Backoff::new(second, 2 * second, 60 * second, 5);
+        let held = BuilderProbe::start(scene.registry.clone(), probe, backoff, |_| {});
+        seconds(1).await;
+        let lines = [
+            "ssh-ng://nix@10.0.0.1 i686-linux - 8 1 kvm - -\n",
+            "ssh-ng://nix@10.0.0.2 i686-linux - 3 1 kvm - -\n",
+        ];
+        assert_eq!(scene.text(), lines.concat());
+        // Not with the next look of every 15 s, but now.
+        scene.cluster.apply(pod(4));
+        seconds(1).await;
+        assert_eq!(scene.hosts(), [1, 2, 4]);
+        // One that is mute keeps the others waiting for a while only.
+        scene.cluster.apply(pod(3));
+        scene.cluster.delete("uid-1");
+        seconds(9).await;
+        assert_eq!(scene.hosts(), [1, 2, 4]);
+        seconds(3).await;
+        assert_eq!(scene.hosts(), [2, 3, 4]);
         drop(held);
     })
     .await;
@@ -334,7 +387,7 @@ async fn many_dead_builders_are_left_out_together_and_hold_up_nobody_for_long() 
             let is_dead = dead.contains(&of);
             Box::pin(async move {
                 sleep(Duration::from_secs(if is_dead { 5 } else { 0 })).await;
-                !is_dead
+                (!is_dead).then(Announcement::default)
             })
         });
         let backoff = Backoff::new(

@@ -1,5 +1,7 @@
 //! A cache and two nodes: what one builds, the other fetches; where the cache builds.
 
+use nix_csi::model::{Announcement, Feature, System};
+
 use crate::lab::{self, CacheRole, Lab, Network, Node, until};
 use crate::nodes::Client;
 
@@ -128,6 +130,13 @@ async fn the_cache_builds_where_a_feature_is_and_spreads_the_rest() {
     let node_a = builder((&a, "a"), &cache, &role, keys, &extra).await;
     let only_b = ["--nix-option", "extra-system-features=only-b"];
     let node_b = builder((&b, "b"), &cache, &role, keys, &[&extra[..], &only_b].concat()).await;
+    // A builder says itself what it can do.
+    let ask = format!("exec 3<>/dev/tcp/{}/22; head -n 1 <&3", Network::address(3));
+    let said = Announcement::parse(&cache.ok("bash", &["-c", &ask]));
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(said.max_jobs.unwrap().get() as usize, cores);
+    assert!(said.systems.contains(&System::current()), "{said}");
+    assert!(said.features.contains(&Feature::parse("only-b").unwrap()), "{said}");
     let host_key = |lab: &Lab| {
         let key = "/nix/var/nix-csi/ssh/host_ed25519.pub";
         lab.ok("sh", &["-c", "cut -d' ' -f1,2 $0 | base64 -w0", key])

@@ -181,10 +181,12 @@ fn one_builds_for_all_and_the_machines_file_follows_the_pods() {
         panic!("{machines:?}")
     };
     assert_eq!((machines[0].len(), system.as_str()), (8, "x86_64-linux"));
+    let cores = std::thread::available_parallelism().unwrap().to_string();
     assert_eq!(
         (key.as_str(), jobs.as_str(), speed.as_str()),
-        ("/run/nix-csi/mounted/private-key", "1", "1")
+        ("/run/nix-csi/mounted/private-key", &*cores, "1")
     );
+    assert!(machines[0][5].contains("big-parallel"), "{machines:?}");
     assert!(host_key.len() > 60, "{host_key}");
 
     // More pods, fewer pods, and another one in place of one that was killed.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::{Actor, Handler};
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::debounce::Debounce;
@@ -19,6 +20,8 @@ use crate::k8s::{BuilderChange, BuilderPod, Builders};
 
 /// Between tries after a failed write.
 const TICK: Duration = Duration::from_secs(5);
+/// For new builders to answer.
+const ANSWERS: Duration = Duration::from_secs(10);
 
 pub struct BuilderRegistry {
     config: RegistryConfig,
@@ -33,6 +36,10 @@ pub struct BuilderRegistry {
     debounce: Debounce,
     work: Work,
     has_said_that_names_lack: bool,
+    /// There are builders that nobody has asked yet.
+    news: Arc<Notify>,
+    /// Since when the file waits for their answers.
+    held_since: Option<Instant>,
 }
 
 /// What is done about the file.
@@ -50,7 +57,7 @@ impl_supervised!(BuilderRegistry, "builder-registry", |this| {
     this.builders.clear();
     this.debounce.done();
     this.written = None;
-    (this.is_listed, this.work) = (false, Work::Done);
+    (this.is_listed, this.work, this.held_since) = (false, Work::Done, None);
 });
 
 impl BuilderRegistry {
@@ -65,6 +72,8 @@ impl BuilderRegistry {
             debounce: Debounce::new(config.debounce),
             work: Work::Done,
             has_said_that_names_lack: false,
+            news: Arc::default(),
+            held_since: None,
             config,
         }
     }
@@ -118,8 +127,7 @@ impl BuilderRegistry {
     /// A pod as a builder; what is wrong with it is said once, as long as it stays the same.
     fn read(&mut self, pod: BuilderPod, before: Option<&Builder>) -> (String, Builder) {
         let uid = pod.uid.clone();
-        let bench = before.map(|before| before.bench.clone()).unwrap_or_default();
-        let builder = Builder::of(pod, &self.config, bench);
+        let builder = Builder::of(pod, &self.config, before);
         if let Some(error) = builder.complaint(before) {
             let (pod, namespace) = (&builder.name, &builder.namespace);
             tracing::warn!(pod, namespace, %error, "a builder is left out");
@@ -163,6 +171,9 @@ impl BuilderRegistry {
         for (state, count) in BuilderState::ALL.iter().zip(plan.counts) {
             metrics::BUILDERS.with_label_values(&[state.as_str()]).set(count);
         }
+        if self.config.asks_first && self.waits_for_answers(ctx) {
+            return;
+        }
         if let Work::Writing { is_outdated } = &mut self.work {
             *is_outdated = true;
             return;
@@ -189,6 +200,36 @@ impl BuilderRegistry {
                 this.changed(ctx);
             }
         });
+    }
+
+    /// A builder says itself what it can do, so that one that is new is asked before it is written down. One
+    /// that does not answer holds the others up for a while only.
+    fn waits_for_answers(&mut self, ctx: &mut Ctx<Self>) -> bool {
+        if !self.builders.values().any(Builder::is_unasked) {
+            self.held_since = None;
+            return false;
+        }
+        self.news.notify_one();
+        match self.held_since {
+            Some(since) if since.elapsed() >= ANSWERS => {
+                self.held_since = None;
+                return false;
+            }
+            Some(_) => {}
+            None => {
+                self.held_since = Some(Instant::now());
+                ctx.effect(sleep(ANSWERS), |this, (), ctx| {
+                    if this.held_since.is_some() {
+                        this.settle(ctx);
+                    }
+                });
+            }
+        }
+        true
+    }
+
+    pub(super) fn news(&self) -> Arc<Notify> {
+        self.news.clone()
     }
 
     fn tick(ctx: &mut Ctx<Self>) {
@@ -224,7 +265,10 @@ impl Handler<BuildersAsked> for BuilderRegistry {
         let mut is_other = false;
         for builder in self.builders.values_mut() {
             let Some(address) = &builder.address else { continue };
-            let Some(answered) = answers.get(address).copied() else { continue };
+            let Some(answer) = answers.get(address) else { continue };
+            let answered = answer.is_some();
+            is_other |= builder.answered(answer.as_ref(), &self.config);
+            let Some(address) = &builder.address else { continue };
             if !builder.bench.asked(answered) {
                 continue;
             }

@@ -6,8 +6,8 @@
 //!     tick;
 //!   - tells: nobody; Nix reads the file at each build;
 //!   - on restart: reads the file and watches anew; the bench is forgotten.
-//! - [`BuilderProbe`]: tells the registry which builders answer.
-//! - [`Offer`]: what a pod's annotations say of it as a builder.
+//! - [`BuilderProbe`]: tells the registry which builders answer, and what they say.
+//! - [`Offer`]: what a builder can do: by its pod's annotations, by its sshd's greeting, or by the settings.
 //! - `plan`: which machines the file has, pure. `bench`, `debounce`: whom to leave out, and when to
 //!   write, pure.
 
@@ -59,6 +59,8 @@ pub struct RegistryConfig {
     pub cluster_domain: String,
     /// Of a builder that says nothing of itself.
     pub defaults: Offer,
+    /// A new builder is asked what it can do before it is written down: somebody probes.
+    pub asks_first: bool,
     /// [`DEBOUNCE`], where nothing else is wished.
     pub debounce: Duration,
 }

@@ -5,14 +5,14 @@
 //! - `builder-max-jobs`, `builder-speed-factor`: whole numbers;
 //! - `builder-features`, `builder-mandatory-features`: comma lists, which may be empty.
 //!
-//! What is absent is as the settings say. A value that can't be read leaves the builder out: what its
+//! What is absent is as the builder's sshd says, and what that does not say as the settings have it. A value that can't be read leaves the builder out: what its
 //! writer meant is unknown, and a builder without a limit or a feature would fail later and elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
 use crate::k8s::ANNOTATIONS;
-use crate::model::{Feature, System};
+use crate::model::{Announcement, Feature, System};
 
 const MAX_NUMBER: u32 = 10_000;
 const MAX_ITEMS: usize = 100;
@@ -40,6 +40,19 @@ impl Default for Offer {
             speed_factor: NonZeroU32::MIN,
             features: BTreeSet::new(),
             mandatory_features: BTreeSet::new(),
+        }
+    }
+}
+
+impl Offer {
+    /// What the builder itself says, where it says something; else as here.
+    pub(super) fn or_said(&self, said: &Announcement) -> Self {
+        Self {
+            systems: if said.systems.is_empty() { &self.systems } else { &said.systems }.clone(),
+            max_jobs: said.max_jobs.unwrap_or(self.max_jobs),
+            features: if said.features.is_empty() { &self.features } else { &said.features }
+                .clone(),
+            ..self.clone()
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Which machines the file has, from what is known of the builders. Pure.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::bench::Bench;
 use super::{AddressKind, InvalidAnnotation, Offer, RegistryConfig};
 use crate::k8s::BuilderPod;
-use crate::model::{Address, Machine};
+use crate::model::{Address, Announcement, Machine};
 
 /// Whether a builder is in the file, or why not. In the order of [`BuilderState::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,12 +62,19 @@ pub(super) struct Builder {
     pub(super) address: Option<Address>,
     /// It has no name in the DNS, where one was wished.
     pub(super) lacks_name: bool,
+    annotations: BTreeMap<String, String>,
+    /// By its sshd, when it was asked last and answered.
+    said: Announcement,
+    was_asked: bool,
     pub(super) offer: Result<Option<Offer>, InvalidAnnotation>,
     pub(super) bench: Bench,
 }
 
 impl Builder {
-    pub(super) fn of(pod: BuilderPod, config: &RegistryConfig, bench: Bench) -> Self {
+    /// `before`: the same pod, as it was known.
+    pub(super) fn of(pod: BuilderPod, config: &RegistryConfig, before: Option<&Self>) -> Self {
+        let known = before.map(|b| (b.bench.clone(), b.said.clone(), b.was_asked));
+        let (bench, said, was_asked) = known.unwrap_or_default();
         let name = match config.address {
             AddressKind::PodIp => None,
             AddressKind::Hostname => dns_name(&pod, &config.cluster_domain),
@@ -75,13 +83,36 @@ impl Builder {
         Self {
             address: name.or_else(|| pod.ip.map(Address::from)),
             lacks_name,
-            offer: Offer::read(&pod.annotations, &config.defaults),
+            offer: Offer::read(&pod.annotations, &config.defaults.or_said(&said)),
+            annotations: pod.annotations,
+            said,
+            was_asked,
             namespace: pod.namespace,
             name: pod.name,
             node: pod.node,
             is_ready: pod.is_ready,
             bench,
         }
+    }
+
+    /// Whether it would be in the file by guess.
+    pub(super) fn is_unasked(&self) -> bool {
+        !self.was_asked && self.state() == BuilderState::Ready
+    }
+
+    /// Whether its answer, or that there was none, makes anything of it another.
+    pub(super) fn answered(
+        &mut self,
+        said: Option<&Announcement>,
+        config: &RegistryConfig,
+    ) -> bool {
+        let was_asked = std::mem::replace(&mut self.was_asked, true);
+        let Some(said) = said.filter(|said| self.said != **said) else {
+            return !was_asked;
+        };
+        self.said = said.clone();
+        let offer = Offer::read(&self.annotations, &config.defaults.or_said(said));
+        std::mem::replace(&mut self.offer, offer) != self.offer || !was_asked
     }
 
     /// What is to be said of it, beside `before`: the same is said once.

@@ -15,7 +15,7 @@ use futures::stream::{self, StreamExt};
 
 use super::{BuilderState, RegistryHandle};
 use crate::actors::core::{Backoff, Ctx, End, impl_supervised, supervise, tell};
-use crate::model::Address;
+use crate::model::{Address, Announcement};
 
 /// Three of them in a row are the bench, which is less than Nix's own patience with a dead host.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -23,8 +23,8 @@ const INTERVAL: Duration = Duration::from_secs(15);
 /// long. Each is a file, and with a name a thread too.
 const AT_ONCE: usize = 128;
 
-/// Whether a builder answers.
-pub type Probe = Arc<dyn Fn(Address) -> BoxFuture<'static, bool> + Send + Sync>;
+/// What a builder says of itself; `None`: it does not answer.
+pub type Probe = Arc<dyn Fn(Address) -> BoxFuture<'static, Option<Announcement>> + Send + Sync>;
 
 pub struct BuilderProbe {
     registry: RegistryHandle,
@@ -75,8 +75,12 @@ impl Handler<Tick> for BuilderProbe {
 
     fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
         let round = look(self.registry.clone(), self.probe.clone());
-        ctx.effect(round, |_, (), ctx| {
-            ctx.effect(tokio::time::sleep(INTERVAL), |_, (), ctx| tell(&ctx.address(), Tick));
+        ctx.effect(round, |this, (), ctx| {
+            let registry = this.registry.clone();
+            let next = async move {
+                let _ = tokio::time::timeout(INTERVAL, registry.news()).await;
+            };
+            ctx.effect(next, |_, (), ctx| tell(&ctx.address(), Tick));
         });
     }
 }

@@ -11,11 +11,10 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 
 use super::target::Target;
+use crate::nix::greeting;
 
 /// Of one name. More than a few are a load balancer's, and any of them is a sign.
 const MAX_ADDRESSES: usize = 8;
-/// An sshd may say something else first (RFC 4253, 4.2).
-const MAX_BEFORE_BANNER: usize = 8 << 10;
 
 /// An error says why the place is not worth asking. `turn` is the place's own.
 pub(super) async fn probe(
@@ -103,17 +102,6 @@ async fn answered(mut stream: TcpStream, request: String) -> Result<(), String> 
 }
 
 /// An sshd that is stopped, or a load balancer without one, accepts and says nothing.
-async fn banner(mut stream: TcpStream) -> Result<(), String> {
-    let mut seen = Vec::new();
-    while seen.len() < MAX_BEFORE_BANNER {
-        match stream.read_buf(&mut seen).await {
-            Ok(0) => return Err("it closed the connection without an SSH banner".to_owned()),
-            Ok(_) if seen.split(|c| *c == b'\n').any(|line| line.starts_with(b"SSH-")) => {
-                return Ok(());
-            }
-            Ok(_) => {}
-            Err(e) => return Err(format!("can't read an SSH banner: {e}")),
-        }
-    }
-    Err("what answers is no sshd".to_owned())
+async fn banner(stream: TcpStream) -> Result<(), String> {
+    greeting::read(stream).await.map(drop).map_err(|e| e.to_string())
 }

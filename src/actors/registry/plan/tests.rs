@@ -16,6 +16,7 @@ fn config(address: AddressKind) -> RegistryConfig {
         address,
         cluster_domain: "cluster.local".to_owned(),
         defaults: Offer { systems: [].into(), ..Offer::default() },
+        asks_first: false,
         debounce: Duration::ZERO,
     }
 }
@@ -41,7 +42,7 @@ fn says(pod: BuilderPod, key: &str, value: &str) -> BuilderPod {
 }
 
 fn builders(pods: Vec<BuilderPod>, config: &RegistryConfig) -> Vec<Builder> {
-    pods.into_iter().map(|pod| Builder::of(pod, config, Bench::default())).collect()
+    pods.into_iter().map(|pod| Builder::of(pod, config, None)).collect()
 }
 
 fn text(pods: Vec<BuilderPod>, config: &RegistryConfig) -> String {
@@ -121,13 +122,12 @@ fn a_name_in_the_dns_is_taken_where_there_is_one() {
         subdomain: subdomain.map(str::to_owned),
         ..pod("a", "10.0.0.1")
     };
-    let address = |pod, kind| Builder::of(pod, &config(kind), Bench::default()).address.unwrap();
+    let address = |pod, kind| Builder::of(pod, &config(kind), None).address.unwrap();
     let dns = "a.builders.nix.svc.cluster.local";
     assert_eq!(address(named(Some("builders")), AddressKind::Hostname).to_string(), dns);
     assert_eq!(address(named(Some("builders")), AddressKind::PodIp).to_string(), "10.0.0.1");
     for fallback in [None, Some("x y"), Some("x;y"), Some("")] {
-        let builder =
-            Builder::of(named(fallback), &config(AddressKind::Hostname), Bench::default());
+        let builder = Builder::of(named(fallback), &config(AddressKind::Hostname), None);
         assert_eq!(builder.address.unwrap().to_string(), "10.0.0.1");
         assert!(builder.lacks_name);
     }
@@ -155,7 +155,7 @@ fn people_are_told_why_a_builder_is_left_out() {
 #[test]
 fn what_is_wrong_with_a_pod_is_said_once() {
     let config = config(AddressKind::PodIp);
-    let of = |pod| Builder::of(pod, &config, Bench::default());
+    let of = |pod| Builder::of(pod, &config, None);
     let wrong = |value| of(says(pod("a", "10.0.0.1"), "builder-max-jobs", value));
     let complains = |now: &Builder, before: Option<&Builder>| now.complaint(before).is_some();
     assert!(complains(&wrong("x"), None));
