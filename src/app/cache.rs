@@ -167,10 +167,10 @@ async fn builders(
         address: settings.builder_address.into(),
         cluster_domain: settings.cluster_domain.clone(),
         defaults: Offer {
-            max_jobs: settings.builder_jobs,
             features: settings.builder_feature.iter().cloned().collect(),
             ..Offer::default()
         },
+        jobs: settings.builder_jobs,
         asks_first: true,
         debounce: DEBOUNCE,
     };

@@ -38,8 +38,9 @@ pub(super) async fn open(
         NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))
     })?;
     nix.check_options().await.map_err(|e| NodeError(e.to_string()))?;
-    if let Some(conf) = conf(process, &nix) {
-        conf.settle().await.map_err(|e| fail("--nix-conf")(&e))?;
+    match conf(process, &nix) {
+        Some(conf) => conf.settle().await.map_err(|e| fail("--nix-conf")(&e))?,
+        None => forget_conf(process)?,
     }
     if is_lent {
         nix.roots_visible(roots).await.map_err(|e| fail("the lent nix-daemon")(&e))?;
@@ -59,7 +60,22 @@ pub(super) fn conf(process: &ProcessSettings, nix: &RealNix) -> Option<NixConf> 
 }
 
 pub(super) fn conf_in_use(process: &ProcessSettings) -> Option<PathBuf> {
-    process.nix_conf.as_ref().map(|_| process.state_dir.join("nix.conf"))
+    process.nix_conf.as_ref().map(|_| conf_copy(process))
+}
+
+fn conf_copy(process: &ProcessSettings) -> PathBuf {
+    process.state_dir.join("nix.conf")
+}
+
+/// What was good when there was one is not good for ever.
+fn forget_conf(process: &ProcessSettings) -> Result<(), NodeError> {
+    let copy = conf_copy(process);
+    match fs::remove_file(&copy) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(fail(&format!("can't remove {}", copy.display()))(&e))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A node's mounted files, and where their copies are that Nix and ssh read.

@@ -32,10 +32,10 @@ pub struct BuilderSettings {
     /// Public host key that all builders have, a .pub file.
     #[arg(long, env = "NIX_CSI_BUILDER_HOST_KEY", value_parser = super::absolute, requires = "builder_namespace", value_name = "FILE")]
     pub builder_host_key: Option<PathBuf>,
-    /// Builds at once on a builder that does not say.
-    #[arg(long, env = "NIX_CSI_BUILDER_JOBS", default_value = "1")]
-    pub builder_jobs: NonZeroU32,
-    /// A feature of builders that say none, such as big-parallel; repeat it for several.
+    /// Builds at once on each builder, whatever it says itself; without it and its word one.
+    #[arg(long, env = "NIX_CSI_BUILDER_JOBS")]
+    pub builder_jobs: Option<NonZeroU32>,
+    /// A feature of all builders beside those that they say, such as big-parallel; repeat it for several.
     #[arg(long, env = "NIX_CSI_BUILDER_FEATURES", value_delimiter = ',', value_parser = feature, value_name = "FEATURE")]
     pub builder_feature: Vec<Feature>,
     /// How to reach the API server; without it, as the pod's service account.

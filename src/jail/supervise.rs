@@ -12,8 +12,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getpid, kill_process, kill_process_group, set_child_subreaper,
-    set_parent_process_death_signal, setpgid, setrlimit,
+    Pid, Resource, Rlimit, Signal, WaitStatus, getpid, kill_process, kill_process_group,
+    set_child_subreaper, set_parent_process_death_signal, setpgid, setrlimit,
 };
 use rustix::thread::UnshareFlags;
 use tokio::time::Instant;
@@ -160,62 +160,105 @@ enum Aim {
 
 /// Until the program or the driver has ended, and nothing is left.
 fn watch(child: Pid, signals: &OwnedFd, guard: &Guard) -> ExitCode {
-    let lifeline = io::stdin();
-    let mut aim = Aim::Run;
-    let mut ended = None;
-    let mut kill_at: Option<Instant> = None;
-    // Whose end is waited for: the program's, and once that has ended, that of what it left.
-    let mut kept = vec![child];
-    let mut orphans = Vec::new();
-    let mut look_at = Instant::now() + LOOK;
+    let mut watch = Watch {
+        program: child,
+        guard,
+        aim: Aim::Run,
+        ended: None,
+        kill_at: None,
+        kept: vec![child],
+        orphans: Vec::new(),
+        look_at: Instant::now() + LOOK,
+    };
     loop {
-        let status = reap(child).filter(|_| ended.is_none());
-        if status.is_some() && aim == Aim::Retire {
-            (ended, kill_at, kept) = (status, None, children());
-        } else if let Some(status) = status {
+        if let Some(code) = watch.reap().or_else(|| watch.wait(signals)) {
+            return code;
+        }
+    }
+}
+
+struct Watch<'a> {
+    program: Pid,
+    guard: &'a Guard,
+    aim: Aim,
+    /// How the program did that was to retire.
+    ended: Option<WaitStatus>,
+    kill_at: Option<Instant>,
+    /// Whose end is waited for: the program's, and once that has ended, that of what it left.
+    kept: Vec<Pid>,
+    /// Who is to end at the next look.
+    orphans: Vec<Pid>,
+    look_at: Instant,
+}
+
+impl Watch<'_> {
+    /// The end, if all has ended that is waited for.
+    fn reap(&mut self) -> Option<ExitCode> {
+        let status = reap(self.program).filter(|_| self.ended.is_none());
+        if let Some(status) = status.filter(|_| self.aim != Aim::Retire) {
             end_all();
-            return as_it_ended(status);
+            return Some(as_it_ended(status));
         }
-        if let Some(status) = ended.filter(|_| children().is_empty()) {
-            return as_it_ended(status);
+        if status.is_some() {
+            let left = children().into_iter().filter(|pid| !self.orphans.contains(pid));
+            (self.ended, self.kill_at, self.kept) = (status, None, left.collect());
         }
+        self.ended.filter(|_| children().is_empty()).map(as_it_ended)
+    }
+
+    /// Until something happens; the end, if it is time for it.
+    fn wait(&mut self, signals: &OwnedFd) -> Option<ExitCode> {
+        let lifeline = io::stdin();
         let mut ready = [
             PollFd::new(signals, PollFlags::IN),
             PollFd::from_borrowed_fd(lifeline.as_fd(), PollFlags::IN),
         ];
         let until = |at: Instant| at.saturating_duration_since(Instant::now());
-        let left = kill_at.map(until);
-        let look = guard.ends_orphans.then(|| until(look_at));
+        let left = self.kill_at.map(until);
+        let look = self.guard.ends_orphans.then(|| until(self.look_at));
         let timeout = left.into_iter().chain(look).min();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let _ = poll(&mut ready, timeout.as_ref());
         // Also while there is always something new: an orphan that ends is.
-        if guard.ends_orphans && Instant::now() >= look_at {
-            orphans = end_orphans(&kept, &orphans);
-            look_at = Instant::now() + LOOK;
+        if self.guard.ends_orphans && Instant::now() >= self.look_at {
+            self.orphans = end_orphans(&self.kept, &self.orphans);
+            self.look_at = Instant::now() + LOOK;
         }
         let told = ready.map(|fd| !fd.revents().is_empty());
         let is_over =
             told[1] && !matches!(rustix::io::read(lifeline.as_fd(), &mut [0; 64]), Ok(1..));
-        let is_late = left.is_some_and(|left| left.is_zero());
-        if is_over || is_late && aim == Aim::End {
+        if is_over || self.is_late() {
             end_all();
-            return ExitCode::from(SETUP_FAILED);
+            return Some(ExitCode::from(SETUP_FAILED));
         }
-        if is_late {
-            let _ = kill_process(child, Signal::KILL);
-            kill_at = None;
+        if told[0] {
+            self.hear(&signals_that_came(signals));
         }
-        let asked = if told[0] { signals_that_came(signals) } else { Vec::new() };
-        let next = asked.into_iter().fold(aim, |aim, signal| match signal {
+        None
+    }
+
+    /// Whether the time of all is over; of a program that was to retire, it is killed alone.
+    fn is_late(&mut self) -> bool {
+        if self.kill_at.is_none_or(|at| Instant::now() < at) {
+            return false;
+        }
+        if self.aim == Aim::Retire {
+            let _ = kill_process(self.program, Signal::KILL);
+            self.kill_at = None;
+        }
+        self.aim == Aim::End
+    }
+
+    fn hear(&mut self, signals: &[i32]) {
+        let next = signals.iter().fold(self.aim, |aim, signal| match *signal {
             libc::SIGHUP if aim == Aim::Run => Aim::Retire,
             libc::SIGCHLD | libc::SIGHUP => aim,
             _ => Aim::End,
         });
-        if next != aim {
-            aim = next;
-            kill_at = Some(Instant::now() + guard.grace);
-            ask_to_end(child, aim, ended.is_some());
+        if next != self.aim {
+            self.aim = next;
+            self.kill_at = Some(Instant::now() + self.guard.grace);
+            ask_to_end(self.program, next, self.ended.is_some());
         }
     }
 }

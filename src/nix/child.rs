@@ -141,27 +141,27 @@ async fn forward(name: &'static str, routine: &'static [&'static str], stderr: C
     loop {
         line.clear();
         match (&mut lines).take(LINE).read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => return tell_dropped(name, flood.dropped),
             Ok(_) => {
-                let (is_shown, dropped) = flood.admit(Instant::now());
-                if dropped > 0 {
-                    tracing::warn!(child = name, dropped, "lines of its log were dropped");
+                let text = clean(&String::from_utf8_lossy(&line), line.len());
+                let text = text.trim_end();
+                if routine.iter().any(|part| text.contains(part)) {
+                    tracing::debug!(child = name, "{text}");
+                    continue;
                 }
+                let (is_shown, dropped) = flood.admit(Instant::now());
+                tell_dropped(name, dropped);
                 if is_shown {
-                    show(name, routine, &line);
+                    tracing::info!(child = name, "{text}");
                 }
             }
         }
     }
 }
 
-fn show(name: &'static str, routine: &[&str], line: &[u8]) {
-    let text = clean(&String::from_utf8_lossy(line), line.len());
-    let text = text.trim_end();
-    if routine.iter().any(|part| text.contains(part)) {
-        tracing::debug!(child = name, "{text}");
-    } else {
-        tracing::info!(child = name, "{text}");
+fn tell_dropped(child: &'static str, dropped: u64) {
+    if dropped > 0 {
+        tracing::warn!(child, dropped, "lines of its log were dropped");
     }
 }
 

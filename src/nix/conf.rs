@@ -2,9 +2,9 @@
 //! it. The settings on our own command lines win over it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::command::Config;
-use super::error::io_error;
 use super::redact::Redactor;
 use super::text::{MAX_LINE_BYTES, clean};
 use super::{NixError, RealNix};
@@ -13,11 +13,36 @@ use super::{NixError, RealNix};
 pub const MAX_CONF: usize = 24 << 10;
 
 /// What else serves, or does not belong into a file that every evaluation gets.
-const NOT_HERE: [(&str, &str); 3] = [
+const NOT_HERE: [(&str, &str); 8] = [
     ("access-tokens", "put them into a file and name it with --access-tokens-file"),
+    ("allow-unsafe-native-code-during-evaluation", "evaluations are of others' expressions"),
+    ("allowed-users", "evaluators and ssh sessions are users of the daemon"),
+    ("netrc-file", "name it with --nix-option netrc-file=…, so that nothing of it is shown"),
+    ("plugin-files", "evaluators have no such files"),
+    ("ssl-cert-file", "put certificates below /etc/ssl, where evaluators find them too"),
     ("store", "the driver's own daemon has the store"),
     ("trusted-users", "the driver says whom its daemon trusts"),
 ];
+
+/// To try it, with a build.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What Nix makes of a nix.conf.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfError {
+    /// It will say so again.
+    #[error("{0}")]
+    Refused(String),
+    /// It could not be tried; it may be good.
+    #[error("it can't be tried now: {0}")]
+    Unknown(String),
+}
+
+impl From<NixError> for ConfError {
+    fn from(error: NixError) -> Self {
+        Self::Unknown(error.to_string())
+    }
+}
 
 /// Whether each line is a setting that may be here. Nothing of a value gets into the message. Pure.
 pub fn check(text: &str) -> Result<(), String> {
@@ -26,7 +51,8 @@ pub fn check(text: &str) -> Result<(), String> {
     }
     for (n, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
-        let mut words = line.split_whitespace();
+        // As Nix has it.
+        let mut words = line.split([' ', '\t', '\r']).filter(|word| !word.is_empty());
         let Some(name) = words.next() else {
             continue;
         };
@@ -41,7 +67,6 @@ fn check_line(name: &str, next: Option<&str>) -> Result<(), String> {
             "{name}: write the settings themselves, since no other file is watched"
         ));
     }
-    // As Nix has it: blanks around the sign.
     let is_name = name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
     if !is_name || next != Some("=") {
         return Err("write NAME = VALUE, with blanks around the sign".to_owned());
@@ -55,27 +80,30 @@ fn check_line(name: &str, next: Option<&str>) -> Result<(), String> {
 
 impl RealNix {
     /// Whether Nix takes this file: its settings and, where builds run here, their sandbox with them.
-    pub(super) async fn take_conf(&self, candidate: PathBuf) -> Result<(), NixError> {
-        let read = {
-            let candidate = candidate.clone();
-            tokio::task::spawn_blocking(move || std::fs::read_to_string(candidate)).await
-        };
-        let read = read.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
-        let text = read.map_err(|err| io_error("read", &candidate, err))?;
-        check(&text).map_err(refused)?;
+    pub(super) async fn take_conf(
+        &self,
+        candidate: PathBuf,
+        text: String,
+    ) -> Result<(), ConfError> {
+        check(&text).map_err(ConfError::Refused)?;
         if candidate.to_string_lossy().contains(':') {
             // NIX_USER_CONF_FILES is a list.
-            return Err(refused(format!(
-                "{}: Nix can't be told of a path with a colon",
-                candidate.display()
-            )));
+            let place = candidate.display();
+            let why = format!("Nix can't be told of a path with a colon: {place}");
+            return Err(ConfError::Refused(why));
         }
         let with = RealNix::open(Config { conf: Some(candidate.clone()), ..self.config().clone() });
-        if let Some(wrong) = with.complaint(&[]).await? {
-            return Err(refused(shown(&wrong, &candidate)));
+        let tried = tokio::time::timeout(LIMIT, with.try_conf(&candidate)).await;
+        tried.unwrap_or_else(|_| Err(ConfError::Unknown(format!("Nix took longer than {LIMIT:?}"))))
+    }
+
+    async fn try_conf(&self, candidate: &Path) -> Result<(), ConfError> {
+        if let Some(wrong) = self.complaint(&[]).await? {
+            return Err(ConfError::Refused(shown(&wrong, candidate)));
         }
         if self.config().builds {
-            with.check_settings().await?;
+            // A full disk fails it too, and no users for builds: it is tried again.
+            self.check_settings().await?;
         }
         Ok(())
     }
@@ -83,14 +111,13 @@ impl RealNix {
     /// After the file of [`Config::conf`] was replaced: what was learnt from the former.
     pub(super) async fn conf_changed(&self) {
         match self.settings().await {
-            Ok(json) => self.use_substituters_of(&json),
+            Ok(json) => {
+                self.use_substituters_of(&json);
+                self.compare_announcement(&json);
+            }
             Err(error) => tracing::warn!(%error, "which substituters there are now is not known"),
         }
     }
-}
-
-fn refused(detail: String) -> NixError {
-    NixError::Command { what: "nix.conf".to_owned(), detail }
 }
 
 /// Nix names the file, which is a draft of ours.

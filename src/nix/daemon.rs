@@ -108,13 +108,17 @@ const MAGIC: [u64; 2] = [0x6e69_7863, 0x6478_696f];
 /// Waits until a daemon greets at the socket's path: the kernel accepts connections without one.
 pub async fn ready(socket: &Path, limit: Duration) -> Result<(), NixError> {
     let end = Instant::now() + limit;
+    let mut last = io::ErrorKind::TimedOut.into();
     loop {
-        let greeted = timeout_at(end, greeting(socket)).await;
-        match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(()) => return Ok(()),
-            Err(err) if Instant::now() >= end => return Err(io_error("connect to", socket, err)),
-            Err(_) => sleep(POLL).await,
+        match timeout_at(end, greeting(socket)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(err)) => last = err,
+            Err(_) => {}
         }
+        if Instant::now() >= end {
+            return Err(io_error("connect to", socket, last));
+        }
+        sleep(POLL).await;
     }
 }
 
@@ -317,10 +321,14 @@ mod tests {
                     }
                 }
             };
-            let limit = Duration::from_secs(if is_ready { 5 } else { 0 });
-            tokio::select! {
-                () = serve => {}
-                done = ready(&socket, limit) => assert_eq!(done.is_ok(), is_ready),
+            let limit = Duration::from_millis(if is_ready { 5000 } else { 200 });
+            let done = tokio::select! {
+                () = serve => unreachable!("it serves for ever"),
+                done = ready(&socket, limit) => done.map_err(|e| e.to_string()),
+            };
+            match done {
+                Ok(()) => assert!(is_ready),
+                Err(why) => assert!(!is_ready && why.ends_with("no nix-daemon"), "{why}"),
             }
         }
         // The next start takes the place.

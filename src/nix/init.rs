@@ -29,20 +29,21 @@ impl RealNix {
         let mut args = vec!["--extra-experimental-features".into(), "nix-command flakes".into()];
         push_options(&mut args, pairs(options));
         args.push("--version".into());
-        let (mut wrong, mut last) = (None, String::new());
+        let mut wrong = None;
         let on_line = |line: &[u8]| {
             let line = clean(&String::from_utf8_lossy(line), MAX_LINE_BYTES);
-            let line = line.trim_start_matches("warning: ").trim_start_matches("error: ");
-            if line.contains("setting '") {
-                wrong = Some(line.to_owned());
-            }
-            if !line.is_empty() {
-                line.clone_into(&mut last);
+            let told = line.trim_start_matches("warning: ").trim_start_matches("error: ");
+            // Also what is one, by where it stands: `warning: unknown setting 'x'`.
+            let is_complaint = line.starts_with("error: ")
+                || ["setting '", "option '"].iter().any(|word| told.contains(word));
+            if is_complaint && wrong.is_none() {
+                wrong = Some(told.to_owned());
             }
         };
         let spec = spec(config, config.program.clone(), args);
         let (ended, ()) = process::run(&spec, &[], on_line, ()).await?;
-        Ok(wrong.or_else(|| (ended.code != Some(0)).then_some(last)))
+        let silent = || format!("it ended with {:?} and no reason", ended.code);
+        Ok(wrong.or_else(|| (ended.code != Some(0)).then(silent)))
     }
 
     /// Has Nix make the store's directory and database, if there is no database yet.

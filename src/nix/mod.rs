@@ -29,6 +29,7 @@ mod flake;
 mod flake_lock;
 mod gc_lock;
 mod greeting;
+mod heed;
 mod hints;
 mod init;
 mod internal_log;
@@ -61,7 +62,7 @@ mod version;
 
 pub use child::{ChildSpec, Readiness, RunningChild};
 pub use command::{CommandSpec, Config};
-pub use conf::MAX_CONF;
+pub use conf::{ConfError, MAX_CONF};
 pub use elsewhere::{BuildOn, Elsewhere};
 pub use error::{Limit, NixError, RealiseError, Step, TimedOut};
 pub use evaluator::{EvalMode, Evaluator};
@@ -175,8 +176,13 @@ pub trait Nix: Send + Sync + 'static {
     /// them; every other error is of all together.
     fn push(&self, paths: Vec<StorePath>, to: PushTo) -> BoxFuture<'static, Result<(), PushError>>;
 
-    /// Whether Nix would work with this nix.conf on top of its own settings.
-    fn check_conf(&self, _candidate: PathBuf) -> BoxFuture<'static, Result<(), NixError>> {
+    /// Whether Nix would work with the nix.conf at `candidate`, whose text this is, on top of its own
+    /// settings.
+    fn check_conf(
+        &self,
+        _candidate: PathBuf,
+        _text: String,
+    ) -> BoxFuture<'static, Result<(), ConfError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 

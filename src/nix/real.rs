@@ -8,20 +8,18 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::model::{Closure, Source, StorePath, Tenant};
+use crate::model::{Announcement, Closure, Source, StorePath, Tenant};
 
-use super::command::{self, CommandSpec, Config};
+use super::command::{self, Config};
 use super::db::Database;
 use super::evaluator::Tokens;
 use super::gc_lock::GcLock;
-use super::internal_log::LogReader;
-use super::process::Ended;
 use super::redact::{Redactor, secrets_of_netrc};
-use super::stall::{Heard, Pulse};
+use super::stall::Heard;
 use super::substituters::{self, Choice, Substituters};
 use super::{
-    Buildable, Capabilities, Evaluated, Limit, Lock, Nix, NixError, ProgressSink, PushError,
-    PushTo, RealiseError, Realised, Slot, Step, db_write, evaluate, process, push, realise,
+    Buildable, Capabilities, ConfError, Evaluated, Lock, Nix, NixError, ProgressSink, PushError,
+    PushTo, RealiseError, Realised, Slot, db_write, evaluate, process, push, realise,
 };
 
 /// Nix's default.
@@ -37,7 +35,9 @@ pub(super) struct Inner {
     substituters: Mutex<Option<Substituters>>,
     database: Database,
     capabilities: OnceLock<Capabilities>,
-    heard: Heard,
+    pub(super) heard: Heard,
+    /// What a builder's sshd says of it.
+    announced: OnceLock<Announcement>,
     /// The access tokens that were good last: in no second file.
     tokens: Mutex<Option<Tokens>>,
 }
@@ -50,6 +50,7 @@ impl RealNix {
             substituters: Mutex::default(),
             capabilities: OnceLock::new(),
             heard: Heard::default(),
+            announced: OnceLock::new(),
             tokens: Mutex::default(),
             config,
         }))
@@ -70,6 +71,10 @@ impl RealNix {
         }
     }
 
+    pub(super) fn announced(&self) -> &OnceLock<Announcement> {
+        &self.0.announced
+    }
+
     /// The socket of a daemon that is not ours, if there is one: our own is not there yet when a node
     /// starts, and would do the same.
     pub(super) fn served_by_others(&self) -> Option<PathBuf> {
@@ -81,8 +86,9 @@ impl RealNix {
         if let Some(known) = self.0.capabilities.get() {
             return Ok(*known);
         }
-        let config = &self.0.config;
-        let spec = command::spec(config, config.program.clone(), vec!["--version".into()]);
+        // Whatever an operator's nix.conf has is looked at later.
+        let config = Config { conf: None, ..self.0.config.clone() };
+        let spec = command::spec(&config, config.program.clone(), vec!["--version".into()]);
         let stdout = process::output(&spec, "nix --version").await?;
         let line = String::from_utf8_lossy(&stdout);
         let found = Capabilities::parse(&line).ok_or_else(|| NixError::Command {
@@ -131,9 +137,13 @@ impl Nix for RealNix {
         push::push(self.0.clone(), paths, to).boxed()
     }
 
-    fn check_conf(&self, candidate: PathBuf) -> BoxFuture<'static, Result<(), NixError>> {
+    fn check_conf(
+        &self,
+        candidate: PathBuf,
+        text: String,
+    ) -> BoxFuture<'static, Result<(), ConfError>> {
         let nix = self.clone();
-        async move { nix.take_conf(candidate).await }.boxed()
+        async move { nix.take_conf(candidate, text).await }.boxed()
     }
 
     fn conf_changed(&self) -> BoxFuture<'static, ()> {
@@ -187,7 +197,7 @@ impl Inner {
         gc.place(path, root, || self.database.is_valid(path))
     }
 
-    fn known_substituters(&self) -> MutexGuard<'_, Option<Substituters>> {
+    pub(super) fn known_substituters(&self) -> MutexGuard<'_, Option<Substituters>> {
         self.substituters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -223,64 +233,6 @@ impl Inner {
             Some(substituters) => substituters.choose_again().await,
             None => Choice::default(),
         }
-    }
-
-    /// Substituters that a command could not reach are left out of the next one. A builder's word does
-    /// not count: one tenant's build would take a cache from all others.
-    pub(super) fn learn_from(&self, log: &LogReader) {
-        if let Some(substituters) = &*self.known_substituters() {
-            let messages = log.warnings().chain(log.errors()).filter(|m| !m.maybe_a_builders);
-            messages.for_each(|message| substituters.learn_from(&message.text));
-        }
-    }
-
-    /// Runs a command that fetches or builds, and reads its log. An error is a store over ssh from which
-    /// nothing came, at this step; `None` instead of its end: it took longer than a realisation may.
-    pub(super) async fn heed<K: Send + 'static>(
-        &self,
-        spec: &CommandSpec,
-        progress: &ProgressSink,
-        kept: K,
-        choice: &Choice,
-        step: Step,
-    ) -> Result<(Option<Result<(Ended, K), NixError>>, LogReader), RealiseError> {
-        // A file that can't be read has none to show.
-        let tokens = self.tokens().unwrap_or_default();
-        let mut log = LogReader::new(self.redactor(&tokens));
-        let pulse = Pulse::new(self.heard.clone());
-        let ended = {
-            let on_line = |line: &[u8]| {
-                progress.update(|p| log.line(line, p));
-                pulse.beat(&log);
-            };
-            let run = process::run(spec, &[], on_line, kept);
-            tokio::select! {
-                ended = self.config.limits.realise.bound(run) => ended,
-                () = self.stalls(&pulse, choice) => return Err(self.stalled(step)),
-            }
-        };
-        Ok((ended, log))
-    }
-
-    /// Ends when a command that may wait for a store over ssh has heard nothing for too long.
-    async fn stalls(&self, pulse: &Pulse, choice: &Choice) {
-        if choice.has_ssh() {
-            pulse.stops(self.config.limits.stall).await;
-        } else {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Leaves those stores out from now on.
-    fn stalled(&self, step: Step) -> RealiseError {
-        let Limit { setting, most } = self.config.limits.stall;
-        let most = humantime::format_duration(most);
-        let reason = format!("it said nothing for {most} ({setting})");
-        let known = self.known_substituters().clone();
-        let urls = known.map(|s| s.report_stalled(&reason)).unwrap_or_default();
-        let who = if urls.is_empty() { "a store over ssh".to_owned() } else { urls.join(" and ") };
-        let cause = format!("{who} said nothing for {most}: {setting}");
-        RealiseError::Temporary { step, cause }
     }
 
     /// Knows these tokens, and the netrc's secrets as they are now. A netrc that can't be read has none

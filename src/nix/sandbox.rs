@@ -1,6 +1,7 @@
 //! The start: what Nix itself is set to, whom it trusts, and whether its builds have their sandbox.
 
 use std::ffi::OsString;
+use std::fs;
 
 use serde::Deserialize;
 
@@ -16,6 +17,7 @@ const MISSING: &str = "Nix needs mount, pid, network and user namespaces and the
 
 /// What Nix says last, after why.
 const VAGUE: &str = "unable to start build process";
+const GROUPS: &str = "/etc/group";
 /// clone(2), ENOSPC.
 const LIMITED: &str = " (a limit of namespaces in /proc/sys/user is reached)";
 
@@ -91,6 +93,8 @@ impl RealNix {
         let own = [("sandbox-fallback", "false"), ("builders", ""), ("substitute", "false")];
         push_options(&mut args, own.into_iter());
         push_options(&mut args, pairs(&config.nix_options));
+        // A node that leaves all builds to the cache may have none.
+        push_options(&mut args, [("max-jobs", "1")].into_iter());
         args.extend(["--no-out-link", "--expr"].map(Into::into));
         args.push(probe(number).into());
         let config = Config { daemon_socket: self.served_by_others(), ..config.clone() };
@@ -115,18 +119,21 @@ impl RealNix {
         }
     }
 
-    /// What this Nix can build, and how much at once: the node's cores.
+    /// What this Nix can build, and how much at once.
     pub async fn announcement(&self) -> Result<Announcement, NixError> {
-        let json = self.settings().await?;
-        let shown: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
-        let words = |name: &str| words(&shown[name]["value"]);
-        let systems = words("system").into_iter().chain(words("extra-platforms"));
-        let cores = std::thread::available_parallelism().ok();
-        Ok(Announcement {
-            max_jobs: cores.and_then(|cores| u32::try_from(cores.get()).ok()?.try_into().ok()),
-            systems: systems.filter_map(|system| System::parse(&system)).collect(),
-            features: words("system-features").iter().filter_map(|f| Feature::parse(f)).collect(),
-        })
+        let said =
+            announcement(&self.settings().await?, &fs::read_to_string(GROUPS).unwrap_or_default());
+        Ok(self.announced().get_or_init(|| said).clone())
+    }
+
+    /// After settings have changed: sshd says what it was started with.
+    pub(super) fn compare_announcement(&self, json: &[u8]) {
+        let now = announcement(json, &fs::read_to_string(GROUPS).unwrap_or_default());
+        if let Some(said) = self.announced().get().filter(|said| **said != now) {
+            tracing::warn!(
+                %said, %now, "the cache is told of what can be built here as it was at the start: restart"
+            );
+        }
     }
 
     /// Nix's effective settings as JSON.
@@ -139,6 +146,32 @@ impl RealNix {
         let spec = spec(config, config.program.clone(), args);
         process::output(&spec, "nix show-config").await
     }
+}
+
+/// As many jobs as `max-jobs` has, if somebody has set it, else as there are cores; no more than there are
+/// users to build as, since another would wait.
+fn announcement(json: &[u8], groups: &str) -> Announcement {
+    let shown: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+    let words = |name: &str| words(&shown[name]["value"]);
+    let systems = words("system").into_iter().chain(words("extra-platforms"));
+    let max_jobs = &shown["max-jobs"];
+    let set = (max_jobs["value"] != max_jobs["defaultValue"]).then(|| max_jobs["value"].as_u64());
+    let cores = || std::thread::available_parallelism().ok().map(|n| n.get() as u64);
+    let group = shown["build-users-group"]["value"].as_str().unwrap_or_default();
+    let users = users_of(groups, group).unwrap_or(u64::MAX);
+    let jobs = set.flatten().or_else(cores).map(|jobs| jobs.min(users));
+    Announcement {
+        max_jobs: jobs.and_then(|jobs| u32::try_from(jobs).ok()?.try_into().ok()),
+        systems: systems.filter_map(|system| System::parse(&system)).collect(),
+        features: words("system-features").iter().filter_map(|f| Feature::parse(f)).collect(),
+    }
+}
+
+/// How many members a group has; `None`: there is no such group, as where builds are root's.
+fn users_of(groups: &str, name: &str) -> Option<u64> {
+    let group = groups.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let members = group.split(':').nth(2)?;
+    Some(members.split(',').filter(|member| !member.is_empty()).count() as u64)
 }
 
 /// A setting's words, whether it is a list or a text.
@@ -158,6 +191,27 @@ fn is_trusted(users: &serde_json::Value, uid: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jobs_are_what_is_set_or_fits() {
+        let json = |max: u32| {
+            format!(
+                r#"{{"system":{{"value":"x86_64-linux"}},"extra-platforms":{{"value":["i686-linux"]}},
+                "system-features":{{"value":["kvm"]}},"build-users-group":{{"value":"nixbld"}},
+                "max-jobs":{{"value":{max},"defaultValue":1}}}}"#
+            )
+        };
+        let jobs = |max: u32, groups: &str| {
+            let said = announcement(json(max).as_bytes(), groups);
+            assert_eq!((said.systems.len(), said.features.len()), (2, 1));
+            said.max_jobs.map_or(0, u32::from)
+        };
+        let cores = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
+        let users = "root:x:0:\nnixbld:x:30000:nixbld1,nixbld2,nixbld3\n";
+        assert_eq!((jobs(2, users), jobs(9, users), jobs(0, users)), (2, 3, 0));
+        assert_eq!((jobs(1, ""), jobs(1, users)), (cores, cores.min(3)));
+        assert_eq!(users_of("nixbld2:x:1:a\nnixbld:x:2:\n", "nixbld"), Some(0));
+    }
 
     #[test]
     fn everybody_is_found_among_the_trusted() {

@@ -40,6 +40,7 @@ impl Scene {
             address: AddressKind::PodIp,
             cluster_domain: "cluster.local".to_owned(),
             defaults: Offer { systems: [].into(), ..Offer::default() },
+            jobs: None,
             asks_first,
             debounce: DEBOUNCE,
         };

@@ -98,6 +98,14 @@ fn keys_and_settings_change_and_no_build_breaks() {
     assert_eq!(warnings, "", "{}", space.why("slow"));
     drop(space);
     cluster.kubectl(&exec(NODE, &["rm", OLD_KEY]));
+    // Gone is not taken back.
+    set_conf(cluster, "");
+    for (what, _) in CONFS {
+        wait_until("an empty nix.conf", LONG, || {
+            let cat = ["cat", "/nix/var/nix-csi/nix.conf"];
+            cluster.ask(&exec(what, &cat)).is_some_and(|text| text.is_empty())
+        });
+    }
     for (_, name) in CONFS {
         cluster.kubectl(&["-n", "nix-csi", "delete", "configmap", name]);
     }

@@ -23,6 +23,9 @@ use crate::nix::{ChildSpec, NixError, RunningChild};
 /// For the process to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Until another process is tried again that did not start.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// Ends the process and the actor; answered when the process is gone.
 #[derive(Message)]
 #[rtype(result = "Result<(), ActorGone>")]
@@ -146,7 +149,16 @@ impl Life {
                 metrics::CHILD_RENEWALS.with_label_values(&[child]).inc();
                 self.retired.spawn(retired(child, old, self.stop.clone()));
             }
-            Err(error) => tracing::error!(child, %error, "it stays as it is: no other one starts"),
+            Err(error) => {
+                tracing::error!(child, %error, "it stays as it is for now: no other one starts");
+                let (renew, stop) = (self.renew.clone(), self.stop.clone());
+                self.retired.spawn(async move {
+                    let waited = tokio::time::timeout(AGAIN, stop.cancelled()).await;
+                    if waited.is_err() {
+                        renew.notify_one();
+                    }
+                });
+            }
         }
     }
 }
@@ -154,6 +166,9 @@ impl Life {
 async fn retired(child: &'static str, mut old: RunningChild, stop: CancellationToken) {
     let count = metrics::CHILDREN_RETIRED.with_label_values(&[child]);
     count.inc();
+    if count.get() > 1 {
+        tracing::warn!(child, retired = count.get(), "several former ones still have clients");
+    }
     tokio::select! {
         _ = old.exited() => tracing::info!(child, "the last one has done what it had begun"),
         () = stop.cancelled() => old.stop(GRACE).await,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Handler, Message};
 use futures::StreamExt;
-use futures::future::OptionFuture;
 use inotify::{Inotify, WatchMask};
 
 use super::conf::{self, Judged, NixConf};
@@ -39,16 +38,45 @@ pub struct ConfigReconciler {
     config: ReconcilerConfig,
     known: Vec<Known>,
     judged: Judged,
-    /// A look is under way; `again`: and something happened since it began.
-    looking: bool,
-    again: bool,
+    files: Looking,
+    /// Apart from the files: Nix may take its time, and a key that is revoked must not wait for it.
+    conf: Looking,
+    /// Something may have been replaced that nix-daemon was not told of.
+    is_anew: bool,
     ticking: bool,
+}
+
+/// A look at something, one at a time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Looking {
+    is_under_way: bool,
+    /// Something happened since it began.
+    again: bool,
+}
+
+impl Looking {
+    /// Whether to look now.
+    fn begin(&mut self) -> bool {
+        if self.is_under_way {
+            self.again = true;
+            return false;
+        }
+        self.is_under_way = true;
+        true
+    }
+
+    /// Whether to look once more.
+    fn end(&mut self) -> bool {
+        self.is_under_way = false;
+        std::mem::take(&mut self.again)
+    }
 }
 
 impl_supervised!(ConfigReconciler, "reconciler", |this| {
     this.known.fill(Known::default());
     this.judged = Judged::default();
-    (this.looking, this.again, this.ticking) = (false, false, false);
+    (this.files, this.conf, this.ticking) = (Looking::default(), Looking::default(), false);
+    this.is_anew = true;
 });
 
 /// Something may have changed.
@@ -64,7 +92,8 @@ impl ConfigReconciler {
     pub fn new(config: ReconcilerConfig) -> Self {
         let known = vec![Known::default(); config.items.len()];
         let judged = Judged::default();
-        Self { config, known, judged, looking: false, again: false, ticking: false }
+        let (files, conf) = (Looking::default(), Looking::default());
+        Self { config, known, judged, files, conf, is_anew: false, ticking: false }
     }
 
     fn looked(&mut self, outcomes: Vec<Outcome>) {
@@ -86,18 +115,47 @@ impl ConfigReconciler {
         if is_new {
             tracing::info!(kind = conf::KIND, "brought up to date");
             metrics::CONFIG_WRITES.with_label_values(&[conf::KIND]).inc();
-            if let Some(daemon) = &self.config.daemon {
-                tell(daemon, Renew);
-            }
+        }
+        if (is_new || std::mem::take(&mut self.is_anew))
+            && let Some(daemon) = &self.config.daemon
+        {
+            tell(daemon, Renew);
         }
     }
 
-    fn done(&mut self, ctx: &mut Ctx<Self>) {
-        self.looking = false;
-        self.config.health.set(self.config.part, &Condition::Ready);
-        if std::mem::take(&mut self.again) {
-            tell(&ctx.address(), Look);
+    fn look_at_files(&mut self, ctx: &mut Ctx<Self>) {
+        if !self.files.begin() {
+            return;
         }
+        let (items, known) = (self.config.items.clone(), self.known.clone());
+        let look = blocking(move || {
+            items.iter().zip(&known).map(|(item, known)| sync(item, known)).collect::<Vec<_>>()
+        });
+        ctx.effect(look, |this, outcomes, ctx| {
+            match outcomes {
+                Ok(outcomes) => this.looked(outcomes),
+                Err(panic) => return ctx.fail(format!("reading the configuration: {panic}")),
+            }
+            this.config.health.set(this.config.part, &Condition::Ready);
+            if this.files.end() {
+                this.look_at_files(ctx);
+            }
+        });
+    }
+
+    fn look_at_conf(&mut self, ctx: &mut Ctx<Self>) {
+        let Some(conf) = self.config.conf.clone() else {
+            return;
+        };
+        if !self.conf.begin() {
+            return;
+        }
+        ctx.effect(conf.sync(self.judged.clone()), |this, (judged, is_new), ctx| {
+            this.judged(judged, is_new);
+            if this.conf.end() {
+                this.look_at_conf(ctx);
+            }
+        });
     }
 }
 
@@ -168,27 +226,8 @@ impl Handler<Look> for ConfigReconciler {
     type Result = ();
 
     fn handle(&mut self, _: Look, ctx: &mut Ctx<Self>) {
-        if self.looking {
-            self.again = true;
-            return;
-        }
-        self.looking = true;
-        let (items, known) = (self.config.items.clone(), self.known.clone());
-        let look = blocking(move || {
-            items.iter().zip(&known).map(|(item, known)| sync(item, known)).collect::<Vec<_>>()
-        });
-        let conf = self.config.conf.clone().map(|conf| conf.sync(self.judged.clone()));
-        let look = async { (look.await, OptionFuture::from(conf).await) };
-        ctx.effect(look, |this, (outcomes, conf), ctx| {
-            match outcomes {
-                Ok(outcomes) => this.looked(outcomes),
-                Err(panic) => return ctx.fail(format!("reading the configuration: {panic}")),
-            }
-            if let Some((judged, is_new)) = conf {
-                this.judged(judged, is_new);
-            }
-            this.done(ctx);
-        });
+        self.look_at_files(ctx);
+        self.look_at_conf(ctx);
     }
 }
 

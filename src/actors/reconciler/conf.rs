@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::files::{place, read_file, stage};
 use crate::actors::core::blocking;
-use crate::nix::Nix;
+use crate::nix::{ConfError, Nix};
 
 /// Its name in logs and metrics.
 pub(super) const KIND: &str = "nix-conf";
@@ -20,11 +20,18 @@ pub struct NixConf {
     pub nix: Arc<dyn Nix>,
 }
 
-/// What the last look found, so that Nix is not asked again.
+/// What the last look found.
 #[derive(Clone, Default)]
 pub(super) struct Judged {
+    /// Nix has judged it, and is not asked again. What only failed is tried with each look.
     text: Option<Vec<u8>>,
     refused: Option<String>,
+}
+
+/// What is mounted.
+struct Mounted {
+    text: Vec<u8>,
+    is_in_use: bool,
 }
 
 impl NixConf {
@@ -34,10 +41,15 @@ impl NixConf {
         let Some(refused) = self.look(Judged::default(), true).await.0.refused else {
             return Ok(());
         };
-        if !is_there(&self.target)? {
+        let target = self.target.clone();
+        let last = blocking(move || is_there(&target)?.then(|| utf8(&target)).transpose()).await;
+        let Some(text) = last.map_err(|panic| panic.to_string())?? else {
             return Err(refused);
+        };
+        if let Err(error) = self.nix.check_conf(self.target.clone(), text).await {
+            let last = self.target.display();
+            return Err(format!("{refused}; and what was good last, {last}: {error}"));
         }
-        self.check(self.target.clone()).await?;
         tracing::warn!(kind = KIND, "{refused}; what was good last stays");
         Ok(())
     }
@@ -47,43 +59,46 @@ impl NixConf {
         self.look(judged, false).await
     }
 
+    /// `anew`: Nix may be another version than the one that took what is in use.
     async fn look(&self, judged: Judged, anew: bool) -> (Judged, bool) {
         let (source, target) = (self.source.clone(), self.target.clone());
         let read = blocking(move || read(&source, &target)).await;
-        let (text, is_in_use) = match read.unwrap_or_else(|panic| Err(panic.to_string())) {
-            Ok(Some(read)) => read,
+        let mounted = match read.unwrap_or_else(|panic| Err(panic.to_string())) {
+            Ok(Some(mounted)) => mounted,
             Ok(None) => return (Judged::default(), false),
             Err(why) => return (Judged { text: None, refused: Some(why) }, false),
         };
-        if !anew && judged.text.as_ref() == Some(&text) {
+        let is_known = judged.text.as_ref() == Some(&mounted.text);
+        if is_known && !anew {
             return (judged, false);
         }
-        let done = if is_in_use && !anew { Ok(false) } else { self.adopt(&text, is_in_use).await };
+        let is_done = mounted.is_in_use && !anew;
+        let done = if is_done { Ok(false) } else { self.adopt(&mounted).await };
+        let refused = |why| Some(format!("{}: {why}", self.source.display()));
         match done {
-            Ok(is_new) => (Judged { text: Some(text), refused: None }, is_new),
-            Err(why) => {
-                let refused = Some(format!("{}: {why}", self.source.display()));
-                (Judged { text: Some(text), refused }, false)
+            Ok(is_new) => (Judged { text: Some(mounted.text), refused: None }, is_new),
+            Err(ConfError::Refused(why)) => {
+                (Judged { text: Some(mounted.text), refused: refused(why) }, false)
+            }
+            Err(error @ ConfError::Unknown(_)) => {
+                (Judged { text: None, refused: refused(error.to_string()) }, false)
             }
         }
     }
 
-    async fn adopt(&self, text: &[u8], is_in_use: bool) -> Result<bool, String> {
-        if is_in_use {
-            return self.check(self.target.clone()).await.map(|()| false);
+    async fn adopt(&self, mounted: &Mounted) -> Result<bool, ConfError> {
+        let utf8 = std::str::from_utf8(&mounted.text).map(str::to_owned);
+        let text = utf8.map_err(|_| ConfError::Refused("it is not UTF-8".to_owned()))?;
+        if mounted.is_in_use {
+            return self.nix.check_conf(self.target.clone(), text).await.map(|()| false);
         }
-        let (text, target) = (text.to_owned(), self.target.clone());
-        let staged = blocking(move || stage(&target, &text, 0o644)).await;
-        let staged = staged.map_err(|panic| panic.to_string())??;
-        self.check(staged.clone()).await?;
+        let (bytes, target) = (mounted.text.clone(), self.target.clone());
+        let staged = on_disk(move || stage(&target, &bytes, 0o644)).await?;
+        self.nix.check_conf(staged.clone(), text).await?;
         let target = self.target.clone();
-        blocking(move || place(&staged, &target)).await.map_err(|panic| panic.to_string())??;
+        on_disk(move || place(&staged, &target)).await?;
         self.nix.conf_changed().await;
         Ok(true)
-    }
-
-    async fn check(&self, candidate: PathBuf) -> Result<(), String> {
-        self.nix.check_conf(candidate).await.map_err(|error| error.to_string())
     }
 }
 
@@ -93,8 +108,15 @@ impl Judged {
     }
 }
 
-/// The mounted one, and whether it is in use; `None`: there is none and never was.
-fn read(source: &Path, target: &Path) -> Result<Option<(Vec<u8>, bool)>, String> {
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, ConfError> {
+    let done = blocking(work).await.unwrap_or_else(|panic| Err(panic.to_string()));
+    done.map_err(ConfError::Unknown)
+}
+
+/// `None`: there is none and never was.
+fn read(source: &Path, target: &Path) -> Result<Option<Mounted>, String> {
     if !is_there(source)? {
         let source = source.display();
         let gone = format!("{source} is not there: an empty file takes back what it has set");
@@ -102,7 +124,11 @@ fn read(source: &Path, target: &Path) -> Result<Option<(Vec<u8>, bool)>, String>
     }
     let text = read_file(source).map_err(|why| format!("{}: {why}", source.display()))?;
     let is_in_use = fs::read(target).is_ok_and(|found| found == text);
-    Ok(Some((text, is_in_use)))
+    Ok(Some(Mounted { text, is_in_use }))
+}
+
+fn utf8(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("can't read {}: {error}", path.display()))
 }
 
 fn is_there(path: &Path) -> Result<bool, String> {
@@ -114,48 +140,93 @@ mod tests {
     use super::*;
     use crate::nix::fake::FakeNix;
 
+    struct Scene {
+        _dir: tempfile::TempDir,
+        nix: FakeNix,
+        conf: NixConf,
+        judged: Judged,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let nix = FakeNix::new(dir.path()).unwrap();
+            let (source, target) = (dir.path().join("mounted"), dir.path().join("state/nix.conf"));
+            let conf = NixConf { source, target, nix: Arc::new(nix.clone()) };
+            Self { _dir: dir, nix, conf, judged: Judged::default() }
+        }
+
+        fn mount(&self, text: impl AsRef<[u8]>) {
+            fs::write(&self.conf.source, text).unwrap();
+        }
+
+        fn in_use(&self) -> String {
+            fs::read_to_string(&self.conf.target).unwrap()
+        }
+
+        /// Whether there is another conf now, and what was refused.
+        async fn look(&mut self) -> (bool, Option<String>) {
+            let (judged, is_new) = self.conf.clone().sync(self.judged.clone()).await;
+            self.judged = judged;
+            (is_new, self.judged.refused.clone())
+        }
+    }
+
     #[tokio::test]
     async fn a_bad_conf_is_refused_once_and_the_last_good_one_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let nix = FakeNix::new(dir.path()).unwrap();
-        let (source, target) = (dir.path().join("mounted"), dir.path().join("state/nix.conf"));
-        let conf = NixConf { source, target, nix: Arc::new(nix.clone()) };
-        let in_use = || fs::read_to_string(&conf.target).unwrap();
-        let sync = |judged| conf.clone().sync(judged);
-
+        let mut scene = Scene::new();
         // None is none.
-        conf.settle().await.unwrap();
-        let (judged, is_new) = sync(Judged::default()).await;
-        assert!(!is_new && judged.refused.is_none() && !is_there(&conf.target).unwrap());
+        scene.conf.settle().await.unwrap();
+        assert_eq!(scene.look().await, (false, None));
+        assert!(!is_there(&scene.conf.target).unwrap());
         // A first one that is bad is no way to begin.
-        fs::write(&conf.source, "nonsense = 1").unwrap();
-        let why = conf.settle().await.unwrap_err();
-        assert!(why.starts_with(&conf.source.display().to_string()) && why.contains("nonsense"));
+        scene.mount("nonsense = 1");
+        let why = scene.conf.settle().await.unwrap_err();
+        assert!(why.starts_with(&scene.conf.source.display().to_string()), "{why}");
 
-        fs::write(&conf.source, "cores = 2").unwrap();
-        let (judged, is_new) = sync(judged).await;
-        assert!(is_new && judged.refused.is_none());
-        assert_eq!(in_use(), "cores = 2");
-        assert!(!sync(Judged::default()).await.1);
-        fs::write(&conf.source, "nonsense = 2").unwrap();
-        let before = nix.checked_confs().len();
-        let (judged, is_new) = sync(judged).await;
-        assert!(!is_new && judged.refused.as_ref().unwrap().contains("unknown setting"));
-        let (judged, is_new) = sync(judged).await;
-        assert!(!is_new && judged.refused.is_some());
-        assert_eq!(nix.checked_confs().len(), before + 1, "asked again of what it knew");
-        assert_eq!(in_use(), "cores = 2");
+        scene.mount("cores = 2");
+        assert_eq!(scene.look().await, (true, None));
+        assert_eq!(scene.in_use(), "cores = 2");
+        assert_eq!(scene.look().await, (false, None));
+        scene.mount("nonsense = 2");
+        let before = scene.nix.checked_confs().len();
+        for _ in 0..3 {
+            let (is_new, refused) = scene.look().await;
+            assert!(!is_new && refused.unwrap().contains("unknown setting"));
+        }
+        assert_eq!(scene.nix.checked_confs().len(), before + 1, "asked again of what it knew");
+        scene.mount(b"cores = \xff");
+        assert!(scene.look().await.1.unwrap().contains("it is not UTF-8"));
+        assert_eq!(scene.in_use(), "cores = 2");
         // Also after a restart, and when it is no longer mounted.
-        conf.settle().await.unwrap();
-        fs::remove_file(&conf.source).unwrap();
-        let (judged, is_new) = sync(judged).await;
-        assert!(!is_new && judged.refused.unwrap().contains("is not there"));
-        assert_eq!(in_use(), "cores = 2");
+        scene.conf.settle().await.unwrap();
+        fs::remove_file(&scene.conf.source).unwrap();
+        assert!(scene.look().await.1.unwrap().contains("is not there"));
+        assert_eq!(scene.in_use(), "cores = 2");
         // What was good may be bad to another version.
-        fs::write(&conf.target, "nonsense = 0").unwrap();
-        conf.settle().await.unwrap_err();
-        fs::write(&conf.source, "").unwrap();
-        assert!(sync(Judged::default()).await.1);
-        assert_eq!(in_use(), "");
+        fs::write(&scene.conf.target, "nonsense = 0").unwrap();
+        scene.conf.settle().await.unwrap_err();
+        scene.mount("");
+        assert_eq!(scene.look().await, (true, None));
+        assert_eq!(scene.in_use(), "");
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_tried_now_is_tried_again() {
+        let mut scene = Scene::new();
+        scene.mount("later = 1");
+        for _ in 0..2 {
+            let (is_new, refused) = scene.look().await;
+            assert!(!is_new && refused.unwrap().contains("can't be tried now: no processes"));
+        }
+        assert_eq!(scene.nix.checked_confs().len(), 2);
+        scene.mount("cores = 2");
+        // What was to be tried is in the way of the next one.
+        let staged = scene.conf.target.with_extension("new");
+        fs::remove_file(&staged).unwrap();
+        fs::create_dir_all(staged.join("x")).unwrap();
+        assert!(scene.look().await.1.unwrap().contains("can't write"));
+        fs::remove_dir_all(staged).unwrap();
+        assert_eq!(scene.look().await, (true, None));
     }
 }

@@ -21,6 +21,7 @@ mod offer;
 mod plan;
 mod probe;
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -57,8 +58,10 @@ pub struct RegistryConfig {
     pub address: AddressKind,
     /// Of names in the DNS, such as `cluster.local`.
     pub cluster_domain: String,
-    /// Of a builder that says nothing of itself.
+    /// Of a builder that says nothing of itself; features are added to what it says.
     pub defaults: Offer,
+    /// At once on each builder, whatever it says; its pod's annotation wins.
+    pub jobs: Option<NonZeroU32>,
     /// A new builder is asked what it can do before it is written down: somebody probes.
     pub asks_first: bool,
     /// [`DEBOUNCE`], where nothing else is wished.

@@ -45,13 +45,12 @@ impl Default for Offer {
 }
 
 impl Offer {
-    /// What the builder itself says, where it says something; else as here.
-    pub(super) fn or_said(&self, said: &Announcement) -> Self {
+    /// What the builder itself says is added; as many jobs as `jobs` has, if that is set.
+    pub(super) fn with(&self, said: &Announcement, jobs: Option<NonZeroU32>) -> Self {
         Self {
             systems: if said.systems.is_empty() { &self.systems } else { &said.systems }.clone(),
-            max_jobs: said.max_jobs.unwrap_or(self.max_jobs),
-            features: if said.features.is_empty() { &self.features } else { &said.features }
-                .clone(),
+            max_jobs: jobs.or(said.max_jobs).unwrap_or(self.max_jobs),
+            features: self.features.union(&said.features).cloned().collect(),
             ..self.clone()
         }
     }
@@ -161,6 +160,17 @@ mod tests {
         assert_eq!(Offer::read(&BTreeMap::new(), &defaults), Ok(Some(defaults.clone())));
         let said = BTreeMap::from([("builder-features".to_owned(), String::new())]);
         assert_eq!(Offer::read(&said, &defaults), Ok(Some(Offer::default())), "none is a word too");
+    }
+
+    #[test]
+    fn what_a_builder_says_is_less_than_what_is_set() {
+        let said = Announcement::parse("SSH-2.0-x nix-csi jobs=8 systems=i686-linux features=kvm");
+        let settings = Offer { features: features(&["big-parallel"]), ..Offer::default() };
+        let with = |jobs| settings.with(&said, NonZeroU32::new(jobs));
+        assert_eq!((with(0).max_jobs.get(), with(2).max_jobs.get()), (8, 2));
+        assert_eq!(with(0).features, features(&["big-parallel", "kvm"]));
+        assert_eq!(with(0).systems.len(), 1);
+        assert_eq!(settings.with(&Announcement::default(), None), settings);
     }
 
     #[test]

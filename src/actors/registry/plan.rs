@@ -83,7 +83,7 @@ impl Builder {
         Self {
             address: name.or_else(|| pod.ip.map(Address::from)),
             lacks_name,
-            offer: Offer::read(&pod.annotations, &config.defaults.or_said(&said)),
+            offer: Offer::read(&pod.annotations, &config.defaults.with(&said, config.jobs)),
             annotations: pod.annotations,
             said,
             was_asked,
@@ -111,7 +111,7 @@ impl Builder {
             return !was_asked;
         };
         self.said = said.clone();
-        let offer = Offer::read(&self.annotations, &config.defaults.or_said(said));
+        let offer = Offer::read(&self.annotations, &config.defaults.with(said, config.jobs));
         std::mem::replace(&mut self.offer, offer) != self.offer || !was_asked
     }
 

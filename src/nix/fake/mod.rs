@@ -87,7 +87,8 @@ impl FakeNix {
         Ok(Self { store_dir, state: Arc::default() })
     }
 
-    /// Each nix.conf that was to be checked; it refuses those with the word `nonsense`.
+    /// Each nix.conf that was to be checked; it refuses those with the word `nonsense`, and can't
+    /// tell of those with `later`.
     pub fn checked_confs(&self) -> Vec<String> {
         self.state().confs.clone()
     }

@@ -13,8 +13,8 @@ use crate::model::{Closure, PathInfo, Source, StorePath, Tenant};
 use crate::nix::error::io_error;
 use crate::nix::gc_lock::staging_name;
 use crate::nix::{
-    Buildable, Evaluated, Lock, Nix, NixError, ProgressSink, PushError, PushTo, RealiseError,
-    Realised, Slot, Step, db_write,
+    Buildable, ConfError, Evaluated, Lock, Nix, NixError, ProgressSink, PushError, PushTo,
+    RealiseError, Realised, Slot, Step, db_write,
 };
 
 impl Nix for FakeNix {
@@ -22,14 +22,16 @@ impl Nix for FakeNix {
         &self.store_dir
     }
 
-    fn check_conf(&self, candidate: PathBuf) -> BoxFuture<'static, Result<(), NixError>> {
-        let text = std::fs::read_to_string(&candidate).unwrap_or_default();
+    fn check_conf(&self, _: PathBuf, text: String) -> BoxFuture<'static, Result<(), ConfError>> {
         self.state().confs.push(text.clone());
-        let refused = || NixError::Command {
-            what: "nix.conf".to_owned(),
-            detail: "unknown setting 'nonsense'".to_owned(),
+        let verdict = match &*text {
+            text if text.contains("nonsense") => {
+                Err(ConfError::Refused("unknown setting 'nonsense'".to_owned()))
+            }
+            text if text.contains("later") => Err(ConfError::Unknown("no processes".to_owned())),
+            _ => Ok(()),
         };
-        ready(if text.contains("nonsense") { Err(refused()) } else { Ok(()) }).boxed()
+        ready(verdict).boxed()
     }
 
     fn lock(

@@ -16,6 +16,7 @@ fn config(address: AddressKind) -> RegistryConfig {
         address,
         cluster_domain: "cluster.local".to_owned(),
         defaults: Offer { systems: [].into(), ..Offer::default() },
+        jobs: None,
         asks_first: false,
         debounce: Duration::ZERO,
     }
