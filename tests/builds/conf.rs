@@ -85,7 +85,8 @@ async fn a_changed_conf_counts_and_a_build_goes_on() {
         // What Nix does not take: said, and nothing else changes.
         for (bad, said) in [
             ("extra-system-features = one two\nsandbix = true\n", "unknown setting 'sandbix'"),
-            ("extra-system-features = one two\ncores = many\n", "'cores'"),
+            ("extra-system-features = one two\ncores = many\n", "'cores' has invalid value 'many'"),
+            ("sandbox = maybe\n", "'sandbox' has invalid value 'maybe'"),
             ("extra-system-features = one two\ncores=2\n", "line 2: write NAME = VALUE"),
             ("access-tokens = github.com=ghp_s3cret\n", "name it with --access-tokens-file"),
         ] {
@@ -125,6 +126,13 @@ async fn a_changed_conf_counts_and_a_build_goes_on() {
     let mut node = lab.node(&settings).await;
     assert!(daemon_builds(&lab, &needs("two", "d")));
     assert_eq!(node.stop(), Some(0));
+    // One that another version took is no reason not to take the next one.
+    conf.change("extra-system-features = three\n");
+    lab.ok("sh", &["-c", "echo sandbox = maybe > /nix/var/nix-csi/nix.conf"]);
+    let mut node = lab.node(&settings).await;
+    assert!(daemon_builds(&lab, &needs("three", "e")));
+    assert_eq!(node.stop(), Some(0));
+    conf.change("nonsense\n");
     // But without a last good one it is.
     lab.ok("rm", &["/nix/var/nix-csi/nix.conf"]);
     let mut node = lab.starting_node(&settings);
