@@ -5,6 +5,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod crowd;
 mod flow;
 mod hangs;
 mod nodes;
