@@ -97,17 +97,17 @@ async fn all_nodes_want_the_same_closure_at_once() {
     }
     assert_eq!(cache.names("/nix/store").len(), there, "something was made at the cache");
     assert!(!role.log().contains("building '"), "{}", role.log());
-    report(&published.iter().map(|(_, took)| *took).collect::<Vec<_>>(), total, bytes, peak);
+    report(&published.iter().map(|(_, took)| *took).collect::<Vec<_>>(), total, bytes, &peak);
 }
 
-fn report(took: &[Duration], total: Duration, bytes: u64, peak: lab::Peak) {
+fn report(took: &[Duration], total: Duration, bytes: u64, peak: &lab::Peak) {
     let mut took: Vec<_> = took.iter().map(Duration::as_secs_f64).collect();
     took.sort_by(f64::total_cmp);
     let at = |percent: usize| took[(took.len() - 1) * percent / 100];
     let sent = mega(bytes * took.len() as u64);
     println!(
         "{} nodes, {:.0} MB each: {:.1} s in all, publish p50 {:.1} s, p90 {:.1} s, max {:.1} s; \
-         {:.0} MB/s; the cache: at most {} processes, PSS {:.0} MB, RSS {:.0} MB, {:.1} s of CPU",
+         {:.0} MB/s; the cache: at most {} processes, PSS {:.0} MB, RSS {:.0} MB, seconds of CPU {:.1?}",
         took.len(),
         mega(bytes),
         total.as_secs_f64(),
@@ -118,6 +118,6 @@ fn report(took: &[Duration], total: Duration, bytes: u64, peak: lab::Peak) {
         peak.processes,
         mega(peak.pss),
         mega(peak.rss),
-        peak.cpu_seconds,
+        peak.cpu,
     );
 }

@@ -1,6 +1,6 @@
 //! What the processes of a machine cost while something goes on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ const EVERY: Duration = Duration::from_millis(250);
 const TICKS: f64 = 100.0;
 
 /// The most that was seen at once, and what was used up.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Peak {
     pub processes: usize,
     /// Proportional: what is shared counts once.
     pub pss: u64,
     pub rss: u64,
-    /// Without what was used after the last look at a process.
-    pub cpu_seconds: f64,
+    /// Seconds by program, without what was used after the last look at a process.
+    pub cpu: BTreeMap<String, f64>,
 }
 
 /// Looks until it is asked.
@@ -37,7 +37,8 @@ impl Usage {
         let stopped = stop.clone();
         let looks = std::thread::spawn(move || {
             let (mut peak, mut cpu) = (Peak::default(), HashMap::new());
-            let before = cpu_of_all(&proc);
+            look(&proc, &mut cpu);
+            let before = std::mem::take(&mut cpu);
             while !stopped.load(Ordering::Relaxed) {
                 let now = look(&proc, &mut cpu);
                 peak.processes = peak.processes.max(now.processes);
@@ -45,10 +46,10 @@ impl Usage {
                 peak.rss = peak.rss.max(now.rss);
                 std::thread::park_timeout(EVERY);
             }
-            let used = |(pid, ticks): (&u32, &u64)| ticks - before.get(pid).unwrap_or(&0);
-            #[expect(clippy::cast_precision_loss, reason = "far from 2^52")]
-            let used = cpu.iter().map(used).sum::<u64>() as f64;
-            peak.cpu_seconds = used / TICKS;
+            for (pid, (program, seconds)) in cpu {
+                let before = before.get(&pid).map_or(0.0, |(_, seconds)| *seconds);
+                *peak.cpu.entry(program).or_default() += seconds - before;
+            }
             peak
         });
         Self { stop, looks }
@@ -61,23 +62,15 @@ impl Usage {
     }
 }
 
-fn pids(proc: &Path) -> impl Iterator<Item = u32> {
-    let names = fs::read_dir(proc).unwrap().map(|entry| entry.unwrap().file_name());
-    names.filter_map(|name| name.to_str()?.parse().ok())
-}
-
-fn cpu_of_all(proc: &Path) -> HashMap<u32, u64> {
-    pids(proc).filter_map(|pid| Some((pid, ticks(&proc.join(pid.to_string()))?))).collect()
-}
-
 /// Any process may have ended since it was listed.
-fn look(proc: &Path, cpu: &mut HashMap<u32, u64>) -> Peak {
-    let mut sum = Peak::default();
-    for pid in pids(proc) {
+fn look(proc: &Path, cpu: &mut HashMap<u32, (String, f64)>) -> Peak {
+    let names = fs::read_dir(proc).unwrap().map(|entry| entry.unwrap().file_name());
+    let pids: Vec<u32> = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
+    let mut sum = Peak { processes: pids.len(), ..Peak::default() };
+    for pid in pids {
         let dir = proc.join(pid.to_string());
-        let Some(ticks) = ticks(&dir) else { continue };
-        cpu.insert(pid, ticks);
-        sum.processes += 1;
+        let Some(used) = used(&dir) else { continue };
+        cpu.insert(pid, used);
         let memory = fs::read_to_string(dir.join("smaps_rollup")).unwrap_or_default();
         let kib = |name: &str| {
             let line = memory.lines().find_map(|line| line.strip_prefix(name));
@@ -89,9 +82,12 @@ fn look(proc: &Path, cpu: &mut HashMap<u32, u64>) -> Peak {
     sum
 }
 
-/// utime and stime.
-fn ticks(dir: &Path) -> Option<u64> {
+/// Name, and utime and stime.
+fn used(dir: &Path) -> Option<(String, f64)> {
     let stat = fs::read_to_string(dir.join("stat")).ok()?;
-    let fields: Vec<_> = stat.rsplit_once(") ")?.1.split(' ').collect();
-    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    let (head, rest) = stat.rsplit_once(") ")?;
+    let fields: Vec<_> = rest.split(' ').collect();
+    let ticks = |n: usize| fields.get(n)?.parse::<u32>().ok();
+    let name = head.split_once('(')?.1.to_owned();
+    Some((name, f64::from(ticks(11)? + ticks(12)?) / TICKS))
 }
