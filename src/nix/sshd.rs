@@ -28,6 +28,11 @@ use crate::relay::RELAY;
 
 /// The account of all sessions, as `ssh-ng://nix@…` names it.
 pub const USER: &str = "nix";
+/// Its number, once [`Sshd::prepare`] has found it.
+pub fn account() -> Result<u32, NixError> {
+    account::uid(USER, Path::new("/etc/passwd"))
+}
+
 /// Of Debian's sshd, which it wants for its unprivileged part.
 const PRIVSEP: &str = "/run/sshd";
 const POLL: Duration = Duration::from_millis(20);
@@ -81,6 +86,7 @@ impl Sshd {
         dir(0o755, Path::new(PRIVSEP))?;
         dir(0o700, &self.state)?;
         check_reachable(nix.daemon_socket.as_deref().unwrap_or(Path::new("/")))?;
+        check_reachable(nix.desk.as_deref().unwrap_or(Path::new("/")))?;
         if self.host_key.is_none() {
             make_key(&self.host_key())?;
         }
@@ -118,8 +124,12 @@ impl Sshd {
             return Err(NixError::Spawn { program: "cat".to_owned(), source });
         }
         let (host_key, keys) = (self.host_key(), self.authorized_keys());
-        for path in [&socket, &relay, &host_key, &keys, &cat] {
+        for path in [&socket, &relay, &host_key, &keys, &cat].into_iter().chain(&nix.desk) {
             check_plain(path)?;
+        }
+        let mut forced = format!("exec {} {RELAY} {}", relay.display(), socket.display());
+        if let Some(desk) = &nix.desk {
+            let _ = write!(forced, " {}", desk.display());
         }
         let mut text = String::new();
         for (name, value) in [
@@ -131,7 +141,7 @@ impl Sshd {
             ("AuthorizedKeysCommand", format!("{} {}", cat.display(), keys.display())),
             ("AuthorizedKeysCommandUser", "root".to_owned()),
             ("AllowUsers", USER.to_owned()),
-            ("ForceCommand", format!("exec {} {RELAY} {}", relay.display(), socket.display())),
+            ("ForceCommand", forced),
         ] {
             let _ = writeln!(text, "{name} {value}"); // a String takes all
         }
@@ -300,6 +310,9 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }
         assert!(!text.contains("Subsystem"));
+        nix.desk = Some("/run/n/desk".into());
+        let text = sshd(Path::new("/state/ssh")).config(&nix).unwrap();
+        assert!(text.contains(&format!("{forced} /run/n/desk\n")), "{text}");
     }
 
     #[test]

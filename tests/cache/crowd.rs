@@ -1,7 +1,7 @@
 //! Many nodes that want the same closure at once.
 //!
 //! Three nodes and a few megabytes; with `NIX_CSI_FULL=1` 50 nodes and 200 MB, which take 12 GB of disk
-//! (`NIX_CSI_CROWD_NODES`, `NIX_CSI_CROWD_BYTES`). `cargo test --test cache crowd:: -- --nocapture` shows
+//! (`NIX_CSI_CROWD_{NODES,BYTES,TRANSFERS}`). `cargo test --test cache crowd:: -- --nocapture` shows
 //! the figures.
 
 use std::path::Path;
@@ -18,28 +18,42 @@ const PATHS: u64 = 10;
 
 /// A number of this run: the variable's, or by whether the run is a full one.
 fn number(variable: &str, quick: u64, full: u64) -> u64 {
-    let is_full = std::env::var("NIX_CSI_FULL").is_ok_and(|value| value == "1");
+    let value = |name: &str| std::env::var_os(name)?.into_string().ok();
+    let is_full = value("NIX_CSI_FULL").is_some_and(|value| value == "1");
     let default = if is_full { full } else { quick };
-    std::env::var(variable).map_or(default, |value| value.parse().unwrap())
+    value(variable).map_or(default, |value| value.parse().unwrap())
 }
 
-/// A signed closure of so many bytes that no compression makes less of.
-pub(crate) fn noise(cache: &Lab, secret: &Path, bytes: u64, name: &str) -> String {
-    let source = format!(
-        r#"let sh = name: script: derivation {{
-             inherit name; system = builtins.currentSystem; builder = "/bin/sh";
-             PATH = "/bin:/usr/bin"; args = [ "-c" script ];
-           }};
-           part = n: sh "{name}-${{toString n}}" "head -c {} /dev/urandom > $out";
-           parts = builtins.genList part {PATHS};
-        in sh "{name}" "for part in ${{toString parts}}; do sha256sum $part; done > $out""#,
-        bytes / PATHS
-    );
-    let root = cache.path(&format!("root-{name}"));
-    let mut args = vec!["--out-link", root.to_str().unwrap()];
-    args.extend(["--option", "sandbox", "false", "--option", "substituters", ""]);
-    args.extend(["--option", "secret-key-files", secret.to_str().unwrap(), "-E", &source]);
-    cache.ok("nix-build", &args)
+/// A closure of so many bytes that no compression makes less of.
+pub(crate) struct Noise {
+    pub(crate) name: &'static str,
+    pub(crate) bytes: u64,
+}
+
+impl Noise {
+    /// The same wherever it is evaluated, and other bytes wherever it is built.
+    pub(crate) fn expression(&self) -> String {
+        let Self { name, bytes } = self;
+        format!(
+            r#"(let sh = name: script: derivation {{
+                 inherit name; system = builtins.currentSystem; builder = "/bin/sh";
+                 PATH = "/bin:/usr/bin"; args = [ "-c" script ];
+               }};
+               part = n: sh "{name}-${{toString n}}" "head -c {} /dev/urandom > $out";
+               parts = builtins.genList part {PATHS};
+            in sh "{name}" "for part in ${{toString parts}}; do sha256sum $part; done > $out")"#,
+            bytes / PATHS
+        )
+    }
+
+    /// Builds and signs it there.
+    pub(crate) fn at(&self, cache: &Lab, secret: &Path) -> String {
+        let root = cache.path(&format!("root-{}", self.name));
+        let mut args = vec!["--out-link", root.to_str().unwrap()];
+        args.extend(["--option", "sandbox", "false", "--option", "substituters", ""]);
+        args.extend(["--option", "secret-key-files", secret.to_str().unwrap()]);
+        cache.ok("nix-build", &[&args[..], &["-E", &self.expression()]].concat())
+    }
 }
 
 fn hosts(nodes: u8) -> Result<(Network, Lab, Vec<Lab>), String> {
@@ -63,8 +77,9 @@ async fn all_nodes_want_the_same_closure_at_once() {
         Err(reason) => return lab::skipped(module_path!(), &reason),
     };
     let (secret, public) = cache.signing_key("builder");
-    let closure = noise(&cache, &secret, bytes, "crowd");
-    let role = cache.cache_role(&[]);
+    let closure = Noise { name: "crowd", bytes }.at(&cache, &secret);
+    let transfers = number("NIX_CSI_CROWD_TRANSFERS", 1, 16);
+    let role = cache.cache_role(&["--max-transfers", &transfers.to_string()]);
     let mut nodes: Vec<Node> = Vec::new();
     for (n, lab) in labs.iter().enumerate() {
         let client = Client::new(lab, &cache, &role, &format!("n{n}"));
@@ -96,7 +111,10 @@ async fn all_nodes_want_the_same_closure_at_once() {
         }
     }
     assert_eq!(cache.names("/nix/store").len(), there, "something was made at the cache");
-    assert!(!role.log().contains("building '"), "{}", role.log());
+    let said = role.log();
+    assert!(!said.contains("building '"), "{said}");
+    assert!(!said.contains("--max-sessions"), "{said}");
+    assert_eq!(said.contains("--max-transfers"), transfers < count, "{said}");
     report(&published.iter().map(|(_, took)| *took).collect::<Vec<_>>(), total, bytes, &peak);
 }
 

@@ -8,5 +8,7 @@ mod lab;
 mod crowd;
 mod flow;
 mod hangs;
+mod limits;
 mod nodes;
 mod ssh;
+mod turns;

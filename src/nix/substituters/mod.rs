@@ -177,19 +177,26 @@ impl Substituters {
     /// As [`Substituters::report_down`] for each that a command's message says could not be
     /// reached.
     pub fn learn_from(&self, message: &str) {
-        const FAILED: [&str; 3] =
-            ["unable to download '", "cannot connect to '", "failed to start SSH"];
+        const FAILED: [&str; 4] = [
+            "unable to download '",
+            "cannot connect to '",
+            "failed to start SSH",
+            "cannot open connection to remote store '",
+        ];
         if !FAILED.iter().any(|words| message.contains(words)) {
             return;
         }
-        for place in &self.0.places {
-            let store = place.url.split('?').next().unwrap_or_default().trim_end_matches('/');
-            let is_named = message.match_indices(store).any(|(at, _)| {
+        let is_named = |url: &str| {
+            let store = url.split('?').next().unwrap_or_default().trim_end_matches('/');
+            message.match_indices(store).any(|(at, _)| {
                 let rest = &message[at + store.len()..];
                 !store.is_empty() && rest.starts_with(['/', '\'', '?'])
-            });
-            // A server that answers, with whatever status, is up.
-            if is_named && !message.contains("HTTP error") {
+            })
+        };
+        for place in &self.0.places {
+            // Messages have lost their credentials, of which an account at ssh's is one. A server that
+            // answers, with whatever status, is up.
+            if (is_named(&place.url) || is_named(&place.shown)) && !message.contains("HTTP error") {
                 self.report_down(&place.url, message);
             }
         }
