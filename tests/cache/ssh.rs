@@ -180,6 +180,31 @@ fn a_laptop_builds_there_as_itself_and_runs_no_hook() {
     assert!(role.log().contains("Accepted publickey for nix"));
 }
 
+/// As behind a router: all nodes of a cluster may have one address.
+#[test]
+fn many_may_come_from_one_address_at_once() {
+    let (_network, cache, laptop) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let role = cache.cache_role(&[]);
+    let script = format!(
+        "for i in $(seq 100); do exec {{fd}}<>/dev/tcp/{}/22 || exit 1; fds=\"$fds $fd\"; done; \
+         for fd in $fds; do read -r -t 20 -u $fd banner && echo \"$banner\"; done",
+        Network::address(1)
+    );
+    let banners = laptop.ok("bash", &["-c", &script]);
+    assert_eq!(banners.matches("SSH-2.0-").count(), 100, "{}", role.log());
+    // OpenSSH from 9.8 on refuses addresses of which it has seen too much.
+    let config = cache.inside(|| std::fs::read_to_string("/nix/var/nix-csi/ssh/sshd_config"));
+    let asked =
+        "/usr/sbin/sshd -T -f /nix/var/nix-csi/ssh/sshd_config | grep -i persourcepenalties";
+    let penalties = cache.run("sh", &["-c", asked]);
+    let penalties = String::from_utf8(penalties.stdout).unwrap();
+    assert!(penalties.is_empty() || penalties.trim() == "persourcepenalties no", "{penalties}");
+    assert_eq!(penalties.is_empty(), !config.unwrap().contains("PerSourcePenalties"));
+}
+
 /// The cheapest cipher that an sshd has, and any of them.
 #[test]
 fn the_cipher_is_the_cheapest_that_both_have() {

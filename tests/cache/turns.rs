@@ -150,6 +150,7 @@ async fn one_session_too_many_is_told_to_come_again() {
     let sessions = [place.session(), place.session()];
     until("both to be served", async || sessions.iter().all(|session| session.heard() > 0)).await;
     let mut refused = place.session();
+    until("one to be refused", async || refused.is_over()).await;
     assert_eq!(refused.child.wait().unwrap().code(), Some(75));
     let mut said = String::new();
     refused.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();

@@ -18,9 +18,11 @@ use tokio::time::Instant;
 use super::redact::Redactor;
 use super::text::{MAX_LINE_BYTES, clean};
 
+mod named;
 mod probe;
 mod target;
 
+use named::{is_lost, is_same};
 use target::{Routes, Target};
 
 /// How long an answer is believed. It costs little to ask again, and a command that meets one that
@@ -177,26 +179,9 @@ impl Substituters {
     /// As [`Substituters::report_down`] for each that a command's message says could not be
     /// reached.
     pub fn learn_from(&self, message: &str) {
-        const FAILED: [&str; 4] = [
-            "unable to download '",
-            "cannot connect to '",
-            "failed to start SSH",
-            "cannot open connection to remote store '",
-        ];
-        if !FAILED.iter().any(|words| message.contains(words)) {
-            return;
-        }
-        let is_named = |url: &str| {
-            let store = url.split('?').next().unwrap_or_default().trim_end_matches('/');
-            message.match_indices(store).any(|(at, _)| {
-                let rest = &message[at + store.len()..];
-                !store.is_empty() && rest.starts_with(['/', '\'', '?'])
-            })
-        };
         for place in &self.0.places {
-            // Messages have lost their credentials, of which an account at ssh's is one. A server that
-            // answers, with whatever status, is up.
-            if (is_named(&place.url) || is_named(&place.shown)) && !message.contains("HTTP error") {
+            // Messages have lost their credentials, of which an account at ssh's is one.
+            if is_lost(message, &place.url) || is_lost(message, &place.shown) {
                 self.report_down(&place.url, message);
             }
         }
@@ -272,15 +257,6 @@ impl fmt::Debug for Choice {
         let up: Vec<_> = self.up.iter().map(|url| redactor.clean(url)).collect();
         f.debug_struct("Choice").field("up", &up).field("down", &self.down).finish()
     }
-}
-
-/// Whether two URLs name one store, whatever the parameters and the user.
-fn is_same(url: &str, other: &str) -> bool {
-    let store = |url: &str| {
-        let url = crate::model::without_credentials(url.split('?').next().unwrap_or_default());
-        url.trim_end_matches('/').to_owned()
-    };
-    store(url) == store(other)
 }
 
 /// The substituters that Nix would ask, from `nix show-config --json`. `None` if it doesn't say.
