@@ -48,12 +48,16 @@ impl Noise {
 
     /// Builds and signs it there.
     pub(crate) fn at(&self, cache: &Lab, secret: &Path) -> String {
-        let root = cache.path(&format!("root-{}", self.name));
-        let mut args = vec!["--out-link", root.to_str().unwrap()];
-        args.extend(["--option", "sandbox", "false", "--option", "substituters", ""]);
-        args.extend(["--option", "secret-key-files", secret.to_str().unwrap()]);
-        cache.ok("nix-build", &[&args[..], &["-E", &self.expression()]].concat())
+        build_at(cache, secret, self.name, &self.expression())
     }
+}
+
+pub(crate) fn build_at(cache: &Lab, secret: &Path, name: &str, expression: &str) -> String {
+    let root = cache.path(&format!("root-{name}"));
+    let mut args = vec!["--out-link", root.to_str().unwrap()];
+    args.extend(["--option", "sandbox", "false", "--option", "substituters", ""]);
+    args.extend(["--option", "secret-key-files", secret.to_str().unwrap(), "-E", expression]);
+    cache.ok("nix-build", &args)
 }
 
 fn hosts(nodes: u8) -> Result<(Network, Lab, Vec<Lab>), String> {

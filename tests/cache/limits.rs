@@ -1,8 +1,13 @@
 //! A cache that is full of sessions, and builds whose parts wait for each other there.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::time::Duration;
 
-use crate::crowd::Noise;
+use tokio::time::Instant;
+
+use crate::crowd::{Noise, build_at};
 use crate::flow::{built_at, metric};
 use crate::lab::{self, Lab, Network, until};
 use crate::nodes::{Client, builder, machine_line};
@@ -29,7 +34,7 @@ async fn a_node_goes_on_without_a_cache_that_is_full_and_asks_again() {
     let node = client.node(&a, &public, &["--probe-memory", "1s"]).await;
 
     let mut only = a.command("ssh");
-    only.args(["-F", "none", "-o", "BatchMode=yes", "-i"]).arg(&client.key);
+    only.args(["-T", "-F", "none", "-o", "BatchMode=yes", "-i"]).arg(&client.key);
     only.arg("-o").arg(format!("UserKnownHostsFile={}", client.known.display()));
     only.arg(format!("nix@{}", Network::address(1))).stdin(Stdio::piped());
     let mut only = only.stdout(Stdio::null()).spawn().unwrap();
@@ -49,6 +54,39 @@ async fn a_node_goes_on_without_a_cache_that_is_full_and_asks_again() {
     drop(only.stdin.take());
     only.wait().unwrap();
     until("the cache is asked again", async || node.publish(&wanted).await.is_ok()).await;
+}
+
+/// It is slow, and slow is not silent: no mount is held up by a queue, and no cache left out for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_turn_is_not_taken_for_one_that_hangs() {
+    let (_network, cache, a, _b) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let (secret, public) = cache.signing_key("builder");
+    // One path, since some versions of Nix fetch several in as many sessions.
+    let expression = "derivation { name = \"there\"; system = builtins.currentSystem; \
+        builder = \"/bin/sh\"; PATH = \"/bin:/usr/bin\"; \
+        args = [ \"-c\" \"head -c 1450000 /dev/urandom > $out\" ]; }";
+    let there = build_at(&cache, &secret, "there", expression);
+    let role = cache.cache_role(&["--max-transfers", "1"]);
+    let client = Client::new(&a, &cache, &role, "a");
+    let stall = Duration::from_secs(5);
+    let node = client.node(&a, &public, &["--stall-timeout", "5s"]).await;
+
+    // The one turn is somebody's who never gives it back.
+    let desk = || UnixStream::connect("/nix/var/run/desk.sock");
+    let mut only = cache.inside(desk).unwrap();
+    only.write_all(b"w").unwrap();
+    let mut answers = [0; 2];
+    only.read_exact(&mut answers).unwrap();
+    assert_eq!(&answers, b"+t");
+    let began = Instant::now();
+    node.publish(&a.volume("there", &[("storePath", &there)])).await.unwrap();
+    let took = began.elapsed();
+    assert!(took > 2 * stall, "it did not have to wait: {took:?}");
+    let log = node.log();
+    assert!(!log.contains("--stall-timeout") && !log.contains("is down"), "{log}");
 }
 
 /// Prints much, so that it wants a turn, and then waits for the others: each needs what the builder has
@@ -103,11 +141,10 @@ async fn builds_and_what_their_builders_fetch_share_one_turn() {
     let all = async {
         futures::future::join(builds, async { node_a.publish(&volume).await.unwrap() }).await
     };
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), all).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), all).await;
     assert!(ended.is_ok(), "they wait for each other:\n{}", role.log());
     assert_eq!((built_at(&cache), built_at(&a), built_at(&b)), (0, 0, MEETING));
     for node in [&node_a, &node_b] {
         assert_eq!(metric(node, "nixcsi_substituters_down").map(|down| down > 0.0), Some(false));
     }
-    assert!(role.log().contains("--max-transfers"), "nobody had to wait:\n{}", role.log());
 }

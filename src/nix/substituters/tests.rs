@@ -141,6 +141,7 @@ async fn what_goes_down_is_seen_soon() {
     for lost in [
         "unable to download '{}/x': Timeout was reached",
         "cannot open connection to remote store '{}': error: unexpected end-of-file",
+        "cannot open connection to remote store 'ssh-ng://': error: Nix daemon disconnected",
     ] {
         assert_eq!(down(&lost.replace("{}", &shown)), 1);
         pass(REMEMBER).await;
