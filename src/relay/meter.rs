@@ -30,7 +30,7 @@ struct Pace {
 const PACE: Pace = Pace {
     free: 1 << 20,
     trickle: 32 << 10,
-    look: Duration::from_millis(500),
+    look: Duration::from_secs(2),
     longest: Duration::from_secs(60),
 };
 /// For the desk to answer.

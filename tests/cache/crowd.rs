@@ -24,6 +24,16 @@ fn number(variable: &str, quick: u64, full: u64) -> u64 {
     value(variable).map_or(default, |value| value.parse().unwrap())
 }
 
+/// So many nodes, or fewer where the disk has no room for a store of each.
+fn room_for(count: u64, bytes: u64) -> u64 {
+    let disk = rustix::fs::statvfs(&std::env::temp_dir()).unwrap();
+    let fit = disk.f_bavail * disk.f_frsize / (bytes + bytes / 3);
+    if fit < count {
+        println!("there is room for {fit} nodes only");
+    }
+    fit.clamp(2, count)
+}
+
 /// A closure of so many bytes that no compression makes less of.
 pub(crate) struct Noise {
     pub(crate) name: &'static str,
@@ -76,6 +86,7 @@ fn mega(bytes: u64) -> f64 {
 async fn all_nodes_want_the_same_closure_at_once() {
     let count = number("NIX_CSI_CROWD_NODES", 3, 50);
     let bytes = number("NIX_CSI_CROWD_BYTES", 20_000_000, 200_000_000);
+    let count = room_for(count, bytes);
     let (_network, cache, labs) = match hosts(u8::try_from(count).unwrap()) {
         Ok(hosts) => hosts,
         Err(reason) => return lab::skipped(module_path!(), &reason),
