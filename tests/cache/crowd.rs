@@ -26,7 +26,7 @@ fn number(variable: &str, quick: u64, full: u64) -> u64 {
 
 /// So many nodes, or fewer where the disk has no room for a store of each.
 fn room_for(count: u64, bytes: u64) -> u64 {
-    let disk = rustix::fs::statvfs(&std::env::temp_dir()).unwrap();
+    let disk = rustix::fs::statvfs(std::env::temp_dir()).unwrap();
     let fit = disk.f_bavail * disk.f_frsize / (bytes + bytes / 3);
     if fit < count {
         println!("there is room for {fit} nodes only");
