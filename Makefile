@@ -39,6 +39,7 @@ bench: ## run the benchmarks, which write target/bench.json (root)
 nightly: ## what is too slow for each change: benchmarks, builds of minutes, other versions of Nix, all of e2e (root)
 	@$(MAKE) --no-print-directory bench
 	NIX_CSI_FULL=1 scripts/test.sh builds
+	NIX_CSI_FULL=1 scripts/test.sh crowd
 	scripts/test-nix-versions.sh
 	scripts/e2e.sh
 

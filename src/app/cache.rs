@@ -22,6 +22,7 @@ use crate::model::{KeyFile, PublicKey};
 use crate::nix::ssh::SshClient;
 use crate::nix::ssh_key::{make_key, with_pub};
 use crate::nix::{Config, NixError, daemon, sshd};
+use crate::relay::{Desk, Limits};
 use crate::telemetry::LogFilter;
 
 /// For a builder to say that it is there.
@@ -41,6 +42,7 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
         None => SSH_LISTEN.parse().map_err(|e| fail("the default of --ssh-listen")(&e))?,
     };
     let sshd = ssh::prepare(process, &config.sshd, listen, &nix_config, None).await?;
+    let desk = desk(&config)?;
     let builder_key = builder_key(&config).await?;
     tracing::info!(nix = %capabilities, ssh = %listen, %builder_key, "starting");
 
@@ -60,6 +62,7 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
     let count = Arc::new(|| async {}.boxed());
     let state = HttpState { probed: Probed::Parts(health.clone()), count, log_filter };
     let stop = CancellationToken::new();
+    tokio::spawn(desk.serve());
     let mut served = tokio::spawn(http::serve(listener, state, stop.clone().cancelled_owned()));
     let ended = tokio::select! {
         signal = first_signal() => { tracing::info!(signal, "stopping"); Ok(()) }
@@ -105,6 +108,7 @@ fn nix_config(config: &CacheConfig) -> Config {
     Config {
         program: process.nix.clone(),
         daemon_socket: Some(process.run_dir.join("nix-daemon/socket")),
+        desk: Some(desk_socket(config)),
         environment: vec![("NIX_SSHOPTS".into(), ssh.options().into())],
         conf: nix::conf_in_use(process),
         nix_options: ours.chain(process.nix_option.clone()).collect(),
@@ -114,6 +118,19 @@ fn nix_config(config: &CacheConfig) -> Config {
         guard: Some("/proc/self/exe".into()),
         ..Config::new(process.state_dir.join("home"))
     }
+}
+
+fn desk_socket(config: &CacheConfig) -> PathBuf {
+    config.process.run_dir.join("desk.sock")
+}
+
+/// Where sessions ask for leave.
+fn desk(config: &CacheConfig) -> Result<Desk, NodeError> {
+    let limits = Limits { sessions: config.max_sessions, transfers: config.max_transfers };
+    let account = sshd::account().map_err(|e| fail("sshd")(&e))?;
+    let socket = desk_socket(config);
+    let opened = Desk::open(&socket, account, limits);
+    opened.map_err(|e| fail(&format!("can't listen at {}", socket.display()))(&e))
 }
 
 /// The public half of the key with which the cache logs in at builders; made if there is none.

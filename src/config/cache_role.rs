@@ -23,7 +23,21 @@ pub struct CacheConfig {
     /// Builds at once on the cache itself, beside those on its builders.
     #[arg(long, env = "NIX_CSI_LOCAL_JOBS", default_value = "0")]
     pub local_jobs: u16,
+    /// Clients' sessions at once; one more is told to come again. Each takes about 5 MB.
+    #[arg(long, env = "NIX_CSI_MAX_SESSIONS", default_value = "500", value_parser = positive)]
+    pub max_sessions: usize,
+    /// Sessions that may send or get much at once; the others are slow until it is their turn.
+    #[arg(long, env = "NIX_CSI_MAX_TRANSFERS", default_value = "16", value_parser = positive)]
+    pub max_transfers: usize,
     /// Private key with which the cache signs what it builds itself.
     #[arg(long, env = "NIX_CSI_SIGNING_KEY", value_parser = super::absolute, value_name = "FILE")]
     pub signing_key: Option<PathBuf>,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<u16>() {
+        Ok(0) => Err("it must be 1 or more".to_owned()),
+        Ok(number) => Ok(number.into()),
+        Err(error) => Err(error.to_string()),
+    }
 }

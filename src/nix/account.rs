@@ -10,12 +10,7 @@ use super::error::io_error;
 pub(super) fn check(user: &str, passwd: &Path, shadow: &Path) -> Result<(), NixError> {
     let refuse =
         |detail: String| Err(NixError::Command { what: "preparing sshd".to_owned(), detail });
-    let field = |path: &Path, n: usize| -> Result<Option<String>, NixError> {
-        let text = fs::read_to_string(path).map_err(|e| io_error("read", path, e))?;
-        let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-        let line = lines.find(|fields| fields.first() == Some(&user));
-        Ok(line.map(|fields| fields.get(n).copied().unwrap_or_default().to_owned()))
-    };
+    let field = |path: &Path, n: usize| field(user, path, n);
     let Some(shell) = field(passwd, 6)? else {
         return refuse(format!(
             "there is no account {user:?}: useradd --uid 30998 --no-create-home --home-dir / --password '*' --shell /bin/sh {user}"
@@ -37,6 +32,20 @@ pub(super) fn check(user: &str, passwd: &Path, shadow: &Path) -> Result<(), NixE
     Ok(())
 }
 
+pub(super) fn uid(user: &str, passwd: &Path) -> Result<u32, NixError> {
+    let uid = field(user, passwd, 2)?.and_then(|uid| uid.parse().ok());
+    let detail = || format!("{} has no number for {user:?}", passwd.display());
+    uid.ok_or_else(|| NixError::Command { what: "preparing sshd".to_owned(), detail: detail() })
+}
+
+/// Of the user's line, if there is one.
+fn field(user: &str, path: &Path, n: usize) -> Result<Option<String>, NixError> {
+    let text = fs::read_to_string(path).map_err(|e| io_error("read", path, e))?;
+    let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let line = lines.find(|fields| fields.first() == Some(&user));
+    Ok(line.map(|fields| fields.get(n).copied().unwrap_or_default().to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +65,8 @@ mod tests {
         assert!(refusal("b").contains("usermod --password '*' b"));
         assert!(refusal("d").contains("useradd --uid"));
         check("c", &passwd, &shadow).unwrap();
+        assert_eq!(uid("c", &passwd).unwrap(), 3);
+        assert!(uid("d", &passwd).is_err());
         fs::remove_file(&shadow).unwrap();
         check("b", &passwd, &shadow).unwrap();
     }

@@ -21,6 +21,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The daemon to ask; `None` works on the store directly.
     pub daemon_socket: Option<PathBuf>,
+    /// Where sessions over ssh ask for leave; `None`: they have it.
+    pub desk: Option<PathBuf>,
     /// Nix's caches and user settings; also where relative references start, so it has no
     /// `flake.nix` above it.
     pub home: PathBuf,
@@ -58,6 +60,7 @@ impl Config {
             store_dir: "/nix/store".into(),
             state_dir: "/nix/var/nix".into(),
             daemon_socket: None,
+            desk: None,
             evaluator: Evaluator::new(home.join("tenants")),
             home,
             search_path: "/usr/local/bin:/usr/bin:/bin".into(),

@@ -29,8 +29,9 @@ const GONE: [&str; 10] = [
     "Resource temporarily unavailable",
     "Too many open files",
 ];
-/// Of ssh, on lines of its own: nobody is let in, whatever the closure.
-const NO_ENTRY: [&str; 3] = ["Permission denied (", "Host key verification failed", "ssh: "];
+/// Of ssh or of our own relay, on lines of its own: nobody is let in, whatever the closure.
+const NO_ENTRY: [&str; 4] =
+    ["Permission denied (", "Host key verification failed", "ssh: ", "nix-csi relay: "];
 
 /// Why closures could not be uploaded, by what the uploader does about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

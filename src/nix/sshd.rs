@@ -28,6 +28,11 @@ use crate::relay::RELAY;
 
 /// The account of all sessions, as `ssh-ng://nix@…` names it.
 pub const USER: &str = "nix";
+/// Its number, once [`Sshd::prepare`] has found it.
+pub fn account() -> Result<u32, NixError> {
+    account::uid(USER, Path::new("/etc/passwd"))
+}
+
 /// Of Debian's sshd, which it wants for its unprivileged part.
 const PRIVSEP: &str = "/run/sshd";
 const POLL: Duration = Duration::from_millis(20);
@@ -83,12 +88,18 @@ impl Sshd {
         dir(0o755, Path::new(PRIVSEP))?;
         dir(0o700, &self.state)?;
         check_reachable(nix.daemon_socket.as_deref().unwrap_or(Path::new("/")))?;
+        check_reachable(nix.desk.as_deref().unwrap_or(Path::new("/")))?;
         if self.host_key.is_none() {
             make_key(&self.host_key())?;
         }
         let text = self.config(nix)?;
+        self.check(&(text.clone() + NO_PENALTIES)).or_else(|_| self.check(&text))
+    }
+
+    /// Writes it and has sshd read it.
+    fn check(&self, text: &str) -> Result<(), NixError> {
         let file = self.config_file();
-        write_new(&file, &text, 0o600).map_err(|e| io_error("write", &file, e))?;
+        write_new(&file, text, 0o600).map_err(|e| io_error("write", &file, e))?;
         run(Command::new(&self.program).arg("-t").arg("-f").arg(&file)).map(drop)
     }
 
@@ -120,8 +131,12 @@ impl Sshd {
             return Err(NixError::Spawn { program: "cat".to_owned(), source });
         }
         let (host_key, keys) = (self.host_key(), self.authorized_keys());
-        for path in [&socket, &relay, &host_key, &keys, &cat] {
+        for path in [&socket, &relay, &host_key, &keys, &cat].into_iter().chain(&nix.desk) {
             check_plain(path)?;
+        }
+        let mut forced = format!("exec {} {RELAY} {}", relay.display(), socket.display());
+        if let Some(desk) = &nix.desk {
+            let _ = write!(forced, " {}", desk.display());
         }
         let mut text = String::new();
         for (name, value) in [
@@ -133,7 +148,7 @@ impl Sshd {
             ("AuthorizedKeysCommand", format!("{} {}", cat.display(), keys.display())),
             ("AuthorizedKeysCommandUser", "root".to_owned()),
             ("AllowUsers", USER.to_owned()),
-            ("ForceCommand", format!("exec {} {RELAY} {}", relay.display(), socket.display())),
+            ("ForceCommand", forced),
         ] {
             let _ = writeln!(text, "{name} {value}"); // a String takes all
         }
@@ -165,12 +180,16 @@ PidFile none
 LogLevel INFO
 LoginGraceTime 20
 MaxStartups 200:30:500
-PerSourceMaxStartups 50
+PerSourceMaxStartups 200
 MaxSessions 4
 TCPKeepAlive yes
 ClientAliveInterval 15
 ClientAliveCountMax 4
 ";
+
+/// All nodes may come from one address, and their probes connect and say nothing: OpenSSH from 9.8 on
+/// would shut out the address. Before, sshd does not know the word.
+const NO_PENALTIES: &str = "PerSourcePenalties no\n";
 
 /// What an address that is ours to listen at is called from here.
 fn on_loopback(listen: SocketAddr) -> SocketAddr {
@@ -304,6 +323,9 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }
         assert!(!text.contains("Subsystem"));
+        nix.desk = Some("/run/n/desk".into());
+        let text = sshd(Path::new("/state/ssh")).config(&nix).unwrap();
+        assert!(text.contains(&format!("{forced} /run/n/desk\n")), "{text}");
     }
 
     #[test]

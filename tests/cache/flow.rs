@@ -2,8 +2,8 @@
 
 use nix_csi::model::{Announcement, Feature, System};
 
-use crate::lab::{self, CacheRole, Lab, Network, Node, until};
-use crate::nodes::Client;
+use crate::lab::{self, Lab, Network, Node, until};
+use crate::nodes::{Client, builder, machine_line};
 
 struct Hosts {
     network: Network,
@@ -33,7 +33,7 @@ fn derivation(name: &str, more: &str) -> String {
 }
 
 /// How many derivations were built in a machine.
-fn built_at(lab: &Lab) -> usize {
+pub(crate) fn built_at(lab: &Lab) -> usize {
     lab.names("/nix/var/built").len()
 }
 
@@ -96,27 +96,6 @@ async fn what_one_node_builds_the_other_fetches() {
     cache.ok("nix-store", &["--check-validity", &two.root]);
 }
 
-/// A node at which the cache builds.
-async fn builder(
-    (lab, name): (&Lab, &str),
-    cache: &Lab,
-    role: &CacheRole<'_>,
-    (secret, public): (&std::path::Path, &str),
-    extra: &[&str],
-) -> Node {
-    let client = Client::new(lab, cache, role, name);
-    let key = cache.inside(|| std::fs::read("/nix/var/nix-csi/ssh/builder_ed25519.pub")).unwrap();
-    std::fs::create_dir_all(lab.path("keys")).unwrap();
-    std::fs::write(lab.path("keys/cache.pub"), key).unwrap();
-    let keys = lab.path("keys");
-    // A machine with another root has no other's files.
-    let own_secret = lab.path("builders.secret");
-    std::fs::copy(secret, &own_secret).unwrap();
-    let extra = [extra, &["--signing-key", own_secret.to_str().unwrap()]].concat();
-    let sshd = ["--ssh-listen", "0.0.0.0:22", "--authorized-keys", keys.to_str().unwrap()];
-    client.node(lab, public, &[&sshd[..], &extra].concat()).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cache_builds_where_a_feature_is_and_spreads_the_rest() {
     let Hosts { network: _network, cache, a, b } = match hosts() {
@@ -137,18 +116,7 @@ async fn the_cache_builds_where_a_feature_is_and_spreads_the_rest() {
     assert_eq!(said.max_jobs.unwrap().get() as usize, cores);
     assert!(said.systems.contains(&System::current()), "{said}");
     assert!(said.features.contains(&Feature::parse("only-b").unwrap()), "{said}");
-    let host_key = |lab: &Lab| {
-        let key = "/nix/var/nix-csi/ssh/host_ed25519.pub";
-        lab.ok("sh", &["-c", "cut -d' ' -f1,2 $0 | base64 -w0", key])
-    };
-    let line = |n: u8, lab: &Lab, features: &str| {
-        format!(
-            "ssh-ng://nix@{} x86_64-linux - 2 1 {features} - {}\n",
-            Network::address(n),
-            host_key(lab)
-        )
-    };
-    let machines = line(2, &a, "-") + &line(3, &b, "only-b");
+    let machines = machine_line(2, &a, 2, "-") + &machine_line(3, &b, 2, "only-b");
     cache.inside(|| std::fs::write("/nix/var/run/machines", machines)).unwrap();
 
     let source = derivation("needs-b", "requiredSystemFeatures = [ \"only-b\" ];");
@@ -183,9 +151,7 @@ async fn a_key_is_changed_under_a_build() {
     let client = Client::new(&a, &cache, &role, "a");
     let node = client.node(&a, &public, &extra).await;
     let _builder = builder((&b, "b"), &cache, &role, (&secret, &public), &[]).await;
-    let host_key =
-        b.ok("sh", &["-c", "cut -d' ' -f1,2 /nix/var/nix-csi/ssh/host_ed25519.pub | base64 -w0"]);
-    let line = format!("ssh-ng://nix@{} x86_64-linux - 2 1 - - {host_key}\n", Network::address(3));
+    let line = machine_line(3, &b, 2, "-");
     cache.inside(|| std::fs::write("/nix/var/run/machines", line)).unwrap();
 
     let slow =

@@ -5,7 +5,10 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod crowd;
 mod flow;
 mod hangs;
+mod limits;
 mod nodes;
 mod ssh;
+mod turns;

@@ -27,6 +27,35 @@ impl Client {
     }
 }
 
+/// A node at which the cache builds.
+pub(crate) async fn builder(
+    (lab, name): (&Lab, &str),
+    cache: &Lab,
+    role: &lab::CacheRole<'_>,
+    (secret, public): (&std::path::Path, &str),
+    extra: &[&str],
+) -> Node {
+    let client = Client::new(lab, cache, role, name);
+    let key = cache.inside(|| std::fs::read("/nix/var/nix-csi/ssh/builder_ed25519.pub")).unwrap();
+    std::fs::create_dir_all(lab.path("keys")).unwrap();
+    std::fs::write(lab.path("keys/cache.pub"), key).unwrap();
+    let keys = lab.path("keys");
+    // A machine with another root has no other's files.
+    let own_secret = lab.path("builders.secret");
+    std::fs::copy(secret, &own_secret).unwrap();
+    let extra = [extra, &["--signing-key", own_secret.to_str().unwrap()]].concat();
+    let sshd = ["--ssh-listen", "0.0.0.0:22", "--authorized-keys", keys.to_str().unwrap()];
+    client.node(lab, public, &[&sshd[..], &extra].concat()).await
+}
+
+/// The line of a machines file for such a node.
+pub(crate) fn machine_line(n: u8, lab: &Lab, jobs: usize, features: &str) -> String {
+    let key = "/nix/var/nix-csi/ssh/host_ed25519.pub";
+    let key = lab.ok("sh", &["-c", "cut -d' ' -f1,2 $0 | base64 -w0", key]);
+    let address = Network::address(n);
+    format!("ssh-ng://nix@{address} x86_64-linux - {jobs} 1 {features} - {key}\n")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_fetches_what_is_signed_and_does_without_a_cache_that_is_down() {
     let hosts = || {

@@ -180,6 +180,63 @@ fn a_laptop_builds_there_as_itself_and_runs_no_hook() {
     assert!(role.log().contains("Accepted publickey for nix"));
 }
 
+/// As behind a router: all nodes of a cluster may have one address.
+#[test]
+fn many_may_come_from_one_address_at_once() {
+    let (_network, cache, laptop) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let role = cache.cache_role(&[]);
+    let script = format!(
+        "for i in $(seq 100); do exec {{fd}}<>/dev/tcp/{}/22 || exit 1; fds=\"$fds $fd\"; done; \
+         for fd in $fds; do read -r -t 20 -u $fd banner && echo \"$banner\"; done",
+        Network::address(1)
+    );
+    let banners = laptop.ok("bash", &["-c", &script]);
+    assert_eq!(banners.matches("SSH-2.0-").count(), 100, "{}", role.log());
+    // OpenSSH from 9.8 on refuses addresses of which it has seen too much.
+    let config = cache.inside(|| std::fs::read_to_string("/nix/var/nix-csi/ssh/sshd_config"));
+    let asked =
+        "/usr/sbin/sshd -T -f /nix/var/nix-csi/ssh/sshd_config | grep -i persourcepenalties";
+    let penalties = cache.run("sh", &["-c", asked]);
+    let penalties = String::from_utf8(penalties.stdout).unwrap().to_lowercase();
+    assert!(penalties.is_empty() || penalties.trim() == "persourcepenalties no", "{penalties}");
+    assert_eq!(penalties.is_empty(), !config.unwrap().contains("PerSourcePenalties"));
+}
+
+/// The cheapest cipher that an sshd has, and any of them.
+#[test]
+fn the_cipher_is_the_cheapest_that_both_have() {
+    let (_network, cache, _laptop) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let key = cache.ssh_key("host");
+    let options = nix_csi::nix::ssh::SshClient::default().options();
+    let chosen = |there: &str| {
+        let serve = format!(
+            "ProxyCommand=/usr/sbin/sshd -i -f /dev/null -o Ciphers={there} -h {}",
+            key.display()
+        );
+        let mut ssh = cache.command("ssh");
+        ssh.args(["-v", "-F", "none", "-o", &serve, "-o", "StrictHostKeyChecking=no"]);
+        ssh.args(["-o", "UserKnownHostsFile=/dev/null"]).args(options.split(' '));
+        let said = String::from_utf8(ssh.args(["nix@far", "true"]).output().unwrap().stderr);
+        let said = said.unwrap();
+        let cipher = said.split("server->client cipher: ").nth(1);
+        cipher.unwrap_or_else(|| panic!("{said}")).split(' ').next().unwrap().to_owned()
+    };
+    std::fs::create_dir_all("/run/sshd").unwrap();
+    for only in ["chacha20-poly1305@openssh.com", "aes256-gcm@openssh.com", "aes192-ctr"] {
+        assert_eq!(chosen(only), only);
+    }
+    if options.contains("Ciphers") {
+        // Of all that an sshd has by default.
+        assert_eq!(chosen("+aes128-cbc"), "aes128-gcm@openssh.com");
+    }
+}
+
 #[test]
 fn a_child_that_dies_comes_back_and_a_cache_that_is_killed_leaves_none() {
     let (_network, cache, laptop) = match hosts() {

@@ -14,6 +14,7 @@ mod leftovers;
 mod machine;
 mod network;
 mod role;
+mod usage;
 
 pub use cache::{Cache, Mode, Served};
 pub use client::{Node, Volume, attrs, eventually};
@@ -24,6 +25,7 @@ pub use leftovers::{NO_IDLE, assert_nothing_left, leftovers, names, target_mount
 pub use machine::{Lab, node_binary, unique, wait_for};
 pub use network::Network;
 pub use role::CacheRole;
+pub use usage::{Peak, Usage};
 
 /// Says that a test is skipped, past the harness's capture. CI has all that it takes, so there a
 /// skip is a failure.

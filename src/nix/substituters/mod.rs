@@ -19,11 +19,12 @@ use super::redact::Redactor;
 use super::text::{MAX_LINE_BYTES, clean};
 
 mod effective;
+mod named;
 mod probe;
 mod target;
 
 pub(super) use effective::effective;
-
+use named::{is_lost, is_same};
 use target::{Routes, Target};
 
 /// How long an answer is believed. It costs little to ask again, and a command that meets one that
@@ -185,19 +186,9 @@ impl Substituters {
     /// As [`Substituters::report_down`] for each that a command's message says could not be
     /// reached.
     pub fn learn_from(&self, message: &str) {
-        const FAILED: [&str; 3] =
-            ["unable to download '", "cannot connect to '", "failed to start SSH"];
-        if !FAILED.iter().any(|words| message.contains(words)) {
-            return;
-        }
         for place in &self.0.places {
-            let store = place.url.split('?').next().unwrap_or_default().trim_end_matches('/');
-            let is_named = message.match_indices(store).any(|(at, _)| {
-                let rest = &message[at + store.len()..];
-                !store.is_empty() && rest.starts_with(['/', '\'', '?'])
-            });
-            // A server that answers, with whatever status, is up.
-            if is_named && !message.contains("HTTP error") {
+            // Messages have lost their credentials, of which an account at ssh's is one.
+            if is_lost(message, &place.url) || is_lost(message, &place.shown) {
                 self.report_down(&place.url, message);
             }
         }
@@ -273,15 +264,6 @@ impl fmt::Debug for Choice {
         let up: Vec<_> = self.up.iter().map(|url| redactor.clean(url)).collect();
         f.debug_struct("Choice").field("up", &up).field("down", &self.down).finish()
     }
-}
-
-/// Whether two URLs name one store, whatever the parameters and the user.
-fn is_same(url: &str, other: &str) -> bool {
-    let store = |url: &str| {
-        let url = crate::model::without_credentials(url.split('?').next().unwrap_or_default());
-        url.trim_end_matches('/').to_owned()
-    };
-    store(url) == store(other)
 }
 
 #[cfg(test)]

@@ -137,6 +137,17 @@ async fn what_goes_down_is_seen_soon() {
     assert_eq!(down(&format!("unable to download '{place}/x': HTTP error 404")), 0);
     assert_eq!(down(&format!("unable to download '{place}0/x': Timeout was reached")), 0);
     assert_eq!(down(&format!("copying path from '{place}/x'")), 0);
+    let shown = place.replace("root@", "");
+    for lost in [
+        "unable to download '{}/x': Timeout was reached",
+        "cannot open connection to remote store '{}': error: unexpected end-of-file",
+        "cannot open connection to remote store 'ssh-ng://': error: Nix daemon disconnected",
+    ] {
+        assert_eq!(down(&lost.replace("{}", &shown)), 1);
+        pass(REMEMBER).await;
+        substituters.choose().await;
+        assert_eq!(down(""), 0);
+    }
     assert_eq!(down(&format!("unable to download '{place}/x': Timeout was reached")), 1);
 }
 

@@ -1,8 +1,11 @@
-//! What an ssh session runs: `nix-csi relay SOCKET` passes bytes between its standard input and output
-//! and the daemon's socket, and knows nothing of what they say. The daemon sees the session's user.
+//! What an ssh session runs: `nix-csi relay SOCKET [DESK]` passes bytes between its standard input and
+//! output and the daemon's socket, and knows nothing of what they say. The daemon sees the session's user.
 //!
 //! `nix-daemon --stdio` does the same in some versions of Nix. In others it takes the protocol apart and
 //! stays for ever when its client goes in the middle of an upload, with the path's lock.
+//!
+//! - [`Desk`]: in the cache's process; how many sessions there may be, and how many may pass much at once
+//! - `Meter`: in the session's; what passes without asking, and what waits for the desk
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -11,12 +14,21 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
+
+mod desk;
+mod meter;
+
+pub use desk::{Desk, Limits};
+use meter::Meter;
 
 /// The subcommand, which `--help` does not know.
 pub const RELAY: &str = "relay";
 /// sysexits.h, EX_USAGE.
 const USAGE: u8 = 64;
+/// The same, EX_TEMPFAIL.
+const TRY_AGAIN: u8 = 75;
 /// Bytes; what a pipe holds.
 const BUFFER: usize = 64 << 10;
 
@@ -26,11 +38,18 @@ pub fn run_if_asked(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     if args.next()? != RELAY {
         return None;
     }
-    let (Some(socket), None) = (args.next(), args.next()) else {
+    let (Some(socket), desk, None) = (args.next(), args.next(), args.next()) else {
         eprintln!("nix-csi {RELAY}: give it the daemon's socket");
         return Some(ExitCode::from(USAGE));
     };
-    Some(match relay(&socket) {
+    let meter = match desk.as_deref().map(Meter::admitted).transpose() {
+        Ok(meter) => meter.map(Arc::new),
+        Err(error) => {
+            eprintln!("nix-csi {RELAY}: {error}");
+            return Some(ExitCode::from(TRY_AGAIN));
+        }
+    };
+    Some(match relay(&socket, meter.as_ref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("nix-csi {RELAY}: {}: {error}", socket.display());
@@ -40,27 +59,36 @@ pub fn run_if_asked(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
 }
 
 /// Ends when the daemon hangs up, as it does when the client does.
-fn relay(socket: &OsStr) -> io::Result<()> {
+fn relay(socket: &OsStr, meter: Option<&Arc<Meter>>) -> io::Result<()> {
     // Files: the standard library's own streams wait for whole lines.
     let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut from = UnixStream::connect(socket)?;
     let mut to = from.try_clone()?;
+    if let Some(meter) = meter.cloned() {
+        thread::spawn(move || meter.keep());
+    }
+    let inputs = meter.cloned();
     thread::spawn(move || {
         // However it ends, the daemon hears no more of this client.
-        drop(pass(&mut input, &mut to));
+        drop(pass(&mut input, &mut to, inputs.as_deref()));
         drop(to.shutdown(Shutdown::Write));
     });
-    pass(&mut from, &mut output)
+    pass(&mut from, &mut output, meter.map(Arc::as_ref))
 }
 
 /// Each piece at once. `io::copy` would let the kernel splice, and that waits for more.
-fn pass(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+fn pass(from: &mut impl Read, to: &mut impl Write, meter: Option<&Meter>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(length) => to.write_all(&buffer[..length])?,
+            Ok(length) => {
+                if let Some(meter) = meter {
+                    meter.take(length);
+                }
+                to.write_all(&buffer[..length])?;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -87,7 +115,7 @@ mod tests {
     fn a_few_bytes_are_passed_at_once() {
         let (mut near, mut from) = UnixStream::pair().unwrap();
         let (mut far, mut to) = UnixStream::pair().unwrap();
-        let passing = thread::spawn(move || pass(&mut from, &mut to));
+        let passing = thread::spawn(move || pass(&mut from, &mut to, None));
         let mut heard = [0; 2];
         for word in [b"ab", b"cd"] {
             near.write_all(word).unwrap();

@@ -1,0 +1,150 @@
+//! A cache that is full of sessions, and builds whose parts wait for each other there.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::crowd::{Noise, build_at};
+use crate::flow::{built_at, metric};
+use crate::lab::{self, Lab, Network, until};
+use crate::nodes::{Client, builder, machine_line};
+
+fn hosts() -> Result<(Network, Lab, Lab, Lab), String> {
+    let network = Network::new()?;
+    let (cache, a, b) = (network.host(1)?, network.host(2)?, network.host(3)?);
+    for lab in [&cache, &a, &b] {
+        lab.ok("install", &["-d", "-m", "1777", "/nix/var/built"]);
+    }
+    Ok((network, cache, a, b))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_goes_on_without_a_cache_that_is_full_and_asks_again() {
+    let (_network, cache, a, _b) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let (secret, public) = cache.signing_key("builder");
+    let there = Noise { name: "there", bytes: 10_000 }.at(&cache, &secret);
+    let role = cache.cache_role(&["--max-sessions", "1"]);
+    let client = Client::new(&a, &cache, &role, "a");
+    let node = client.node(&a, &public, &["--probe-memory", "1s"]).await;
+
+    let mut only = a.command("ssh");
+    only.args(["-T", "-F", "none", "-o", "BatchMode=yes", "-i"]).arg(&client.key);
+    only.arg("-o").arg(format!("UserKnownHostsFile={}", client.known.display()));
+    only.arg(format!("nix@{}", Network::address(1))).stdin(Stdio::piped());
+    let mut only = only.stdout(Stdio::null()).spawn().unwrap();
+    until("the session", async || role.get("/metrics").contains("nixcsi_cache_sessions 1\n")).await;
+
+    let source = "derivation { name = \"own\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
+        args = [ \"-c\" \"echo > $out\" ]; }";
+    node.publish(&a.volume("own", &[("nixExpr", source)])).await.unwrap();
+    let wanted = a.volume("wanted", &[("storePath", &there)]);
+    let error = node.publish(&wanted).await.unwrap_err();
+    assert!(error.message().contains("does not answer: cannot open connection"), "{error:?}");
+    // The session's own word is in the log of the node, and the cache's own in its.
+    assert!(node.log().contains("--max-sessions"), "{}", node.log());
+    assert!(role.log().contains("--max-sessions"), "{}", role.log());
+    assert!(!role.get("/metrics").contains("nixcsi_cache_sessions_refused_total 0\n"));
+
+    drop(only.stdin.take());
+    only.wait().unwrap();
+    until("the cache is asked again", async || node.publish(&wanted).await.is_ok()).await;
+}
+
+/// It is slow, and slow is not silent: no mount is held up by a queue, and no cache left out for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_turn_is_not_taken_for_one_that_hangs() {
+    let (_network, cache, a, _b) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let (secret, public) = cache.signing_key("builder");
+    // One path, since some versions of Nix fetch several in as many sessions.
+    let expression = "derivation { name = \"there\"; system = builtins.currentSystem; \
+        builder = \"/bin/sh\"; PATH = \"/bin:/usr/bin\"; \
+        args = [ \"-c\" \"head -c 1450000 /dev/urandom > $out\" ]; }";
+    let there = build_at(&cache, &secret, "there", expression);
+    let role = cache.cache_role(&["--max-transfers", "1"]);
+    let client = Client::new(&a, &cache, &role, "a");
+    let stall = Duration::from_secs(5);
+    let node = client.node(&a, &public, &["--stall-timeout", "5s"]).await;
+
+    // The one turn is somebody's who never gives it back.
+    let desk = || UnixStream::connect("/nix/var/run/desk.sock");
+    let mut only = cache.inside(desk).unwrap();
+    only.write_all(b"w").unwrap();
+    let mut answers = [0; 2];
+    only.read_exact(&mut answers).unwrap();
+    assert_eq!(&answers, b"+t");
+    let began = Instant::now();
+    node.publish(&a.volume("there", &[("storePath", &there)])).await.unwrap();
+    let took = began.elapsed();
+    assert!(took > 2 * stall, "it did not have to wait: {took:?}");
+    let log = node.log();
+    assert!(!log.contains("--stall-timeout") && !log.contains("is down"), "{log}");
+}
+
+/// Prints much, so that it wants a turn, and then waits for the others: each needs what the builder has
+/// to fetch from the same cache.
+fn meeting(n: usize, input: &str) -> String {
+    let script = format!(
+        "test -s $input; i=0; while [ $i -lt 30000 ]; do \
+         echo 0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890; \
+         i=$((i + 1)); done; touch /nix/var/built/$name; \
+         while [ $(ls /nix/var/built | wc -l) -lt {MEETING} ]; do echo waits; sleep 0.1; done; \
+         echo > $out"
+    );
+    format!(
+        "derivation {{ name = \"meeting-{n}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
+         PATH = \"/bin:/usr/bin\"; input = {input}; args = [ \"-c\" \"{}\" ]; }}",
+        script.replace('$', "\\$")
+    )
+}
+
+const MEETING: usize = 3;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn builds_and_what_their_builders_fetch_share_one_turn() {
+    let (_network, cache, a, b) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let (secret, public) = a.signing_key("nodes");
+    let at_cache = cache.path("nodes.secret");
+    std::fs::copy(&secret, &at_cache).unwrap();
+    let names = ["input-0", "input-1", "input-2"];
+    let inputs = names.map(|name| Noise { name, bytes: 6_000_000 });
+    for input in &inputs {
+        input.at(&cache, &at_cache);
+    }
+    let alone = Noise { name: "alone", bytes: 20_000_000 }.at(&cache, &at_cache);
+    let role = cache.cache_role(&["--trusted-public-key", &public, "--max-transfers", "1"]);
+    let keys = (&*secret, &*public);
+    let node_a = builder((&a, "a"), &cache, &role, keys, &["--build-on", "cache"]).await;
+    let node_b = builder((&b, "b"), &cache, &role, keys, &[]).await;
+    let machines = machine_line(3, &b, MEETING, "-");
+    cache.inside(|| std::fs::write("/nix/var/run/machines", machines)).unwrap();
+
+    let publish = |(n, input): (usize, &Noise)| {
+        let source = meeting(n, &input.expression());
+        let volume = a.volume(&format!("meeting-{n}"), &[("nixExpr", &source)]);
+        let node = &node_a;
+        async move { node.publish(&volume).await.unwrap() }
+    };
+    let builds = futures::future::join_all(inputs.iter().enumerate().map(publish));
+    let volume = a.volume("alone", &[("storePath", &alone)]);
+    let all = async {
+        futures::future::join(builds, async { node_a.publish(&volume).await.unwrap() }).await
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(60), all).await;
+    assert!(ended.is_ok(), "they wait for each other:\n{}", role.log());
+    assert_eq!((built_at(&cache), built_at(&a), built_at(&b)), (0, 0, MEETING));
+    for node in [&node_a, &node_b] {
+        assert_eq!(metric(node, "nixcsi_substituters_down").map(|down| down > 0.0), Some(false));
+    }
+}
