@@ -211,6 +211,7 @@ pub(super) fn uploads(config: &NodeConfig) -> Option<UploadsConfig> {
     };
     Some(UploadsConfig {
         to,
+        derivations: settings.upload_derivations,
         records: config.process.state_dir.join("uploads"),
         roots: roots_dir(config).join("uploads"),
         attempts: settings.upload_attempts,

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::{Output, Sockets};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Cache")]
+#[command(group = ArgGroup::new("destination").args(["cache", "upload_command"]).multiple(true))]
 pub struct CacheSettings {
     /// The cluster's cache, a store URL such as ssh-ng://nix@nix-cache: a substituter, and what is
     /// realised here is uploaded to it. With ?trusted=1 it is believed without signatures, and then
@@ -29,6 +30,10 @@ pub struct CacheSettings {
     /// input, one a line.
     #[arg(long, env = "NIX_CSI_UPLOAD_COMMAND", value_parser = super::absolute, value_name = "PROGRAM")]
     pub upload_command: Option<PathBuf>,
+    /// Uploads also the derivations from which closures were built, with what they need to be built
+    /// again.
+    #[arg(long, env = "NIX_CSI_UPLOAD_DERIVATIONS", requires_if("true", "destination"))]
+    pub upload_derivations: bool,
     /// Secret key that signs what is built here, and closures before they are uploaded.
     #[arg(long, env = "NIX_CSI_SIGNING_KEY", value_parser = super::absolute, value_name = "FILE")]
     pub signing_key: Option<PathBuf>,
@@ -90,7 +95,20 @@ fn store_url(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Command;
+
     use super::*;
+
+    #[test]
+    fn derivations_need_somewhere_to_go() {
+        let parse = |args: &[&str]| {
+            let command = CacheSettings::augment_args(Command::new("node"));
+            command.try_get_matches_from([&["node", "--upload-derivations"], args].concat())
+        };
+        assert!(parse(&[]).unwrap_err().to_string().contains("--cache"));
+        parse(&["--cache", "ssh-ng://c"]).unwrap();
+        parse(&["--upload-command", "/bin/up"]).unwrap();
+    }
 
     #[test]
     fn a_cache_is_a_url_and_never_an_option() {

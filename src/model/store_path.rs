@@ -80,6 +80,11 @@ impl StorePath {
     pub fn name(&self) -> &str {
         &self.0[HASH_LEN + 1..]
     }
+
+    /// Nix tells by the name.
+    pub fn is_derivation(&self) -> bool {
+        self.name().strip_suffix(".drv").is_some()
+    }
 }
 
 /// Nix's base-32 alphabet leaves out e, o, t and u.

@@ -77,11 +77,8 @@ async fn copy(
     url: &str,
     signing_key: Option<&Path>,
 ) -> Result<(), PushError> {
-    for paths in paths.chunks(PATHS) {
-        if let Some(key) = signing_key {
-            run(nix, &sign_command(&nix.config, key, paths), Doing::Signing, ()).await?;
-        }
-        run(nix, &copy_command(&nix.config, url, paths), Doing::Copying, ()).await?;
+    for (spec, doing) in commands(&nix.config, paths, url, signing_key) {
+        run(nix, &spec, doing, ()).await?;
     }
     Ok(())
 }
@@ -150,6 +147,22 @@ async fn blocking<T: Send + 'static>(
     )
 }
 
+/// Derivations apart: they are named in another way.
+fn commands(
+    config: &Config,
+    paths: &[StorePath],
+    url: &str,
+    signing_key: Option<&Path>,
+) -> Vec<(CommandSpec, Doing<'static>)> {
+    let (derivations, others): (Vec<_>, Vec<_>) =
+        paths.iter().cloned().partition(StorePath::is_derivation);
+    let each = |paths: &[StorePath]| {
+        let sign = signing_key.map(|key| (sign_command(config, key, paths), Doing::Signing));
+        sign.into_iter().chain([(copy_command(config, url, paths), Doing::Copying)])
+    };
+    others.chunks(PATHS).chain(derivations.chunks(PATHS)).flat_map(each).collect()
+}
+
 fn sign_command(config: &Config, key: &Path, paths: &[StorePath]) -> CommandSpec {
     let mut args = begin(config);
     args.extend(["store", "sign", "--recursive", "--key-file"].map(OsString::from));
@@ -175,7 +188,12 @@ fn begin(config: &Config) -> Vec<OsString> {
     args
 }
 
+/// `paths` are derivations, or none of them is one: before 2.15 a derivation's path names its outputs,
+/// and Nix would build them.
 fn end(config: &Config, mut args: Vec<OsString>, paths: &[StorePath]) -> CommandSpec {
+    if paths.iter().any(StorePath::is_derivation) {
+        args.push("--derivation".into());
+    }
     args.extend(paths.iter().map(|path| path.to_string().into()));
     command::guarded(config, command::spec(config, config.program.clone(), args))
 }
@@ -202,6 +220,33 @@ mod tests {
         assert_eq!(copy[copy.len() - 4..], ["copy", "--to", "ssh-ng://c", &path_text]);
         let last = copy.iter().rposition(|word| word == "substitute").unwrap();
         assert_eq!(copy[last + 1], "false", "a person's option does not fetch for an upload");
+    }
+
+    #[test]
+    fn derivations_go_apart_and_are_named_as_such() {
+        let [path, derivation] = ["x", "x.drv"].map(|name| {
+            StorePath::parse(&format!("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-{name}"))
+                .unwrap()
+        });
+        let ends = |key, paths: &[StorePath]| -> Vec<String> {
+            let specs = commands(&Config::new("/home"), paths, "ssh-ng://c", key);
+            let words = |spec: CommandSpec| spec.args.join(" ".as_ref()).into_string().unwrap();
+            let ends = specs.into_iter().map(|(spec, _)| words(spec));
+            ends.map(|words| words.split_once(" substitute false ").unwrap().1.to_owned()).collect()
+        };
+        let both = [derivation.clone(), path.clone()];
+        let sign = "store sign --recursive --key-file /key";
+        let copy = "copy --to ssh-ng://c";
+        assert_eq!(
+            ends(Some(Path::new("/key")), &both),
+            [
+                format!("{sign} {path}"),
+                format!("{copy} {path}"),
+                format!("{sign} --derivation {derivation}"),
+                format!("{copy} --derivation {derivation}"),
+            ]
+        );
+        assert_eq!(ends(None, &both[1..]), [format!("{copy} {path}")]);
     }
 
     #[test]

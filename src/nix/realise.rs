@@ -136,13 +136,11 @@ async fn run(
 /// Nix would build it.
 fn refuse_derivation(what: &Buildable) -> Result<(), RealiseError> {
     match what {
-        Buildable::Path(path) if path.name().strip_suffix(".drv").is_some() => {
-            Err(RealiseError::Refused {
-                step: Step::Evaluate,
-                cause: format!("{path} is a derivation"),
-                hint: Some("name the output that it builds".to_owned()),
-            })
-        }
+        Buildable::Path(path) if path.is_derivation() => Err(RealiseError::Refused {
+            step: Step::Evaluate,
+            cause: format!("{path} is a derivation"),
+            hint: Some("name the output that it builds".to_owned()),
+        }),
         _ => Ok(()),
     }
 }

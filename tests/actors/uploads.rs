@@ -9,9 +9,10 @@ use nix_csi::actors::node::NodeActors;
 use nix_csi::actors::uploads::{UploadSummary, UploadsHandle, UploadsReport};
 use nix_csi::model::{Source, StorePath};
 use nix_csi::nix::{Origin, PushError};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{UPLOAD_ATTEMPTS, World, id, request, with_world, with_world_for};
+use crate::world::{REFRESH, UPLOAD_ATTEMPTS, World, id, request, with_world, with_world_for};
 
 async fn seconds(seconds: u64) {
     sleep(Duration::from_secs(seconds)).await;
@@ -309,6 +310,69 @@ async fn a_collector_does_not_take_what_waits() {
         assert_eq!(world.nix.pushed(), std::slice::from_ref(&path));
         world.nix.collect_garbage(&[&roots]).unwrap();
         assert!(!world.nix.is_valid(&path));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_derivation_goes_up_beside_what_was_built_from_it() {
+    with_world(|mut world| async move {
+        world.uploads_derivations();
+        let mut gate = Some(world.nix.hold_pushes());
+        let source = world.buildable("app");
+        let path = built(&world, "app").await;
+        let derivation = world.nix.derivation(&source).unwrap();
+        seconds(1).await;
+        // Evaluated once more, while it waits and when it is up.
+        for published in ["waits", "up"] {
+            world.nix.answer(source.clone(), path.clone(), Origin::Present);
+            seconds(2 * REFRESH.as_secs()).await;
+            world.publish(published, &source).await.unwrap();
+            if published == "waits" {
+                assert_eq!(report(&world).await.uploads.len(), 2);
+                gate.take().unwrap().release();
+            }
+            seconds(1).await;
+            let mut pushed = world.nix.pushed();
+            pushed.sort();
+            let mut expected = [path.clone(), derivation.clone()];
+            expected.sort();
+            assert_eq!(pushed, expected, "{published}");
+            assert_nothing_kept(&world);
+        }
+    })
+    .await;
+}
+
+/// First by the build's root, however long the uploader takes, then by its own.
+#[tokio::test(start_paused = true)]
+async fn a_collector_does_not_take_a_derivation_that_waits() {
+    with_world(|mut world| async move {
+        let dir = world.dir.path().to_owned();
+        seconds(1).await;
+        // A record that is read until its writer is gone.
+        let record = dir.join("uploads").join(format!("{:0>32}.json", 1));
+        mknodat(CWD, &record, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let slow = fs::File::options().read(true).write(true).open(&record).unwrap();
+        world.uploads_derivations();
+        let path = built(&world, "app").await;
+        let derivation = world.nix.derivation(&Source::NixExpr("app".to_owned())).unwrap();
+        let roots = ["roots/builds", "roots/uploads"].map(|sub| dir.join(sub));
+        let collect = || world.nix.collect_garbage(&roots.each_ref().map(|r| &**r)).unwrap();
+        assert!(world.names("roots/uploads").is_empty());
+        collect();
+        assert!(world.nix.is_valid(&derivation), "the build's root is gone");
+        goes_away(&world);
+        drop(slow);
+        seconds(1).await;
+        assert!(world.names("roots/builds").is_empty());
+        collect();
+        assert!(world.nix.is_valid(&derivation) && world.nix.is_valid(&path));
+        world.nix.take_pushes();
+        seconds(60).await;
+        assert!(world.nix.pushed().contains(&derivation), "{:?}", world.nix.pushed());
+        collect();
+        assert!(!world.nix.is_valid(&derivation));
     })
     .await;
 }

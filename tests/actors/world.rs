@@ -52,13 +52,19 @@ impl World {
         let nix = FakeNix::new(dir.path()).unwrap();
         let mounts = FakeMounts::new();
         let api = FakeApi::default();
-        let actors = start(dir.path(), &nix, &mounts, &api);
+        let actors = start(dir.path(), &nix, &mounts, &api, false);
         Self { dir, nix, mounts, api, actors }
     }
 
     /// Another driver after this one was killed: same disk, same kernel, no memory.
     pub fn restarted(&self) -> NodeActors {
-        start(self.dir.path(), &self.nix, &self.mounts, &self.api)
+        start(self.dir.path(), &self.nix, &self.mounts, &self.api, false)
+    }
+
+    /// The same with a driver that uploads derivations.
+    pub fn uploads_derivations(&mut self) {
+        let World { dir, nix, mounts, api, .. } = &*self;
+        self.actors = start(dir.path(), nix, mounts, api, true);
     }
 
     pub fn records(&self) -> PathBuf {
@@ -90,7 +96,13 @@ impl World {
     }
 }
 
-fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts, api: &FakeApi) -> NodeActors {
+fn start(
+    dir: &Path,
+    nix: &FakeNix,
+    mounts: &FakeMounts,
+    api: &FakeApi,
+    derivations: bool,
+) -> NodeActors {
     let config = NodeActorsConfig {
         daemon: None,
         sshd: None,
@@ -115,6 +127,7 @@ fn start(dir: &Path, nix: &FakeNix, mounts: &FakeMounts, api: &FakeApi) -> NodeA
         sweep_after: SWEEP_AFTER,
         uploads: Some(UploadsConfig {
             to: PushTo::Store { url: "ssh-ng://cache".to_owned(), signing_key: None },
+            derivations,
             records: dir.join("uploads"),
             roots: dir.join("roots/uploads"),
             attempts: UPLOAD_ATTEMPTS,

@@ -61,7 +61,8 @@ async fn what_one_node_builds_the_other_fetches() {
     };
     let (secret, public) = a.signing_key("nodes");
     let role = cache.cache_role(&["--trusted-public-key", &public]);
-    let signing = ["--signing-key", secret.to_str().unwrap(), "--probe-memory", "1s"];
+    let secret = secret.to_str().unwrap();
+    let signing = ["--signing-key", secret, "--probe-memory", "1s", "--upload-derivations"];
     let (at_a, at_b) = (Client::new(&a, &cache, &role, "a"), Client::new(&b, &cache, &role, "b"));
     let node_a = at_a.node(&a, &public, &signing).await;
     let node_b = at_b.node(&b, &public, &["--probe-memory", "1s"]).await;
@@ -69,9 +70,11 @@ async fn what_one_node_builds_the_other_fetches() {
     let source = derivation("one", "");
     let built = a.volume("one", &[("nixExpr", &source)]);
     node_a.publish(&built).await.unwrap();
-    until("the upload", async || uploaded(&node_a) >= 1.0).await;
+    until("the uploads", async || uploaded(&node_a) >= 2.0).await;
     let path = node_a.status().await.volumes[0].root.clone();
-    cache.ok("nix-store", &["--check-validity", &path]);
+    let drv = a.ok("nix-store", &["-qd", &path]);
+    cache.ok("nix-store", &["--check-validity", &path, &drv]);
+    assert_eq!(cache.ok("nix-store", &["--query", "--outputs", &drv]), path);
 
     // The same expression on B is fetched: nothing is built there.
     let fetched = b.volume("one", &[("nixExpr", &source)]);
@@ -87,7 +90,7 @@ async fn what_one_node_builds_the_other_fetches() {
     let two = a.volume("two", &[("nixExpr", &later)]);
     node_a.publish(&two).await.unwrap();
     until("the upload to wait", async || {
-        metric(&node_a, "nixcsi_upload_queue{state=\"waiting\"}") == Some(1.0)
+        metric(&node_a, "nixcsi_upload_queue{state=\"waiting\"}") == Some(2.0)
     })
     .await;
     network.plug(1, true);

@@ -2,7 +2,7 @@
 
 use crate::lab;
 use crate::lab::Lab;
-use crate::world::{ROOTS, all_sent, buildable, closure, uploads};
+use crate::world::{ROOTS, all_sent, buildable, closure, collect, derivations, root, uploads};
 
 fn path_info(lab: &Lab, cache: &str, paths: &[String]) -> String {
     let mut args = vec!["--extra-experimental-features", "nix-command"];
@@ -18,6 +18,52 @@ fn cache(lab: &Lab) -> (String, String) {
     (secret, format!("file://{}", lab.path("cache").display()))
 }
 
+/// All that is in it, sorted.
+fn contents(lab: &Lab) -> Vec<String> {
+    let names = lab.names(lab.path("cache").to_str().unwrap());
+    let infos = names.iter().filter(|name| name.ends_with(".narinfo"));
+    let path = |name: &String| {
+        let text = std::fs::read_to_string(lab.path("cache").join(name)).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("StorePath: ").map(str::to_owned)).unwrap()
+    };
+    let mut paths: Vec<_> = infos.map(path).collect();
+    paths.sort();
+    paths
+}
+
+/// The cache has what a store needs that has nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_built_can_be_built_again_from_the_cache() {
+    let lab = lab!();
+    let (key, url) = cache(&lab);
+    let settings = ["--cache", &url, "--signing-key", &key, "--upload-derivations"];
+    let mut node = lab.node(&settings).await;
+    let volume = buildable(&lab, "app", 100);
+    node.publish(&volume).await.unwrap();
+    all_sent(&lab, &node).await;
+    let outputs = closure(&lab, &volume);
+    let app = root(&outputs, "app");
+    let (derivation, inputs) = derivations(&lab, app);
+    let mut all = [&outputs[..], &inputs].concat();
+    all.sort();
+    assert_eq!(contents(&lab), all);
+    let metrics = node.metrics();
+    assert!(metrics.contains("nixcsi_uploads_total{outcome=\"ok\"} 2\n"), "{metrics}");
+
+    node.unpublish(&volume).await.unwrap();
+    assert_eq!(node.stop(), Some(0));
+    lab.ok("rm", &["-r", "/nix/var/nix/gcroots/nix-csi"]);
+    collect(&lab);
+    for path in [app, &derivation] {
+        assert!(!lab.run("nix-store", &["--check-validity", path]).status.success(), "{path}");
+    }
+    let features = ["--extra-experimental-features", "nix-command"];
+    let copy = [&features[..], &["copy", "--from", &url, "--derivation", &derivation]].concat();
+    lab.ok("nix", &copy);
+    let alone = ["--option", "sandbox", "false", "--option", "substituters", ""];
+    assert_eq!(lab.ok("nix-store", &[&["--realise", &derivation], &alone[..]].concat()), app);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_built_is_in_the_cache_and_signed() {
     let lab = lab!();
@@ -31,6 +77,7 @@ async fn what_was_built_is_in_the_cache_and_signed() {
     let infos = path_info(&lab, &url, &paths);
     let signed = infos.lines().filter(|line| line.contains("lab-1:")).count();
     assert_eq!(signed, 2, "{infos}");
+    assert_eq!(contents(&lab), paths, "no derivations unless asked for");
     let metrics = node.metrics();
     for sample in [
         "nixcsi_uploads_total{outcome=\"ok\"} 1\n",

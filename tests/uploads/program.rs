@@ -5,7 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::lab;
 use crate::lab::{Lab, until};
-use crate::world::{RECORDS, ROOTS, all_sent, buildable, closure, error, listed, root, uploads};
+use crate::world::{
+    RECORDS, ROOTS, all_sent, buildable, closure, collect, derivations, error, listed, root,
+    uploads,
+};
 
 /// Notes that it runs, waits until it is let, and notes what it was given.
 struct Program {
@@ -82,6 +85,31 @@ async fn is_told_the_closure_also_after_the_driver_was_killed() {
     let mut got = program.lines("got");
     got.sort();
     assert_eq!(got, paths);
+}
+
+/// A derivation waits for its turn like any path, and no collector takes it until then.
+#[tokio::test(flavor = "multi_thread")]
+async fn is_told_what_derivations_need() {
+    let lab = lab!();
+    let program = Program::new(&lab);
+    let [flag, value] = program.setting();
+    let node = lab.node(&[&flag, &value, "--upload-derivations"]).await;
+    let volume = buildable(&lab, "app", 100);
+    node.publish(&volume).await.unwrap();
+    program.runs(1).await;
+    let outputs = closure(&lab, &volume);
+    let (derivation, inputs) = derivations(&lab, root(&outputs, "app"));
+    until("the derivation to wait", async || lab.names(ROOTS).len() == 2).await;
+    assert_eq!(listed(&lab, &node)["uploads"][1]["path"], *derivation);
+    node.unpublish(&volume).await.unwrap();
+    collect(&lab);
+    program.open();
+    all_sent(&lab, &node).await;
+    let mut got = program.lines("got");
+    got.sort();
+    let mut all = [outputs, inputs].concat();
+    all.sort();
+    assert_eq!(got, all);
 }
 
 #[tokio::test(flavor = "multi_thread")]

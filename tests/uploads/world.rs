@@ -35,6 +35,20 @@ pub(crate) fn closure(lab: &Lab, volume: &Volume) -> Vec<String> {
     paths
 }
 
+/// What its root was built from, and all that is needed to build it again, sorted.
+pub(crate) fn derivations(lab: &Lab, root: &str) -> (String, Vec<String>) {
+    let derivation = lab.ok("nix-store", &["-qd", root]);
+    let list = lab.ok("nix-store", &["-qR", &derivation]);
+    let mut paths: Vec<_> = list.lines().map(str::to_owned).collect();
+    paths.sort();
+    (derivation, paths)
+}
+
+/// A collector that takes derivations of what is alive, too.
+pub(crate) fn collect(lab: &Lab) {
+    lab.ok("nix-store", &["--gc", "--option", "keep-derivations", "false"]);
+}
+
 /// Its root.
 pub(crate) fn root<'a>(paths: &'a [String], name: &str) -> &'a str {
     paths.iter().find(|path| path.ends_with(&format!("-{name}"))).unwrap()

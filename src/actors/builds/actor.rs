@@ -9,6 +9,7 @@ use actix::{Actor, Addr, AsyncContext, Handler, ResponseFuture};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 
+use super::Memory;
 use super::build::{BuildActor, Cancel, Shared, Work, roots};
 use super::messages::{
     Abandon, BuildEvent, BuildOf, BuildSummary, Ended, ListBuilds, Ping, Realise, RealiseResult,
@@ -16,7 +17,6 @@ use super::messages::{
 };
 use super::root::sweep;
 use super::slots::Slots;
-use super::{Built, Memory};
 use crate::actors::core::{
     ActorGone, Backoff, Ctx, End, Reply, deferred, impl_supervised, supervise, tell,
 };
@@ -238,9 +238,8 @@ impl Handler<Ended> for Builds {
     type Result = ();
 
     fn handle(&mut self, ended: Ended, _: &mut Ctx<Self>) {
-        if let (Some(uploads), Ok(Built { realised, root, .. })) = (&self.uploads, &ended.result) {
-            let (path, origin) = (realised.root.clone(), realised.origin);
-            tell(uploads, Realised { root: path, origin, guard: root.clone() });
+        if let (Some(uploads), Ok(built)) = (&self.uploads, &ended.result) {
+            tell(uploads, Realised(built.clone()));
         }
         let Some(one) = self.in_flight.remove(&ended.number) else {
             return;

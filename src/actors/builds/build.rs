@@ -88,6 +88,8 @@ struct Asked {
     source: Source,
     key: Key,
     revision: Option<String>,
+    /// Once it is evaluated.
+    derivation: Option<StorePath>,
 }
 
 impl Asked {
@@ -96,7 +98,7 @@ impl Asked {
             Source::FlakeRef(reference) => locked_revision(reference).map(str::to_owned),
             Source::StorePath(_) | Source::NixExpr(_) => None,
         };
-        Self { source: source.clone(), key: Key::of(source), revision }
+        Self { source: source.clone(), key: Key::of(source), revision, derivation: None }
     }
 }
 
@@ -111,14 +113,15 @@ impl Work {
     async fn run(self) -> Result<Built, Failure> {
         let mut asked = Asked::of(&self.source);
         let result = self.steps(&mut asked).await;
-        let (memory, Asked { key, revision, .. }) = (&self.shared.memory, asked);
+        let (memory, Asked { key, revision, derivation, .. }) = (&self.shared.memory, asked);
         match result {
             Ok(realised) => {
                 // A path needs no memory of where it leads.
                 if !matches!(self.source, Source::StorePath(_)) {
                     memory.learn(&self.source, key, realised.root.clone());
                 }
-                Ok(Built { realised, revision, root: self.root })
+                let derivation = derivation.map(|path| (path, self.derivation));
+                Ok(Built { realised, revision, root: self.root, derivation })
             }
             Err(early @ Failure { again_in: Some(_), .. }) => Err(early),
             Err(failure) => {
@@ -129,7 +132,7 @@ impl Work {
         }
     }
 
-    /// `asked` becomes what a mutable reference is locked to.
+    /// `asked` becomes what a mutable reference is locked to, and learns what it evaluates to.
     async fn steps(&self, asked: &mut Asked) -> Result<Realised, Failure> {
         let buildable = match &self.source {
             Source::StorePath(path) => Buildable::Path(path.clone()),
@@ -171,6 +174,9 @@ impl Work {
         let source = asked.source.clone();
         let Evaluated { buildable, path } =
             self.shared.nix.evaluate(source, self.tenant.clone(), root, progress).await?;
+        if let Buildable::Output { derivation, .. } = &buildable {
+            asked.derivation = Some(derivation.clone());
+        }
         match path {
             Some(path) if self.is_valid(&path).await? => Ok(present(path)),
             _ => Ok(Next::Build(buildable)),
@@ -205,7 +211,8 @@ impl Work {
             }
         };
         let source = Source::FlakeRef(lock.reference.clone());
-        *asked = Asked { source, key: Key::locked(&lock), revision: lock.revision };
+        let (key, revision) = (Key::locked(&lock), lock.revision);
+        *asked = Asked { source, key, revision, derivation: None };
         Ok(true)
     }
 

@@ -31,6 +31,7 @@ pub use root::RootGuard;
 
 use std::sync::Arc;
 
+use crate::model::StorePath;
 use crate::nix::Realised;
 
 /// A realised source, rooted until the last clone is dropped.
@@ -40,4 +41,6 @@ pub struct Built {
     /// Of a flake: the commit, or else the hash of its source.
     pub revision: Option<String>,
     pub root: Arc<RootGuard>,
+    /// What the source evaluated to, with its root.
+    pub derivation: Option<(StorePath, Arc<RootGuard>)>,
 }

@@ -10,17 +10,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::UploadsReport;
 use super::disk::{Disk, DiskError, Files, Found};
-use super::messages::{ListUploads, Realised, RetryUploads, Stop};
-use super::queue::{Offered, Queue};
+use super::messages::{ListUploads, RetryUploads, Stop};
+use super::queue::Queue;
 use super::record::{Moment, Record, Unreadable};
 use super::sent::Sent;
 use crate::actors::core::{ActorGone, Ctx, Reply, answer_all, deferred, impl_supervised};
 use crate::actors::metrics;
 use crate::model::StorePath;
-use crate::nix::{Nix, Origin, PushTo};
+use crate::nix::{Nix, PushTo};
 
 pub struct UploadsConfig {
     pub to: PushTo,
+    /// What closures were built from goes, too.
+    pub derivations: bool,
     /// Directory of the records.
     pub records: PathBuf,
     /// Directory of the GC roots, below the store's `gcroots`.
@@ -52,10 +54,11 @@ impl Clock {
 pub struct CacheUploader {
     pub(super) nix: Arc<dyn Nix>,
     pub(super) to: PushTo,
+    pub(super) derivations: bool,
     attempts: u32,
     slots: usize,
     pub(super) clock: Clock,
-    disk: Disk,
+    pub(super) disk: Disk,
     pub(super) queue: Queue,
     unreadable: Vec<Unreadable>,
     pub(super) sent: Sent,
@@ -80,11 +83,12 @@ impl_supervised!(CacheUploader, "uploads", |this| {
 
 impl CacheUploader {
     pub fn new(nix: Arc<dyn Nix>, config: UploadsConfig) -> Self {
-        let UploadsConfig { to, records, roots, attempts, slots } = config;
+        let UploadsConfig { to, derivations, records, roots, attempts, slots } = config;
         Self {
             disk: Disk::new(Files { nix: nix.clone(), records, roots }),
             nix,
             to,
+            derivations,
             attempts,
             slots,
             clock: Clock::new(),
@@ -163,31 +167,6 @@ impl CacheUploader {
         });
     }
 
-    /// Makes the root and the record, while the guard holds the path.
-    fn keep(&mut self, ask: Realised, ctx: &mut Ctx<Self>) {
-        let (path, now) = (ask.root.clone(), self.clock.now());
-        let kept = self.disk.ask(move |files| {
-            let kept = files.keep(&ask.root, now);
-            drop(ask.guard);
-            kept
-        });
-        ctx.effect(kept, move |this, kept, ctx| {
-            match kept {
-                Ok(Some(record)) => this.queue.kept(record, this.clock.now()),
-                Ok(None) => {
-                    tracing::info!(%path, "not uploaded: it is not in the store any more");
-                    this.queue.remove(&path);
-                }
-                Err(error) => {
-                    tracing::warn!(%path, %error, "not uploaded: it can't be put into the queue");
-                    metrics::UPLOADS_DROPPED.inc();
-                    this.queue.remove(&path);
-                }
-            }
-            this.go_on(ctx);
-        });
-    }
-
     pub(super) fn save(&mut self, changed: Vec<Record>, ctx: &mut Ctx<Self>) {
         let saved = self.disk.ask(move |files| changed.iter().try_for_each(|r| files.save(r)));
         ctx.effect(saved, |_, saved, _| say(saved));
@@ -215,25 +194,6 @@ impl Actor for CacheUploader {
 
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         self.load(ctx);
-    }
-}
-
-impl Handler<Realised> for CacheUploader {
-    type Result = ();
-
-    fn handle(&mut self, realised: Realised, ctx: &mut Ctx<Self>) {
-        match realised.origin {
-            Origin::Present if self.sent.contains(&realised.root) => return,
-            Origin::Present | Origin::Substituted | Origin::Built => {}
-        }
-        match self.queue.offer(&realised.root, self.clock.now()) {
-            Offered::Known => {}
-            Offered::New => self.keep(realised, ctx),
-            Offered::Full => {
-                tracing::warn!(path = %realised.root, "not uploaded: the queue is full");
-                metrics::UPLOADS_DROPPED.inc();
-            }
-        }
     }
 }
 

@@ -1,24 +1,18 @@
 //! What is said to the uploader.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
 
 use super::UploadsReport;
-use crate::actors::builds::RootGuard;
+use crate::actors::builds::Built;
 use crate::actors::core::ActorGone;
 use crate::model::StorePath;
-use crate::nix::Origin;
 
-/// A closure is in the store; `guard` keeps it there until the uploader has a root of its own.
+/// A closure is in the store; its roots keep it there until the uploader has some of its own.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Realised {
-    pub root: StorePath,
-    pub origin: Origin,
-    pub guard: Arc<RootGuard>,
-}
+pub struct Realised(pub Built);
 
 /// What waits, what is sent and what was given up.
 #[derive(Message)]

@@ -6,6 +6,8 @@
 //!     [`Stop`], the ends of its pushes and its own timer;
 //!   - asks: Nix, one push of up to [`BATCH`] closures for each slot;
 //!   - on restart: forgets, and reads the records again; a push under way is cut off.
+//! - `offers`: what comes into the queue: closures and, if they are to be uploaded, derivations, each a
+//!   path like any other.
 //! - `disk`: a record and a GC root for each closure in the queue, changed one after the other.
 //! - `record`: the records' form.
 //!
@@ -15,6 +17,7 @@ mod actor;
 mod disk;
 mod handle;
 mod messages;
+mod offers;
 mod pushes;
 mod queue;
 mod record;

@@ -171,6 +171,13 @@ impl FakeNix {
         self.state().calls.get(source).copied().unwrap_or_default()
     }
 
+    /// What a source was evaluated to.
+    pub fn derivation(&self, source: &Source) -> Option<StorePath> {
+        let state = self.state();
+        let mut all = state.derivations.iter();
+        all.find(|(_, of)| *of == source).map(|(path, _)| path.clone())
+    }
+
     /// The path is not valid any more, as if somebody had deleted it despite its roots.
     pub fn forget(&self, path: &StorePath) {
         self.state().valid.remove(path);
