@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs a command in a mount namespace of its own where /nix is the given empty directory, so that
-# tests never touch the machine's store.
+# Runs a command in mount and pid namespaces of its own where /nix is the given empty directory, so that
+# tests never touch the machine's store, and a collector sees no other process: that of Nix 2.8 aborts
+# when it can't read of one that ends.
 #
 #   scripts/in-private-nix.sh DIR COMMAND [ARGUMENT…]
 #
@@ -10,7 +11,8 @@ dir=$1
 shift
 [ -d /nix ] || mkdir -m 0755 /nix
 # The inner shell gets everything as arguments; nothing is spliced into its text.
-exec unshare --mount --propagation private sh -eu -c '
+exec unshare --mount --pid --fork --kill-child --propagation private sh -eu -c '
+    mount -t proc proc /proc
     mount --bind "$1" /nix
     shift
     exec "$@"
