@@ -62,6 +62,7 @@ enum Call {
     Create,
     Annotate,
     Status,
+    Unlabel,
     Delete,
 }
 
@@ -141,8 +142,18 @@ impl Crowd {
     }
 
     pub(crate) fn delete(&mut self, which: impl Fn(u32) -> bool) {
+        self.remove(Call::Delete, which);
+    }
+
+    /// They stay pods, and are ready, but the cache's selector finds them no more. Of one that is deleted a
+    /// watch hears first that it is about to go; of these it does not.
+    pub(crate) fn unlabel(&mut self, which: impl Fn(u32) -> bool) {
+        self.remove(Call::Unlabel, which);
+    }
+
+    fn remove(&mut self, call: Call, which: impl Fn(u32) -> bool) {
         let ids = self.ids(which);
-        self.call(Call::Delete, &ids);
+        self.call(call, &ids);
         self.members.retain(|id, _| !ids.contains(id));
     }
 
@@ -204,6 +215,10 @@ impl Crowd {
         lines.into_values().collect()
     }
 
+    pub(crate) fn len(&self) -> u64 {
+        self.members.len() as u64
+    }
+
     pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtime
     }
@@ -219,6 +234,10 @@ async fn carry_out(pods: &Api<Pod>, call: Call, id: u32, member: Member) {
         let done = match call {
             Call::Create => pods.create(&PostParams::default(), &member.pod(id)).await.map(drop),
             Call::Delete => pods.delete(&name, &DeleteParams::default()).await.map(drop),
+            Call::Unlabel => {
+                let label = json!({ "metadata": { "labels": { "app": null } } });
+                pods.patch(&name, &params, &Patch::Merge(label)).await.map(drop)
+            }
             Call::Status => {
                 pods.patch_status(&name, &params, &Patch::Merge(member.status())).await.map(drop)
             }

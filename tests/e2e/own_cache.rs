@@ -12,6 +12,7 @@ use crate::cluster::{LONG, POLL, SOON, Space, wait, wait_until};
 pub(crate) const KEY: &str = "/nix/var/nix-csi/ssh/builder_ed25519";
 pub(crate) const HOST_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE7V/FEoDBlpAh7737V2Qq63mp66O9YXLdADB3EVD2hg";
+const WRITES: &str = "nixcsi_registry_writes_total";
 /// The same as the machines file has it.
 pub(crate) const ENCODED: &str = "c3NoLWVkMjU1MTkgQUFBQUMzTnphQzFsWkRJMU5URTVBQUFBSUU3Vi9GRW9EQmxwQWg3NzM3VjJRcTYzbXA2Nk85WVhMZEFEQjNFVkQyaGc=";
 
@@ -120,6 +121,13 @@ impl<'a> OwnCache<'a> {
         })
     }
 
+    /// Builders that it knows, in whatever state.
+    pub(crate) fn builders(&self) -> u64 {
+        let states = ["ready", "not-ready", "benched", "invalid", "excluded"];
+        let count = |state| self.metric(&format!("nixcsi_builders{{state=\"{state}\"}}"));
+        states.map(count).iter().sum()
+    }
+
     /// From proc(5) of the process that works, which is the child of the container's first.
     pub(crate) fn used(&self) -> Used {
         let script =
@@ -134,6 +142,39 @@ impl<'a> OwnCache<'a> {
             cpu_seconds: Duration::from_millis(10 * ticks.iter().sum::<u64>()).as_secs_f64(),
             peak_kilobytes: peak.trim().trim_end_matches(" kB").parse().unwrap(),
         }
+    }
+}
+
+/// Says what something took.
+pub(crate) struct Meter<'a> {
+    cache: &'a OwnCache<'a>,
+    used: Used,
+    writes: u64,
+    since: Instant,
+}
+
+impl<'a> Meter<'a> {
+    pub(crate) fn start(cache: &'a OwnCache<'a>) -> Self {
+        Self { cache, used: cache.used(), writes: cache.metric(WRITES), since: Instant::now() }
+    }
+
+    /// Writes of the machines file since the start, or the last call.
+    pub(crate) fn read(&mut self, what: &str) -> u64 {
+        let (before, now) = (self.used, self.cache.used());
+        let writes = self.cache.metric(WRITES) - self.writes;
+        println!(
+            "{what}: {:.0} s, {writes} writes, {:.2} s of CPU, {} kB at most",
+            self.since.elapsed().as_secs_f64(),
+            now.cpu_seconds - before.cpu_seconds,
+            now.peak_kilobytes
+        );
+        *self = Self {
+            cache: self.cache,
+            used: now,
+            writes: self.writes + writes,
+            since: Instant::now(),
+        };
+        writes
     }
 }
 
