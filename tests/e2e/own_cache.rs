@@ -12,9 +12,9 @@ use crate::cluster::{LONG, POLL, SOON, Space, wait, wait_until};
 pub(crate) const KEY: &str = "/nix/var/nix-csi/ssh/builder_ed25519";
 pub(crate) const HOST_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE7V/FEoDBlpAh7737V2Qq63mp66O9YXLdADB3EVD2hg";
-const WRITES: &str = "nixcsi_registry_writes_total";
 /// The same as the machines file has it.
 pub(crate) const ENCODED: &str = "c3NoLWVkMjU1MTkgQUFBQUMzTnphQzFsWkRJMU5URTVBQUFBSUU3Vi9GRW9EQmxwQWg3NzM3VjJRcTYzbXA2Nk85WVhMZEFEQjNFVkQyaGc=";
+const WRITES: &str = "nixcsi_registry_writes_total";
 
 pub(crate) struct OwnCache<'a> {
     space: &'a Space<'a>,
