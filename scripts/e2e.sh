@@ -77,7 +77,7 @@ phase 'deploying the driver'
 
 phase 'running the tests'
 log=$dir/test.log status=0
-NIX_CSI_E2E_DIR=$dir cargo test --locked --test e2e -- --test-threads=1 "${words[@]}" 2>&1 </dev/null |
+NIX_CSI_E2E_DIR=$dir cargo test --locked --test e2e -- --test-threads=1 --show-output "${words[@]}" 2>&1 </dev/null |
   tee "$log" || status=$?
 read -r passed failed < <(awk -f scripts/count.awk "$log")
 if ((passed + failed == 0)); then

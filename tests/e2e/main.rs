@@ -4,16 +4,20 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod answerer;
 mod builds;
 mod cache;
 mod cluster;
+mod crowd;
 mod driver;
 mod events;
 mod kubelet;
 mod leftovers;
 mod many;
+mod own_cache;
 mod pods;
 mod programs;
+mod registry;
 mod rotation;
 mod services;
 mod startup;

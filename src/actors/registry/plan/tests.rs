@@ -135,6 +135,18 @@ fn a_name_in_the_dns_is_taken_where_there_is_one() {
 }
 
 #[test]
+fn two_pods_of_one_name_are_one_machine() {
+    let named = |name: &str, ip: &str| BuilderPod {
+        hostname: Some("same".to_owned()),
+        subdomain: Some("builders".to_owned()),
+        ..pod(name, ip)
+    };
+    let pods = vec![named("a", "10.0.0.1"), named("b", "10.0.0.2"), pod("c", "10.0.0.3")];
+    let lines = text(pods, &config(AddressKind::Hostname));
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+}
+
+#[test]
 fn people_are_told_why_a_builder_is_left_out() {
     let config = config(AddressKind::PodIp);
     let pods = vec![
