@@ -7,6 +7,8 @@ use crate::leftovers::nothing_left;
 use crate::pods::root_of;
 use crate::programs::{package, pod};
 
+/// What Nix builds on these nodes, as it says itself.
+pub(crate) const SYSTEMS: &str = "i686-linux,x86_64-linux";
 const CACHE: [&str; 4] = ["-n", "nix-csi", "exec", "nix-cache-0"];
 
 /// The cluster with a cache; without one again when dropped.
@@ -180,7 +182,7 @@ fn one_builds_for_all_and_the_machines_file_follows_the_pods() {
     let [_, system, key, jobs, speed, .., host_key] = &machines[0][..] else {
         panic!("{machines:?}")
     };
-    assert_eq!((machines[0].len(), system.as_str()), (8, "x86_64-linux"));
+    assert_eq!((machines[0].len(), system.as_str()), (8, SYSTEMS));
     let cores = std::thread::available_parallelism().unwrap().to_string();
     assert_eq!(
         (key.as_str(), jobs.as_str(), speed.as_str()),

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::answerer::Answerer;
+use crate::cache::SYSTEMS;
 use crate::cluster::{Cluster, LONG, SOON, wait, wait_until};
 use crate::crowd::{Crowd, SIZE};
 use crate::own_cache::{ENCODED, HOST_KEY, KEY, Meter, OwnCache};
@@ -229,11 +230,15 @@ fn a_builder_with_a_hostname_is_reached_by_its_name_and_one_without_by_its_addre
     });
     let name = format!("known.nix-builders.{}.svc.cluster.local", space.name);
     let encoded = STANDARD.encode(host_key.split(' ').take(2).collect::<Vec<_>>().join(" "));
-    let line = |host: &str, features: &str| {
-        let key = "/run/nix-csi/ssh/builder";
-        format!("ssh-ng://nix@{host} x86_64-linux {key} 1 1 {features} - {encoded}\n")
+    let line = |host: &str, systems: &str, jobs: usize, features: &str| {
+        let key = "/run/nix-csi/mounted/private-key";
+        format!("ssh-ng://nix@{host} {systems} {key} {jobs} 1 {features} - {encoded}\n")
     };
-    let expected = line(&plain, "-") + &line(&name, "named");
+    // As it says in its greeting; what its pod says wins.
+    let says = |host: &str, features: &str| {
+        line(host, SYSTEMS, std::thread::available_parallelism().unwrap().get(), features)
+    };
+    let expected = says(&plain, "-") + &says(&name, "named");
     cache.says("both builders", &expected);
 
     // The name is the pod's own, and a builder answers there and builds.
@@ -257,7 +262,7 @@ fn a_builder_with_a_hostname_is_reached_by_its_name_and_one_without_by_its_addre
     let patch = ["patch", "pod", "lost", "--subresource=status", "-p"];
     space.kubectl(&[&patch[..], &[&ready.to_string()]].concat());
     let unknown = format!("lost.no-service.{}.svc.cluster.local", space.name);
-    cache.says("what the pod says", &(expected.clone() + &line(&unknown, "-")));
+    cache.says("what the pod says", &(expected.clone() + &line(&unknown, "x86_64-linux", 1, "-")));
     cache.says("without a name that nobody knows", &expected);
     let log = space.kubectl(&["logs", "cache"]);
     assert_eq!(log.matches("this pod has no hostname and subdomain").count(), 1, "{log}");
