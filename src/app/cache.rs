@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -126,11 +127,30 @@ fn desk_socket(config: &CacheConfig) -> PathBuf {
 
 /// Where sessions ask for leave.
 fn desk(config: &CacheConfig) -> Result<Desk, NodeError> {
+    make_room(config.max_sessions)?;
     let limits = Limits { sessions: config.max_sessions, transfers: config.max_transfers };
     let account = sshd::account().map_err(|e| fail("sshd")(&e))?;
     let socket = desk_socket(config);
     let opened = Desk::open(&socket, account, limits);
     opened.map_err(|e| fail(&format!("can't listen at {}", socket.display()))(&e))
+}
+
+/// A session is an open file here, and other files are open too.
+fn make_room(sessions: usize) -> Result<(), NodeError> {
+    const OTHERS: u64 = 512;
+    let needed = sessions as u64 + OTHERS;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let set = setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum });
+    let limit = maximum.map_or_else(|| "none".to_owned(), |most| most.to_string());
+    set.map_err(|e| {
+        NodeError(format!(
+            "--max-sessions {sessions} needs {needed} open files, and the hard limit is {limit}: {e}: \
+             raise it (LimitNOFILE=, ulimit -Hn) or give fewer sessions"
+        ))
+    })
 }
 
 /// The public half of the key with which the cache logs in at builders; made if there is none.

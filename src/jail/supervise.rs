@@ -215,12 +215,14 @@ impl Watch<'_> {
         ];
         let until = |at: Instant| at.saturating_duration_since(Instant::now());
         let left = self.kill_at.map(until);
-        let look = self.guard.ends_orphans.then(|| until(self.look_at));
+        // What the program leaves when it has retired is not told from orphans before its end is seen.
+        let looks = self.guard.ends_orphans && (self.aim != Aim::Retire || self.ended.is_some());
+        let look = looks.then(|| until(self.look_at));
         let timeout = left.into_iter().chain(look).min();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let _ = poll(&mut ready, timeout.as_ref());
         // Also while there is always something new: an orphan that ends is.
-        if self.guard.ends_orphans && Instant::now() >= self.look_at {
+        if looks && Instant::now() >= self.look_at {
             self.orphans = end_orphans(&self.kept, &self.orphans);
             self.look_at = Instant::now() + LOOK;
         }

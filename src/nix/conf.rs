@@ -110,7 +110,12 @@ impl RealNix {
 
     /// After the file of [`Config::conf`] was replaced: what was learnt from the former.
     pub(super) async fn conf_changed(&self) {
-        match self.settings().await {
+        let settings = tokio::time::timeout(LIMIT, self.settings()).await;
+        let late = || NixError::Command {
+            what: "nix show-config".to_owned(),
+            detail: format!("it took longer than {LIMIT:?}"),
+        };
+        match settings.unwrap_or_else(|_| Err(late())) {
             Ok(json) => {
                 self.use_substituters_of(&json);
                 self.compare_announcement(&json);

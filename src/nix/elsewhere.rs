@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::classify::{Asked, classify};
 use super::command::{self, CommandSpec};
+use super::push_error::is_no_entry;
 use super::real::Inner;
 use super::substituters::Choice;
 use super::{Buildable, Config, Origin, ProgressSink, RealiseError, Slot, Step, TimedOut};
@@ -154,6 +155,12 @@ async fn run(
     let (ended, _slot) = ended?;
     if ended.code == Some(0) {
         return Ok(log.built());
+    }
+    nix.learn_from(&log);
+    // ssh, and who is asked at its other end, say why on lines of their own; Nix only that nobody is there.
+    if let Some(line) = log.plain().filter(|line| is_no_entry(line)).last() {
+        let cause = format!("the cache does not answer: {line}");
+        return Err(RealiseError::Temporary { step: Step::Build, cause });
     }
     let asked = Asked::Realise { what, limits: &nix.config.limits, choice };
     Err(classify(&asked, ended.code, &log))

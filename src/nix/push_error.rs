@@ -33,6 +33,11 @@ const GONE: [&str; 10] = [
 const NO_ENTRY: [&str; 4] =
     ["Permission denied (", "Host key verification failed", "ssh: ", "nix-csi relay: "];
 
+/// Whether a line of ssh's, or of who is asked at its other end, says why there is no session.
+pub(super) fn is_no_entry(line: &str) -> bool {
+    contains_any(line, &NO_ENTRY)
+}
+
 /// Why closures could not be uploaded, by what the uploader does about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
@@ -102,7 +107,7 @@ fn of_copy(code: Option<i32>, log: &LogReader) -> PushError {
         return temporary(format!("no space left in the cache: {}", cut(line)));
     }
     // ssh says why on a line of its own; Nix only that nobody is there.
-    if let Some(line) = log.plain().filter(|line| contains_any(line, &NO_ENTRY)).last() {
+    if let Some(line) = log.plain().filter(|line| is_no_entry(line)).last() {
         return temporary(format!("the cache does not answer: {}", cut(line)));
     }
     let is_away = |m: &&Message| {

@@ -92,8 +92,15 @@ impl Sshd {
         if self.host_key.is_none() {
             make_key(&self.host_key())?;
         }
-        let text = self.config(nix)?;
-        self.check(&(text.clone() + NO_PENALTIES)).or_else(|_| self.check(&text))
+        let mut text = self.config(nix)?;
+        self.check(&text)?;
+        for line in NEWER {
+            let with = text.clone() + line;
+            if self.check(&with).is_ok() {
+                text = with;
+            }
+        }
+        self.check(&text)
     }
 
     /// Writes it and has sshd read it.
@@ -187,9 +194,14 @@ ClientAliveInterval 15
 ClientAliveCountMax 4
 ";
 
-/// All nodes may come from one address, and their probes connect and say nothing: OpenSSH from 9.8 on
-/// would shut out the address. Before, sshd does not know the word.
-const NO_PENALTIES: &str = "PerSourcePenalties no\n";
+/// What an older sshd does not know.
+const NEWER: [&str; 2] = [
+    // All nodes may come from one address, and their probes connect and say nothing: OpenSSH from 9.8 on
+    // would shut out the address.
+    "PerSourcePenalties no\n",
+    // From 9.2 on: who logs in and opens no session, which would be counted, goes.
+    "UnusedConnectionTimeout 30\n",
+];
 
 /// What an address that is ours to listen at is called from here.
 fn on_loopback(listen: SocketAddr) -> SocketAddr {

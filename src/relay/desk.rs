@@ -15,8 +15,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::metrics::register;
 
-/// To a session: it may be; it is its turn. From one: it wants one; it is done with it.
+/// To a session: it may be, or may not; it is its turn. From one: it wants one; it is done with it.
 pub(super) const ADMITTED: u8 = b'+';
+pub(super) const REFUSED: u8 = b'-';
 pub(super) const TURN: u8 = b't';
 pub(super) const WANTED: u8 = b'w';
 pub(super) const DONE: u8 = b'd';
@@ -27,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 static SESSIONS: LazyLock<IntGauge> = LazyLock::new(|| {
     register(IntGauge::new("nixcsi_cache_sessions", "Sessions of clients over ssh."))
 });
-static REFUSED: LazyLock<IntCounter> = LazyLock::new(|| {
+static REFUSALS: LazyLock<IntCounter> = LazyLock::new(|| {
     let help = "Sessions beyond --max-sessions.";
     register(IntCounter::new("nixcsi_cache_sessions_refused_total", help))
 });
@@ -80,7 +81,7 @@ impl Desk {
             TRANSFERS.with_label_values(&[state]).set(0);
         }
         SESSIONS.set(0);
-        REFUSED.inc_by(0);
+        REFUSALS.inc_by(0);
         Ok(Self { listener, account, shared: Arc::new(shared) })
     }
 
@@ -110,16 +111,19 @@ impl Shared {
     /// An error is its end.
     async fn session(&self, mut stream: UnixStream) -> io::Result<()> {
         let Ok(_admitted) = self.sessions.try_acquire() else {
-            REFUSED.inc();
+            REFUSALS.inc();
             if !self.is_full.swap(true, Ordering::Relaxed) {
                 let most = self.limits.sessions;
                 tracing::warn!(most, "sessions are refused for now: --max-sessions");
             }
-            return Ok(());
+            return stream.write_all(&[REFUSED]).await;
         };
         let _counted = Counted::new(SESSIONS.clone());
         let ended = self.admitted(&mut stream).await;
-        self.is_full.store(false, Ordering::Relaxed);
+        // Not with each one that ends while others wait at the door.
+        if self.sessions.available_permits() * 10 >= self.limits.sessions {
+            self.is_full.store(false, Ordering::Relaxed);
+        }
         ended
     }
 

@@ -11,9 +11,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, socket};
 use tokio::time::Instant;
 
-use super::desk::{ADMITTED, DONE, TURN, WANTED};
+use super::desk::{ADMITTED, DONE, REFUSED, TURN, WANTED};
 
 #[derive(Clone, Copy)]
 struct Pace {
@@ -35,6 +37,25 @@ const PACE: Pace = Pace {
 };
 /// For the desk to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const FULL: &str = "the cache has as many sessions as it may (--max-sessions): try again later";
+
+/// A desk whose queue is full would hold the plain call for ever.
+fn connect(desk: &OsStr) -> io::Result<UnixStream> {
+    let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(desk)?)?;
+    set_socket_timeout(&socket, Timeout::Send, None)?;
+    Ok(socket.into())
+}
+
+/// A time limit of a socket shows as what else is a lack of processes.
+fn told(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return io::Error::other(format!("the cache did not answer within {PATIENCE:?}"));
+    }
+    error
+}
 
 pub(super) struct Meter {
     pace: Pace,
@@ -62,12 +83,17 @@ enum Turn {
 impl Meter {
     /// An error says why this session may not be, for now.
     pub(super) fn admitted(desk: &OsStr) -> io::Result<Self> {
-        let mut desk = UnixStream::connect(desk)?;
+        let mut desk = connect(desk).map_err(told)?;
         desk.set_read_timeout(Some(PATIENCE))?;
         let mut answer = [0];
-        if desk.read(&mut answer)? == 0 || answer[0] != ADMITTED {
-            let full = "the cache has as many sessions as it may (--max-sessions): try again later";
-            return Err(io::Error::other(full));
+        match (desk.read(&mut answer).map_err(told)?, answer) {
+            (1, [ADMITTED]) => {}
+            (1, [REFUSED]) => return Err(io::Error::other(FULL)),
+            _ => {
+                return Err(io::Error::other(
+                    "the cache ends, or takes no sessions of this account",
+                ));
+            }
         }
         desk.set_read_timeout(None)?;
         Ok(Self::new(desk, PACE))
@@ -113,8 +139,22 @@ impl Meter {
             }
             self.changed.notify_all();
             let began = Instant::now();
-            while !self.is_over(began) {}
+            // Who got by with the trickle meanwhile does not hold up the next one.
+            if self.is_wanted() {
+                while !self.is_over(began) {}
+            }
         }
+    }
+
+    /// Whether anything passes soon; else the turn is over.
+    fn is_wanted(&self) -> bool {
+        thread::sleep(self.pace.look / 10);
+        let mut state = self.lock();
+        if state.passed > 0 {
+            return true;
+        }
+        self.give_back(&mut state);
+        false
     }
 
     /// Waits for the next look.
@@ -125,10 +165,14 @@ impl Meter {
         if self.pace.time_for(passed) > self.pace.look && began.elapsed() < self.pace.longest {
             return false;
         }
-        state.turn = Turn::No;
         (state.free, state.since) = (0, Instant::now());
-        drop((&self.desk).write_all(&[DONE]));
+        self.give_back(&mut state);
         true
+    }
+
+    fn give_back(&self, state: &mut State) {
+        state.turn = Turn::No;
+        drop((&self.desk).write_all(&[DONE]));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -70,9 +70,10 @@ fn relay(socket: &OsStr, meter: Option<&Arc<Meter>>) -> io::Result<()> {
     }
     let inputs = meter.cloned();
     thread::spawn(move || {
-        // However it ends, the daemon hears no more of this client.
+        // However it ends, this client has gone: none closes one half alone. And a daemon that is busy with
+        // a build that says nothing sees only that nobody is there at all.
         drop(pass(&mut input, &mut to, inputs.as_deref()));
-        drop(to.shutdown(Shutdown::Write));
+        drop(to.shutdown(Shutdown::Both));
     });
     pass(&mut from, &mut output, meter.map(Arc::as_ref))
 }

@@ -148,3 +148,35 @@ async fn builds_and_what_their_builders_fetch_share_one_turn() {
         assert_eq!(metric(node, "nixcsi_substituters_down").map(|down| down > 0.0), Some(false));
     }
 }
+
+/// Nobody waits for it any more: nothing of it stays, at the cache or at its builder, though it never says
+/// a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_build_ends_with_its_client() {
+    let (_network, cache, a, b) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let (secret, public) = a.signing_key("nodes");
+    let role = cache.cache_role(&["--trusted-public-key", &public]);
+    let keys = (&*secret, &*public);
+    let extra = ["--build-on", "cache", "--cancel-grace", "100ms"];
+    let node_a = builder((&a, "a"), &cache, &role, keys, &extra).await;
+    let _node_b = builder((&b, "b"), &cache, &role, keys, &[]).await;
+    let machines = machine_line(3, &b, 1, "-");
+    cache.inside(|| std::fs::write("/nix/var/run/machines", machines)).unwrap();
+
+    let source = "derivation { name = \"silent\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
+        PATH = \"/bin:/usr/bin\"; args = [ \"-c\" \"sleep 1234\" ]; }";
+    let silent = a.volume("silent", &[("nixExpr", source)]);
+    let sleeps = || b.processes().iter().any(|line| line.ends_with("sleep 1234"));
+    let cancelled = async {
+        until("the build to run", async || sleeps()).await;
+        node_a.unpublish(&silent).await.unwrap();
+    };
+    let (published, ()) = tokio::join!(node_a.publish(&silent), cancelled);
+    published.unwrap_err();
+    until("the builder's end", async || !sleeps()).await;
+    let none = "nixcsi_cache_sessions 0\n";
+    until("the session's end", async || role.get("/metrics").contains(none)).await;
+}

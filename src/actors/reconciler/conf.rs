@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::files::{place, read_file, stage};
 use crate::actors::core::blocking;
@@ -23,9 +26,27 @@ pub struct NixConf {
 /// What the last look found.
 #[derive(Clone, Default)]
 pub(super) struct Judged {
-    /// Nix has judged it, and is not asked again. What only failed is tried with each look.
     text: Option<Vec<u8>>,
     refused: Option<String>,
+    /// `None`: Nix has judged it, and is not asked again. What only failed is tried again, at longer and
+    /// longer intervals.
+    again: Option<Again>,
+}
+
+#[derive(Clone, Copy)]
+struct Again {
+    at: Instant,
+    wait: Duration,
+}
+
+impl Again {
+    const FIRST: Duration = Duration::from_secs(10);
+    const LONGEST: Duration = Duration::from_secs(600);
+
+    fn after(before: Option<Self>) -> Self {
+        let wait = before.map_or(Self::FIRST, |before| (2 * before.wait).min(Self::LONGEST));
+        Self { at: Instant::now() + wait, wait }
+    }
 }
 
 /// What is mounted.
@@ -66,22 +87,26 @@ impl NixConf {
         let mounted = match read.unwrap_or_else(|panic| Err(panic.to_string())) {
             Ok(Some(mounted)) => mounted,
             Ok(None) => return (Judged::default(), false),
-            Err(why) => return (Judged { text: None, refused: Some(why) }, false),
+            Err(why) => return (Judged { refused: Some(why), ..Judged::default() }, false),
         };
         let is_known = judged.text.as_ref() == Some(&mounted.text);
-        if is_known && !anew {
+        let is_due = judged.again.is_some_and(|again| Instant::now() >= again.at);
+        if is_known && !is_due && !anew {
             return (judged, false);
         }
         let is_done = mounted.is_in_use && !anew;
         let done = if is_done { Ok(false) } else { self.adopt(&mounted).await };
         let refused = |why| Some(format!("{}: {why}", self.source.display()));
         match done {
-            Ok(is_new) => (Judged { text: Some(mounted.text), refused: None }, is_new),
+            Ok(is_new) => (Judged { text: Some(mounted.text), ..Judged::default() }, is_new),
             Err(ConfError::Refused(why)) => {
-                (Judged { text: Some(mounted.text), refused: refused(why) }, false)
+                let text = Some(mounted.text);
+                (Judged { text, refused: refused(why), again: None }, false)
             }
             Err(error @ ConfError::Unknown(_)) => {
-                (Judged { text: None, refused: refused(error.to_string()) }, false)
+                let again = Again::after(judged.again.filter(|_| is_known));
+                let text = Some(mounted.text);
+                (Judged { text, refused: refused(error.to_string()), again: Some(again) }, false)
             }
         }
     }
@@ -211,15 +236,16 @@ mod tests {
         assert_eq!(scene.in_use(), "");
     }
 
-    #[tokio::test]
-    async fn what_can_not_be_tried_now_is_tried_again() {
+    #[tokio::test(start_paused = true)]
+    async fn what_can_not_be_tried_now_is_tried_again_and_less_and_less() {
         let mut scene = Scene::new();
         scene.mount("later = 1");
-        for _ in 0..2 {
+        for (seconds, tries) in [(0, 1), (1, 1), (9, 2), (10, 2), (10, 3), (39, 3), (2, 4)] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
             let (is_new, refused) = scene.look().await;
             assert!(!is_new && refused.unwrap().contains("can't be tried now: no processes"));
+            assert_eq!(scene.nix.checked_confs().len(), tries, "{seconds}");
         }
-        assert_eq!(scene.nix.checked_confs().len(), 2);
         scene.mount("cores = 2");
         // What was to be tried is in the way of the next one.
         let staged = scene.conf.target.with_extension("new");
@@ -227,6 +253,7 @@ mod tests {
         fs::create_dir_all(staged.join("x")).unwrap();
         assert!(scene.look().await.1.unwrap().contains("can't write"));
         fs::remove_dir_all(staged).unwrap();
+        tokio::time::advance(Again::FIRST).await;
         assert_eq!(scene.look().await, (true, None));
     }
 }

@@ -24,7 +24,7 @@ mod probe;
 mod target;
 
 pub(super) use effective::effective;
-use named::{is_lost, is_same};
+use named::{is_lost, is_nameless, is_same};
 use target::{Routes, Target};
 
 /// How long an answer is believed. It costs little to ask again, and a command that meets one that
@@ -186,10 +186,27 @@ impl Substituters {
     /// As [`Substituters::report_down`] for each that a command's message says could not be
     /// reached.
     pub fn learn_from(&self, message: &str) {
+        if is_nameless(message) {
+            return self.learn_of_one_over_ssh(message);
+        }
         for place in &self.0.places {
             // Messages have lost their credentials, of which an account at ssh's is one.
             if is_lost(message, &place.url) || is_lost(message, &place.shown) {
                 self.report_down(&place.url, message);
+            }
+        }
+    }
+
+    /// It is that one if there is one; of several each is asked again.
+    fn learn_of_one_over_ssh(&self, message: &str) {
+        let is_up =
+            |place: &&Place| place.url.starts_with("ssh-ng://") && place.known().down.is_none();
+        let up: Vec<_> = self.0.places.iter().filter(is_up).collect();
+        if let [place] = &up[..] {
+            self.report_down(&place.url, message);
+        } else {
+            for place in up {
+                place.known().since = None;
             }
         }
     }

@@ -11,11 +11,13 @@ const LOST: [&str; 4] = [
 /// What newer versions say of any store over ssh.
 const NAMELESS: &str = "cannot open connection to remote store 'ssh-ng://'";
 
+/// Whether the message says of a store over ssh that it could not be reached, and does not say of which.
+pub(super) fn is_nameless(message: &str) -> bool {
+    message.contains(NAMELESS)
+}
+
 /// Whether the message says that this store could not be reached.
 pub(super) fn is_lost(message: &str, url: &str) -> bool {
-    if message.contains(NAMELESS) {
-        return url.starts_with("ssh-ng://");
-    }
     let store = url.split('?').next().unwrap_or_default().trim_end_matches('/');
     // A server that answers, with whatever status, is up.
     if store.is_empty() || message.contains("HTTP error") {

@@ -152,6 +152,17 @@ async fn what_goes_down_is_seen_soon() {
 }
 
 #[tokio::test]
+async fn which_of_several_is_lost_is_asked_and_not_guessed() {
+    let ((a, _), (b, asked)) = (sshd("SSH-2.0-a\r\n").await, sshd("SSH-2.0-b\r\n").await);
+    let substituters = substituters(&[&a, &b]);
+    substituters.choose().await;
+    substituters.learn_from("cannot open connection to remote store 'ssh-ng://': error: gone");
+    assert_eq!((substituters.down(), asked.load(Ordering::Relaxed)), (0, 1));
+    substituters.choose().await;
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
 async fn what_is_no_sshd_is_down() {
     let (ended, mut connections) = listen().await;
     tokio::spawn(async move { while connections.recv().await.is_some() {} });
