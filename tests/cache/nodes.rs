@@ -100,3 +100,30 @@ async fn a_node_fetches_what_is_signed_and_does_without_a_cache_that_is_down() {
     crate::lab::until("the cache is asked again", async || node.publish(&later).await.is_ok())
         .await;
 }
+
+/// As the setting of before has it: then the cache decides what runs on the node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_that_is_trusted_is_believed_without_signatures() {
+    let hosts = || {
+        let network = Network::new()?;
+        let (cache, node) = (network.host(1)?, network.host(2)?);
+        Ok::<_, String>((network, cache, node))
+    };
+    let (_network, cache, b) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let role = cache.cache_role(&[]);
+    let client = Client::new(&b, &cache, &role, "b");
+    let unsigned = cache.closure(&["--argstr", "seed", "unsigned"]);
+    let (key, known) = (client.key.to_str().unwrap(), client.known.to_str().unwrap());
+    let ssh = ["--ssh-key", key, "--ssh-known-hosts", known, "--no-upload", "--cache"];
+    let volume = b.volume("unsigned", &[("storePath", &unsigned)]);
+    let mut wary = b.node(&[&ssh[..], &[&client.store]].concat()).await;
+    wary.publish(&volume).await.unwrap_err();
+    assert_eq!(wary.stop(), Some(0));
+    let trusted = format!("{}?trusted=1", client.store);
+    let node = b.node(&[&ssh[..], &[&trusted]].concat()).await;
+    node.publish(&volume).await.unwrap();
+    assert_eq!(node.status().await.volumes[0].root, unsigned);
+}
