@@ -22,7 +22,7 @@ use crate::k8s::{Builders, RealBuilders};
 use crate::model::{KeyFile, PublicKey};
 use crate::nix::ssh::SshClient;
 use crate::nix::ssh_key::{make_key, with_pub};
-use crate::nix::{Config, NixError, daemon, sshd};
+use crate::nix::{Config, NixError, daemon, greeting, sshd};
 use crate::relay::{Desk, Limits};
 use crate::telemetry::LogFilter;
 
@@ -212,7 +212,7 @@ async fn builders(
         debounce: DEBOUNCE,
     };
     let probe: Probe = Arc::new(|address| {
-        async move { sshd::answers(&format!("{address}:22"), BUILDER_ANSWERS).await }.boxed()
+        async move { greeting::answers(&format!("{address}:22"), BUILDER_ANSWERS).await }.boxed()
     });
     Ok(Some((registry, Arc::new(source), probe)))
 }

@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin};
 use tokio::time::Instant;
 
 use super::daemon::{PidFile, ready};
-use super::sshd::is_sshd;
+use super::greeting::is_sshd;
 use super::text::clean;
 use super::{CommandSpec, NixError};
 

@@ -1,8 +1,17 @@
 //! The first line that an sshd says: that it is one, and with which words (RFC 4253, 4.2).
 
 use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::NixError;
+use crate::model::Announcement;
+
+const POLL: Duration = Duration::from_millis(20);
 
 /// Bytes that may come before it, with itself: lines of greeting to people.
 const MAX: usize = 8 << 10;
@@ -23,6 +32,36 @@ pub(super) async fn read(mut stream: impl AsyncRead + Unpin) -> io::Result<Strin
     Err(io::Error::other("what answers is no sshd"))
 }
 
+/// Waits until what listens there says that it is an sshd (RFC 4253, 4.2).
+pub(super) async fn is_sshd(address: SocketAddr, limit: Duration) -> Result<(), NixError> {
+    let end = Instant::now() + limit;
+    loop {
+        let greeted = timeout_at(end, greeting_of(address)).await;
+        match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() >= end => {
+                let detail = format!("no sshd answers at {address}: {error}");
+                return Err(NixError::Command { what: "starting sshd".to_owned(), detail });
+            }
+            Err(_) => sleep(POLL).await,
+        }
+    }
+}
+
+/// What the sshd at `HOST:PORT` says of itself as a builder; `None`: none answers within `limit`.
+pub async fn answers(place: &str, limit: Duration) -> Option<Announcement> {
+    let asked = async {
+        let mut found = tokio::net::lookup_host(place).await?;
+        greeting_of(found.next().ok_or(io::ErrorKind::NotFound)?).await
+    };
+    let greeting = tokio::time::timeout(limit, asked).await.ok()?.ok()?;
+    Some(Announcement::parse(&greeting))
+}
+
+async fn greeting_of(address: SocketAddr) -> io::Result<String> {
+    read(TcpStream::connect(address).await?).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,5 +77,22 @@ mod tests {
         }
         let long = Box::leak(vec![b'a'; 10_000].into_boxed_slice());
         assert_eq!(read(long).await.unwrap_err(), "what answers is no sshd");
+    }
+
+    #[tokio::test]
+    async fn only_an_sshd_is_taken_for_one() {
+        use tokio::io::AsyncWriteExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            for greeting in [&b"HTTP/1.1 400"[..], b"", b"SSH-2.0-x\r\n"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(greeting).await.unwrap();
+            }
+        });
+        is_sshd(address, Duration::from_secs(20)).await.unwrap();
+        server.await.unwrap();
+        let error = is_sshd(address, Duration::ZERO).await.unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()), "{error}");
     }
 }

@@ -28,7 +28,7 @@ pub mod fake;
 mod flake;
 mod flake_lock;
 mod gc_lock;
-mod greeting;
+pub mod greeting;
 mod heed;
 mod hints;
 mod init;

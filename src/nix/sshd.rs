@@ -14,14 +14,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout_at};
-
 use super::account;
 use super::command::{CommandSpec, base_env};
 use super::error::io_error;
 use super::ssh_key::make_key;
-use super::{ChildSpec, Config, NixError, Readiness, greeting, process};
+use super::{ChildSpec, Config, NixError, Readiness, process};
 use crate::jail::Guard;
 use crate::model::Announcement;
 use crate::relay::RELAY;
@@ -271,36 +268,6 @@ pub(super) fn run(command: &mut Command) -> Result<Vec<u8>, NixError> {
     Err(NixError::Command { what: program, detail })
 }
 
-/// Waits until what listens there says that it is an sshd (RFC 4253, 4.2).
-pub(super) async fn is_sshd(address: SocketAddr, limit: Duration) -> Result<(), NixError> {
-    let end = Instant::now() + limit;
-    loop {
-        let greeted = timeout_at(end, greeting_of(address)).await;
-        match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() >= end => {
-                let detail = format!("no sshd answers at {address}: {error}");
-                return Err(NixError::Command { what: "starting sshd".to_owned(), detail });
-            }
-            Err(_) => sleep(POLL).await,
-        }
-    }
-}
-
-/// What the sshd at `HOST:PORT` says of itself as a builder; `None`: none answers within `limit`.
-pub async fn answers(place: &str, limit: Duration) -> Option<Announcement> {
-    let asked = async {
-        let mut found = tokio::net::lookup_host(place).await?;
-        greeting_of(found.next().ok_or(io::ErrorKind::NotFound)?).await
-    };
-    let greeting = tokio::time::timeout(limit, asked).await.ok()?.ok()?;
-    Some(Announcement::parse(&greeting))
-}
-
-async fn greeting_of(address: SocketAddr) -> io::Result<String> {
-    greeting::read(TcpStream::connect(address).await?).await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,22 +330,5 @@ mod tests {
         assert!(error.ends_with(&format!("chmod o+x {}", dir.path().display())), "{error}");
         mode(0o711);
         check_reachable(&socket).unwrap();
-    }
-
-    #[tokio::test]
-    async fn only_an_sshd_is_taken_for_one() {
-        use tokio::io::AsyncWriteExt;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(async move {
-            for greeting in [&b"HTTP/1.1 400"[..], b"", b"SSH-2.0-x\r\n"] {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                stream.write_all(greeting).await.unwrap();
-            }
-        });
-        is_sshd(address, Duration::from_secs(20)).await.unwrap();
-        server.await.unwrap();
-        let error = is_sshd(address, Duration::ZERO).await.unwrap_err().to_string();
-        assert!(error.contains(&address.to_string()), "{error}");
     }
 }
