@@ -32,7 +32,6 @@ pub fn account() -> Result<u32, NixError> {
 
 /// Of Debian's sshd, which it wants for its unprivileged part.
 const PRIVSEP: &str = "/run/sshd";
-const POLL: Duration = Duration::from_millis(20);
 /// For sessions to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
 /// Probes of ours, of the kubelet and of nodes connect and say nothing.
