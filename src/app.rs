@@ -93,12 +93,7 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     let roots = nix::roots_dir(&config);
     let (nix, capabilities) = nix::open(nix_config.clone(), &roots, &config.process).await?;
     let sshd = match config.sshd.ssh_listen {
-        Some(listen) => {
-            let said = nix.announcement().await.map_err(|e| fail("what it can build")(&e))?;
-            tracing::info!(%said, "builds for others");
-            let ssh = ssh::prepare(&config.process, &config.sshd, listen, &nix_config, Some(said));
-            Some(ssh.await?)
-        }
+        Some(listen) => Some(ssh::prepare_builder(&config, listen, &nix).await?),
         None => None,
     };
     let mounts = open_mounts(&config).await?;

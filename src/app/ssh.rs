@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
+use super::nix as settings;
 use super::{NodeError, fail};
 use crate::actors::reconciler::{Item, Kind};
-use crate::config::{ProcessSettings, SshdSettings};
+use crate::config::{NodeConfig, ProcessSettings, SshdSettings};
 use crate::model::Announcement;
 use crate::nix::sshd::Sshd;
-use crate::nix::{ChildSpec, Config};
+use crate::nix::{ChildSpec, Config, RealNix};
 
 /// What sshd is started with, and the keys that it reads.
 pub(super) struct Prepared {
@@ -38,4 +39,24 @@ pub(super) async fn prepare(
     let prepared = tokio::task::spawn_blocking(move || sshd.prepare(&nix)).await;
     prepared.map_err(|e| fail("sshd")(&e))?.map_err(|e| fail("sshd")(&e))?;
     Ok(Prepared { child, keys })
+}
+
+/// The same of a node at which a cache builds: it says what it can do, and what it has built is signed.
+pub(super) async fn prepare_builder(
+    config: &NodeConfig,
+    listen: SocketAddr,
+    nix: &RealNix,
+) -> Result<Prepared, NodeError> {
+    let said = nix.announcement().await.map_err(|e| fail("what it can build")(&e))?;
+    tracing::info!(%said, "builds for others");
+    let key = settings::copied(&config.process, Kind::SigningKey, &config.cache.signing_key);
+    if let Some(key) = key.filter(|key| std::fs::File::open(&key.target).is_ok()) {
+        match nix.sign_own(&key.target).await {
+            Ok(0) => {}
+            Ok(signed) => tracing::info!(signed, "paths were built here before there was a key"),
+            // Mounts do without.
+            Err(error) => tracing::error!(%error, "what was built here before is not signed"),
+        }
+    }
+    prepare(&config.process, &config.sshd, listen, nix.config(), Some(said)).await
 }

@@ -82,6 +82,20 @@ impl Database {
         Ok(Closure { root, paths })
     }
 
+    /// What was built here and has no signature of this name. Content-addressed paths need none.
+    pub(super) fn unsigned(&self, name: &str) -> Result<Vec<StorePath>, NixError> {
+        let rows: Vec<String> = self.read("look for signatures in", |connection| {
+            connection
+                .prepare_cached(
+                    "select path from ValidPaths where ultimate = 1 and coalesce(ca, '') = '' and \
+                     instr(' ' || coalesce(sigs, ''), ' ' || ?1 || ':') = 0",
+                )?
+                .query_map([name], |row| row.get(0))?
+                .collect()
+        })?;
+        Ok(rows.iter().filter_map(|path| StorePath::parse(path).ok()).collect())
+    }
+
     fn read<T>(
         &self,
         verb: &'static str,

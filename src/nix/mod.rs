@@ -37,6 +37,7 @@ mod leftovers;
 mod log_line;
 mod network;
 mod output;
+mod own;
 mod process;
 
 mod progress;

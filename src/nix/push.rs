@@ -170,6 +170,14 @@ fn sign_command(config: &Config, key: &Path, paths: &[StorePath]) -> CommandSpec
     end(config, args, paths)
 }
 
+/// Without what they refer to.
+pub(super) fn sign_alone(config: &Config, key: &Path, paths: &[StorePath]) -> CommandSpec {
+    let mut args = begin(config);
+    args.extend(["store", "sign", "--key-file"].map(OsString::from));
+    args.push(key.into());
+    end(config, args, paths)
+}
+
 fn copy_command(config: &Config, url: &str, paths: &[StorePath]) -> CommandSpec {
     let mut args = begin(config);
     args.extend(["copy", "--to", url].map(OsString::from));

@@ -180,3 +180,26 @@ async fn a_key_is_changed_under_a_build() {
     published.unwrap();
     assert_eq!(built_at(&b), 2);
 }
+
+/// The cache takes it from there as it is; nobody would believe it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_builder_had_before_it_had_a_key_is_signed() {
+    let Hosts { network: _network, cache, a, b } = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let (secret, public) = a.signing_key("nodes");
+    let before = derivation("before", "");
+    let no_sandbox = ["--option", "sandbox", "false", "--no-out-link", "-E"];
+    let had = b.ok("nix-build", &[&no_sandbox[..], &[&before]].concat());
+    let role = cache.cache_role(&["--trusted-public-key", &public]);
+    let keys = (&*secret, &*public);
+    let node_a = builder((&a, "a"), &cache, &role, keys, &["--build-on", "cache"]).await;
+    let _node_b = builder((&b, "b"), &cache, &role, keys, &[]).await;
+    let machines = machine_line(3, &b, 1, "-");
+    cache.inside(|| std::fs::write("/nix/var/run/machines", machines)).unwrap();
+    let volume = a.volume("before", &[("nixExpr", &before)]);
+    node_a.publish(&volume).await.unwrap();
+    assert_eq!(node_a.status().await.volumes[0].root, had);
+    assert_eq!((built_at(&cache), built_at(&a), built_at(&b)), (0, 0, 1));
+}
