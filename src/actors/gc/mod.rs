@@ -1,0 +1,3 @@
+//! When a store is collected, what goes, and why the rest stays.
+
+pub mod plan;
