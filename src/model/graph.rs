@@ -42,7 +42,12 @@ impl StoreGraph {
             first[n] += first[n - 1];
         }
         let by_path = paths.iter().zip(0..).map(|(path, n)| (path.path.clone(), n)).collect();
-        Self { paths, by_path, first, references: references.into_iter().map(|(_, to)| to).collect() }
+        Self {
+            paths,
+            by_path,
+            first,
+            references: references.into_iter().map(|(_, to)| to).collect(),
+        }
     }
 
     pub fn len(&self) -> usize {

@@ -89,7 +89,8 @@ impl Database {
             let moment = connection.unchecked_transaction()?;
             let mut numbers = HashMap::new();
             let mut paths = Vec::new();
-            let mut rows = moment.prepare_cached("select id, path, registrationTime, narSize from ValidPaths")?;
+            let mut rows = moment
+                .prepare_cached("select id, path, registrationTime, narSize from ValidPaths")?;
             let mut rows = rows.query([])?;
             while let Some(row) = rows.next()? {
                 // What is no store path is nobody's to delete.

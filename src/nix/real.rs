@@ -71,6 +71,10 @@ impl RealNix {
         }
     }
 
+    pub(super) fn database(&self) -> &Database {
+        &self.0.database
+    }
+
     pub(super) fn announced(&self) -> &OnceLock<Announcement> {
         &self.0.announced
     }

@@ -1,3 +1,4 @@
-//! When a store is collected, what goes, and why the rest stays.
+//! What of a store would be collected, and why the rest stays.
 
 pub mod plan;
+pub mod why;
