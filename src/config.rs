@@ -5,6 +5,7 @@ mod builds;
 mod cache;
 mod cache_role;
 mod cluster;
+mod gc;
 mod process;
 mod ssh;
 
@@ -18,6 +19,7 @@ pub use builds::{BuildSettings, EvalModeArg};
 pub use cache::{BuildOnArg, CacheSettings, RetryUploadsArgs, UploadsArgs, UploadsCommand};
 pub use cache_role::{CacheConfig, SSH_LISTEN};
 pub use cluster::ClusterSettings;
+pub use gc::GcArgs;
 pub use process::{LogFormat, ProcessSettings};
 pub use ssh::{SshSettings, SshdSettings};
 
@@ -51,6 +53,8 @@ pub enum Command {
     Builds(BuildsArgs),
     /// Show uploads to the cluster's cache, or try them again.
     Uploads(UploadsArgs),
+    /// Show what of a store could go, or why a path stays. Changes nothing.
+    Gc(GcArgs),
 }
 
 #[derive(Debug, Clone, Args)]

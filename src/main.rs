@@ -54,6 +54,7 @@ fn client(command: Command) -> Result<(), Failure> {
             Command::Status(args) => cli::status(args).await,
             Command::Builds(args) => cli::builds(args).await,
             Command::Uploads(args) => cli::uploads(args).await,
+            Command::Gc(args) => cli::gc(args).await,
             Command::Node(_) | Command::Cache(_) => unreachable!("runs in main"),
         }
     })

@@ -8,6 +8,7 @@ pub mod cache;
 mod child;
 pub mod core;
 pub mod events;
+pub mod gc;
 mod metrics;
 pub mod node;
 pub mod pods;

@@ -1,6 +1,7 @@
 //! What a person does at a terminal: a client of the node's sockets, one file per command.
 
 mod builds;
+mod gc;
 mod mount;
 mod status;
 mod target;
@@ -10,6 +11,7 @@ mod uploads;
 use std::fmt::Display;
 
 pub use builds::builds;
+pub use gc::gc;
 pub use mount::mount;
 pub use status::status;
 pub use unmount::unmount;

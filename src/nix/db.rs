@@ -3,6 +3,7 @@
 //!
 //! Never opened as `immutable`, which misses what is committed but still in the log.
 
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use crate::model::{Closure, PathInfo, StorePath};
+use crate::model::{Closure, Index, PathInfo, Registered, StoreGraph, StorePath};
 
 use super::NixError;
 use super::error::io_error;
@@ -94,6 +95,40 @@ impl Database {
                 .collect()
         })?;
         Ok(rows.iter().filter_map(|path| StorePath::parse(path).ok()).collect())
+    }
+
+    /// All that is valid, from one moment. One statement after the other would tell of two.
+    pub(super) fn graph(&self) -> Result<StoreGraph, NixError> {
+        let (paths, references) = self.read("read all of", |connection| {
+            let moment = connection.unchecked_transaction()?;
+            let mut numbers = HashMap::new();
+            let mut paths = Vec::new();
+            let mut rows = moment
+                .prepare_cached("select id, path, registrationTime, narSize from ValidPaths")?;
+            let mut rows = rows.query([])?;
+            while let Some(row) = rows.next()? {
+                // What is no store path is nobody's to delete.
+                let Ok(path) = StorePath::parse(row.get_ref(1)?.as_str()?) else { continue };
+                let number = Index::try_from(paths.len()).unwrap_or(Index::MAX);
+                numbers.insert(row.get::<_, i64>(0)?, number);
+                let seconds = row.get::<_, i64>(2)?;
+                let nar_size = row.get::<_, Option<i64>>(3)?.unwrap_or(0);
+                paths.push(Registered {
+                    path,
+                    at: u64::try_from(seconds).unwrap_or(0),
+                    nar_size: u64::try_from(nar_size).unwrap_or(0),
+                });
+            }
+            let mut references = Vec::new();
+            let mut rows = moment.prepare_cached("select referrer, reference from Refs")?;
+            let mut rows = rows.query([])?;
+            while let Some(row) = rows.next()? {
+                let (from, to) = (numbers.get(&row.get(0)?), numbers.get(&row.get(1)?));
+                references.extend(from.copied().zip(to.copied()));
+            }
+            Ok((paths, references))
+        })?;
+        Ok(StoreGraph::new(paths, references))
     }
 
     fn read<T>(

@@ -15,6 +15,7 @@ use crate::model::{Closure, Source, StorePath, Tenant};
 mod account;
 mod child;
 mod classify;
+mod collect;
 mod command;
 mod conf;
 pub mod daemon;
@@ -62,6 +63,7 @@ mod text;
 mod version;
 
 pub use child::{ChildSpec, Readiness, RunningChild};
+pub use collect::Root;
 pub use command::{CommandSpec, Config};
 pub use conf::{ConfError, MAX_CONF};
 pub use elsewhere::{BuildOn, Elsewhere};

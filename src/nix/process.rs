@@ -42,6 +42,17 @@ pub(super) async fn run<K: Send + 'static>(
     on_line: impl FnMut(&[u8]),
     kept: K,
 ) -> Result<(Ended, K), NixError> {
+    run_bounded(spec, settings, on_line, kept, MAX_STDOUT).await
+}
+
+/// With so many bytes of standard output; the rest is dropped.
+async fn run_bounded<K: Send + 'static>(
+    spec: &CommandSpec,
+    settings: &[u8],
+    on_line: impl FnMut(&[u8]),
+    kept: K,
+    most: usize,
+) -> Result<(Ended, K), NixError> {
     let spawn_error =
         |source| NixError::Spawn { program: spec.program.display().to_string(), source };
     let mut child = spec
@@ -60,7 +71,7 @@ pub(super) async fn run<K: Send + 'static>(
             tokio::join!(
                 async {
                     if let Some(pipe) = stdout {
-                        read_bounded(pipe, &mut captured).await;
+                        read_bounded(pipe, &mut captured, most).await;
                     }
                 },
                 async {
@@ -92,13 +103,31 @@ pub(super) async fn run<K: Send + 'static>(
 
 /// Runs a short command and gives its standard output, or an error with what it said.
 pub(super) async fn output(spec: &CommandSpec, what: &str) -> Result<Vec<u8>, NixError> {
+    output_up_to(spec, what, MAX_STDOUT).await
+}
+
+/// The same where it must be whole: an error, too, if there is more than `most` bytes.
+pub(super) async fn whole_output(
+    spec: &CommandSpec,
+    what: &str,
+    most: usize,
+) -> Result<Vec<u8>, NixError> {
+    let output = output_up_to(spec, what, most).await?;
+    if output.len() < most {
+        return Ok(output);
+    }
+    let detail = format!("it said more than {most} bytes");
+    Err(NixError::Command { what: what.to_owned(), detail })
+}
+
+async fn output_up_to(spec: &CommandSpec, what: &str, most: usize) -> Result<Vec<u8>, NixError> {
     let mut last = String::new();
     let keep = |line: &[u8]| {
         if !line.is_empty() {
             last = super::text::clean(&String::from_utf8_lossy(line), 400);
         }
     };
-    let (ended, ()) = run(spec, &[], keep, ()).await?;
+    let (ended, ()) = run_bounded(spec, &[], keep, (), most).await?;
     match ended.code {
         Some(0) => Ok(ended.stdout),
         _ => Err(NixError::Command { what: what.to_owned(), detail: last }),
@@ -179,10 +208,10 @@ async fn exited(pid: Pid) {
     }
 }
 
-async fn read_bounded(mut pipe: impl AsyncRead + Unpin, captured: &mut Vec<u8>) {
+async fn read_bounded(mut pipe: impl AsyncRead + Unpin, captured: &mut Vec<u8>, most: usize) {
     let mut chunk = vec![0; 8192];
     while let Ok(n @ 1..) = pipe.read(&mut chunk).await {
-        let room = MAX_STDOUT.saturating_sub(captured.len());
+        let room = most.saturating_sub(captured.len());
         captured.extend_from_slice(&chunk[..n.min(room)]);
     }
 }

@@ -1,0 +1,4 @@
+//! What of a store would be collected, and why the rest stays.
+
+pub mod plan;
+pub mod why;
