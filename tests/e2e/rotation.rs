@@ -43,6 +43,12 @@ fn set_conf(cluster: &Cluster, text: &str) {
     cluster.apply(&objects);
 }
 
+/// A change of a pod has the kubelet look at what is mounted into it at once, as docs/cache.md says.
+fn refresh(cluster: &Cluster, n: u32) {
+    let stamp = format!("nix.csi.store/refresh={n}");
+    cluster.kubectl(&["-n", "nix-csi", "annotate", "pods", "--all", "--overwrite", &stamp]);
+}
+
 fn wait_for_log(cluster: &Cluster, words: &str) {
     for (what, _) in CONFS {
         wait_until(&format!("{words:?} in the log of {what}"), LONG, || {
@@ -77,6 +83,7 @@ fn keys_and_settings_change_and_no_build_breaks() {
     let began = Instant::now();
     cluster.kubectl(&["apply", "-k", keys.to_str().unwrap()]);
     set_conf(cluster, "sandbix = true\n");
+    refresh(cluster, 1);
     wait_until("the new key to be let in, and the old one not", LONG, || {
         logs_in(cluster, KEY) && !logs_in(cluster, OLD_KEY)
     });
@@ -85,6 +92,7 @@ fn keys_and_settings_change_and_no_build_breaks() {
     println!("the bad nix.conf was refused after {:.0?}", began.elapsed());
     let changed = Instant::now();
     set_conf(cluster, "extra-system-features = rotated\n");
+    refresh(cluster, 2);
     wait_for_log(cluster, "started anew; what the last one does goes on");
     println!("the good nix.conf counted after {:.0?}", changed.elapsed());
     assert_eq!(builder_of(cluster), builder, "the build did not go on");
@@ -101,7 +109,7 @@ fn keys_and_settings_change_and_no_build_breaks() {
     }
     drop(space);
     cluster.kubectl(&exec(NODE, &["rm", OLD_KEY]));
-    // Gone is not taken back.
+    // Gone is not taken back. And this time the kubelet looks when it does.
     set_conf(cluster, "");
     for (what, _) in CONFS {
         wait_until("an empty nix.conf", LONG, || {
