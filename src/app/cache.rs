@@ -83,9 +83,12 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
 
 /// Mounted files, and where their copies are that Nix and ssh read.
 fn mounted(config: &CacheConfig) -> Vec<Item> {
-    let key = &config.builders.builder_key;
-    let key = nix::copied(&config.process, Kind::PrivateKey, key);
-    key.into_iter().chain(signing_key(config)).collect()
+    given_key(config).into_iter().chain(signing_key(config)).collect()
+}
+
+/// The key for builders, if it is not one of our own.
+fn given_key(config: &CacheConfig) -> Option<Item> {
+    nix::copied(&config.process, Kind::PrivateKey, &config.builders.builder_key)
 }
 
 fn signing_key(config: &CacheConfig) -> Option<Item> {
@@ -173,8 +176,8 @@ async fn builder_key(config: &CacheConfig) -> Result<String, NodeError> {
 
 /// Made here, or a copy of one that is mounted.
 fn own_key(config: &CacheConfig) -> PathBuf {
-    let given = nix::copied(&config.process, Kind::PrivateKey, &config.builders.builder_key);
-    given.map_or_else(|| config.process.state_dir.join("ssh/builder_ed25519"), |key| key.target)
+    let own = || config.process.state_dir.join("ssh/builder_ed25519");
+    given_key(config).map_or_else(own, |key| key.target)
 }
 
 fn machines(config: &CacheConfig) -> PathBuf {

@@ -160,16 +160,25 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
 pub(super) fn daemon_config(config: &NodeConfig) -> Config {
     let mut daemon = config_of(config);
     if config.sshd.ssh_listen.is_some() {
-        let key = copied(&config.process, Kind::SigningKey, &config.cache.signing_key);
-        daemon.nix_options.extend(signs_with(key));
+        daemon.nix_options.extend(signs_with(signing_key(config)));
     }
     daemon
 }
 
-/// Nix builds nothing with a key that it can't read, so that a key that never was one is left out.
+pub(super) fn signing_key(config: &NodeConfig) -> Option<Item> {
+    copied(&config.process, Kind::SigningKey, &config.cache.signing_key)
+}
+
+/// Whether there is a copy: of a key that never was one there is none.
+pub(super) fn is_usable(key: &Item) -> bool {
+    fs::File::open(&key.target).is_ok()
+}
+
+/// Nix builds nothing with a key that it can't read, so that one that can't be used is left out.
 pub(super) fn signs_with(key: Option<Item>) -> Option<(String, String)> {
-    let Item { source, target, .. } = key?;
-    if fs::File::open(&target).is_ok() {
+    let key = key?;
+    let Item { source, target, .. } = &key;
+    if is_usable(&key) {
         return Some(("secret-key-files".to_owned(), target.display().to_string()));
     }
     tracing::error!(
@@ -204,8 +213,8 @@ pub(super) fn uploads(config: &NodeConfig) -> Option<UploadsConfig> {
         _ if settings.no_upload => return None,
         (Some(program), _) => PushTo::Command { program: program.clone() },
         (None, Some(url)) => {
-            let key = copied(&config.process, Kind::SigningKey, &settings.signing_key);
-            PushTo::Store { url: url.clone(), signing_key: key.map(|key| key.target) }
+            let signing_key = signing_key(config).map(|key| key.target);
+            PushTo::Store { url: url.clone(), signing_key }
         }
         (None, None) => return None,
     };

@@ -49,8 +49,7 @@ pub(super) async fn prepare_builder(
 ) -> Result<Prepared, NodeError> {
     let said = nix.announcement().await.map_err(|e| fail("what it can build")(&e))?;
     tracing::info!(%said, "builds for others");
-    let key = settings::copied(&config.process, Kind::SigningKey, &config.cache.signing_key);
-    if let Some(key) = key.filter(|key| std::fs::File::open(&key.target).is_ok()) {
+    if let Some(key) = settings::signing_key(config).filter(settings::is_usable) {
         match nix.sign_own(&key.target).await {
             Ok(0) => {}
             Ok(signed) => tracing::info!(signed, "paths were built here before there was a key"),

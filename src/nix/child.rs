@@ -1,5 +1,6 @@
 //! A long-lived child of ours, such as a nix-daemon: its process, and its log lines in ours.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::daemon::{PidFile, ready};
 use super::greeting::is_sshd;
@@ -19,6 +20,7 @@ use super::{CommandSpec, NixError};
 
 /// For a new child to serve.
 const READY: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
 /// Bytes of one forwarded log line.
 const LINE: u64 = 2000;
 
@@ -87,6 +89,26 @@ impl ChildSpec {
             Readiness::Greets(socket) => ready(socket, READY).await,
             Readiness::IsSshd(address) => is_sshd(*address, READY).await,
         }
+    }
+}
+
+/// Tries until it succeeds or the time is over; then its last word counts, if it ever had one.
+pub(super) async fn patiently(
+    limit: Duration,
+    mut attempt: impl AsyncFnMut() -> io::Result<()>,
+) -> io::Result<()> {
+    let end = Instant::now() + limit;
+    let mut last = io::ErrorKind::TimedOut.into();
+    loop {
+        match timeout_at(end, attempt()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => last = error,
+            Err(_) => {}
+        }
+        if Instant::now() >= end {
+            return Err(last);
+        }
+        sleep(POLL).await;
     }
 }
 

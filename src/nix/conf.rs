@@ -10,7 +10,7 @@ use super::text::{MAX_LINE_BYTES, clean};
 use super::{NixError, RealNix};
 
 /// Bytes. An evaluator is given it with the access tokens, and a pipe holds both.
-pub const MAX_CONF: usize = 24 << 10;
+const MAX_CONF: usize = 24 << 10;
 
 /// What else serves, or does not belong into a file that every evaluation gets.
 const NOT_HERE: [(&str, &str); 8] = [
@@ -45,7 +45,7 @@ impl From<NixError> for ConfError {
 }
 
 /// Whether each line is a setting that may be here. Nothing of a value gets into the message. Pure.
-pub fn check(text: &str) -> Result<(), String> {
+fn check(text: &str) -> Result<(), String> {
     if text.len() > MAX_CONF {
         return Err(format!("it has more than {MAX_CONF} bytes"));
     }

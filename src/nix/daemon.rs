@@ -21,10 +21,11 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use crate::jail::Guard;
 
+use super::child::patiently;
 use super::command::{CommandSpec, base_env, conf_env, pairs, push_options};
 use super::error::io_error;
 use super::{ChildSpec, Config, NixError, Readiness};
@@ -107,19 +108,8 @@ const MAGIC: [u64; 2] = [0x6e69_7863, 0x6478_696f];
 
 /// Waits until a daemon greets at the socket's path: the kernel accepts connections without one.
 pub async fn ready(socket: &Path, limit: Duration) -> Result<(), NixError> {
-    let end = Instant::now() + limit;
-    let mut last = io::ErrorKind::TimedOut.into();
-    loop {
-        match timeout_at(end, greeting(socket)).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(err)) => last = err,
-            Err(_) => {}
-        }
-        if Instant::now() >= end {
-            return Err(io_error("connect to", socket, last));
-        }
-        sleep(POLL).await;
-    }
+    let greeted = patiently(limit, || greeting(socket)).await;
+    greeted.map_err(|err| io_error("connect to", socket, err))
 }
 
 async fn greeting(socket: &Path) -> io::Result<()> {

@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout_at};
 
 use super::NixError;
+use super::child::patiently;
 use crate::model::Announcement;
-
-const POLL: Duration = Duration::from_millis(20);
 
 /// Bytes that may come before it, with itself: lines of greeting to people.
 const MAX: usize = 8 << 10;
@@ -34,18 +32,11 @@ pub(super) async fn read(mut stream: impl AsyncRead + Unpin) -> io::Result<Strin
 
 /// Waits until what listens there says that it is an sshd (RFC 4253, 4.2).
 pub(super) async fn is_sshd(address: SocketAddr, limit: Duration) -> Result<(), NixError> {
-    let end = Instant::now() + limit;
-    loop {
-        let greeted = timeout_at(end, greeting_of(address)).await;
-        match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() >= end => {
-                let detail = format!("no sshd answers at {address}: {error}");
-                return Err(NixError::Command { what: "starting sshd".to_owned(), detail });
-            }
-            Err(_) => sleep(POLL).await,
-        }
-    }
+    let greeted = patiently(limit, || async { greeting_of(address).await.map(drop) }).await;
+    greeted.map_err(|error| NixError::Command {
+        what: "starting sshd".to_owned(),
+        detail: format!("no sshd answers at {address}: {error}"),
+    })
 }
 
 /// What the sshd at `HOST:PORT` says of itself as a builder; `None`: none answers within `limit`.

@@ -65,7 +65,7 @@ mod version;
 pub use child::{ChildSpec, Readiness, RunningChild};
 pub use collect::Root;
 pub use command::{CommandSpec, Config};
-pub use conf::{ConfError, MAX_CONF};
+pub use conf::ConfError;
 pub use elsewhere::{BuildOn, Elsewhere};
 pub use error::{Limit, NixError, RealiseError, Step, TimedOut};
 pub use evaluator::{EvalMode, Evaluator};

@@ -7,9 +7,6 @@ use super::command::Config;
 use super::error::io_error;
 use super::{NixError, RealNix, process, push};
 
-/// Paths of one command.
-const CHUNK: usize = 1000;
-
 impl RealNix {
     /// Signs what was built here before there was this key. A cache that has a build done here takes what is
     /// there already as it is, and nobody would believe it. For the start; how many there were.
@@ -22,8 +19,8 @@ impl RealNix {
         let paths = listed.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic)))?;
         // Our own daemon is not there yet.
         let config = Config { daemon_socket: self.served_by_others(), ..self.config().clone() };
-        for paths in paths.chunks(CHUNK) {
-            let spec = push::sign_alone(&config, key, paths);
+        for paths in paths.chunks(push::PATHS) {
+            let spec = push::sign_command(&config, key, paths, false);
             process::output(&spec, "nix store sign").await?;
         }
         Ok(paths.len())

@@ -20,7 +20,7 @@ use super::real::Inner;
 use super::{NixError, Progress, PushError, process};
 
 /// Paths of one command: Linux takes some two megabytes of arguments, a path has 255 bytes at most.
-const PATHS: usize = 1000;
+pub(super) const PATHS: usize = 1000;
 
 /// Where closures go.
 #[derive(Clone, PartialEq, Eq)]
@@ -157,24 +157,23 @@ fn commands(
     let (derivations, others): (Vec<_>, Vec<_>) =
         paths.iter().cloned().partition(StorePath::is_derivation);
     let each = |paths: &[StorePath]| {
-        let sign = signing_key.map(|key| (sign_command(config, key, paths), Doing::Signing));
+        let sign = signing_key.map(|key| (sign_command(config, key, paths, true), Doing::Signing));
         sign.into_iter().chain([(copy_command(config, url, paths), Doing::Copying)])
     };
     others.chunks(PATHS).chain(derivations.chunks(PATHS)).flat_map(each).collect()
 }
 
-fn sign_command(config: &Config, key: &Path, paths: &[StorePath]) -> CommandSpec {
+/// `recursive`: with what they refer to.
+pub(super) fn sign_command(
+    config: &Config,
+    key: &Path,
+    paths: &[StorePath],
+    recursive: bool,
+) -> CommandSpec {
     let mut args = begin(config);
-    args.extend(["store", "sign", "--recursive", "--key-file"].map(OsString::from));
-    args.push(key.into());
-    end(config, args, paths)
-}
-
-/// Without what they refer to.
-pub(super) fn sign_alone(config: &Config, key: &Path, paths: &[StorePath]) -> CommandSpec {
-    let mut args = begin(config);
-    args.extend(["store", "sign", "--key-file"].map(OsString::from));
-    args.push(key.into());
+    args.extend(["store", "sign"].map(OsString::from));
+    args.extend(recursive.then(|| "--recursive".into()));
+    args.extend(["--key-file".into(), key.into()]);
     end(config, args, paths)
 }
 
@@ -218,7 +217,8 @@ mod tests {
         let words = |spec: CommandSpec| -> Vec<String> {
             spec.args.into_iter().map(|word| word.into_string().unwrap()).collect()
         };
-        let sign = words(sign_command(&config, Path::new("/key"), std::slice::from_ref(&path)));
+        let sign =
+            words(sign_command(&config, Path::new("/key"), std::slice::from_ref(&path), true));
         let path_text = path.to_string();
         assert_eq!(
             sign[sign.len() - 6..],

@@ -18,7 +18,6 @@ const MISSING: &str = "Nix needs mount, pid, network and user namespaces and the
 
 /// What Nix says last, after why.
 const VAGUE: &str = "unable to start build process";
-const GROUPS: &str = "/etc/group";
 /// clone(2), ENOSPC.
 const LIMITED: &str = " (a limit of namespaces in /proc/sys/user is reached)";
 
@@ -132,14 +131,13 @@ impl RealNix {
 
     /// What this Nix can build, and how much at once.
     pub async fn announcement(&self) -> Result<Announcement, NixError> {
-        let said =
-            announcement(&self.settings().await?, &fs::read_to_string(GROUPS).unwrap_or_default());
+        let said = announcement(&self.settings().await?, &groups());
         Ok(self.announced().get_or_init(|| said).clone())
     }
 
     /// After settings have changed: sshd says what it was started with.
     pub(super) fn compare_announcement(&self, json: &[u8]) {
-        let now = announcement(json, &fs::read_to_string(GROUPS).unwrap_or_default());
+        let now = announcement(json, &groups());
         if let Some(said) = self.announced().get().filter(|said| **said != now) {
             tracing::warn!(
                 %said, %now, "the cache is told of what can be built here as it was at the start: restart"
@@ -176,6 +174,10 @@ fn announcement(json: &[u8], groups: &str) -> Announcement {
         systems: systems.filter_map(|system| System::parse(&system)).collect(),
         features: words("system-features").iter().filter_map(|f| Feature::parse(f)).collect(),
     }
+}
+
+fn groups() -> String {
+    fs::read_to_string("/etc/group").unwrap_or_default()
 }
 
 /// How many members a group has; `None`: there is no such group, as where builds are root's.

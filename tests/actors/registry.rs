@@ -45,10 +45,8 @@ impl Scene {
             debounce: DEBOUNCE,
         };
         let registry = BuilderRegistry::new(config, Arc::new(cluster.clone()));
-        let second = Duration::from_secs(1);
-        let backoff = Backoff::new(second, 2 * second, 60 * second, 5);
         let end = |end| assert_eq!(end, End::Done);
-        let registry = RegistryHandle::start(registry, backoff, end);
+        let registry = RegistryHandle::start(registry, backoff(), end);
         Self { dir, cluster, registry }
     }
 
@@ -105,6 +103,11 @@ impl Scene {
         }
         seconds(1).await;
     }
+}
+
+fn backoff() -> Backoff {
+    let second = Duration::from_secs(1);
+    Backoff::new(second, 2 * second, 60 * second, 5)
 }
 
 fn pod(host: u32) -> BuilderPod {
@@ -276,13 +279,7 @@ async fn a_builder_that_does_not_answer_is_left_out_until_it_does() {
             let answers = of != address(2) || !mute.load(Ordering::Relaxed);
             Box::pin(std::future::ready(answers.then(Announcement::default)))
         });
-        let backoff = Backoff::new(
-            Duration::from_secs(1),
-            Duration::from_secs(2),
-            Duration::from_secs(60),
-            5,
-        );
-        let held = BuilderProbe::start(scene.registry.clone(), probe, backoff, |_| {});
+        let held = BuilderProbe::start(scene.registry.clone(), probe, backoff(), |_| {});
         seconds(45).await;
         assert_eq!(scene.hosts(), [1]);
         assert_eq!(scene.state(2).await, BuilderState::Benched);
@@ -318,9 +315,7 @@ async fn a_builder_is_asked_what_it_can_do_before_it_is_written_down() {
                 Some(said)
             })
         });
-        let second = Duration::from_secs(1);
-        let backoff = Backoff::new(second, 2 * second, 60 * second, 5);
-        let held = BuilderProbe::start(scene.registry.clone(), probe, backoff, |_| {});
+        let held = BuilderProbe::start(scene.registry.clone(), probe, backoff(), |_| {});
         seconds(1).await;
         let lines = [
             "ssh-ng://nix@10.0.0.1 i686-linux - 8 1 kvm - -\n",
@@ -391,13 +386,7 @@ async fn many_dead_builders_are_left_out_together_and_hold_up_nobody_for_long() 
                 (!is_dead).then(Announcement::default)
             })
         });
-        let backoff = Backoff::new(
-            Duration::from_secs(1),
-            Duration::from_secs(2),
-            Duration::from_secs(60),
-            5,
-        );
-        let held = BuilderProbe::start(scene.registry.clone(), probe, backoff, |_| {});
+        let held = BuilderProbe::start(scene.registry.clone(), probe, backoff(), |_| {});
         seconds(45).await;
         assert_eq!(scene.hosts().len(), 2000, "twice is not thrice");
         seconds(30).await;

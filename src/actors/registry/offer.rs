@@ -5,8 +5,9 @@
 //! - `builder-max-jobs`, `builder-speed-factor`: whole numbers;
 //! - `builder-features`, `builder-mandatory-features`: comma lists, which may be empty.
 //!
-//! What is absent is as the builder's sshd says, and what that does not say as the settings have it. A value that can't be read leaves the builder out: what its
-//! writer meant is unknown, and a builder without a limit or a feature would fail later and elsewhere.
+//! What is absent is as the builder's sshd says, and what that does not say as the settings have it. A
+//! value that can't be read leaves the builder out: what its writer meant is unknown, and a builder without
+//! a limit or a feature would fail later and elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
