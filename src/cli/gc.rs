@@ -12,7 +12,7 @@ use crate::actors::gc::used::Uses;
 use crate::actors::gc::why::{Holder, way};
 use crate::config::{GcArgs, Output};
 use crate::model::{Index, StoreGraph, StorePath};
-use crate::nix::{Config, RealNix};
+use crate::nix::{Config, Garbage, RealNix};
 
 /// A store at one moment.
 struct Store {
