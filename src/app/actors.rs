@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::nix as settings;
-use super::{NodeError, fail, ssh};
+use super::{NodeError, fail, gc, ssh};
 use crate::actors::builds::MemoryConfig;
 use crate::actors::node::{DAEMON, NodeActors, NodeActorsConfig};
 use crate::config::NodeConfig;
@@ -41,7 +41,8 @@ pub(super) fn start(
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(|e| fail("can't read the boot id")(&e))?;
     let settings = &config.builds;
-    let uploads = settings::uploads(config);
+    let used = gc::used(&config.process);
+    let uploads = settings::uploads(config, &used);
     if uploads.is_none() {
         settings::release_uploads(config);
     }
@@ -70,6 +71,8 @@ pub(super) fn start(
         cluster,
         sweep_after: config.cluster.sweep_after,
         uploads,
+        gc: gc::node(&config.gc)?,
+        used,
     };
     NodeActors::start(actors, Arc::new(nix), mounts, health, given_up)
         .map_err(|e| fail("can't start")(&e))

@@ -49,6 +49,18 @@ pub struct Freed {
     pub inodes: u64,
 }
 
+impl Freed {
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, inodes: self.inodes + other.inodes }
+    }
+
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self { bytes: self.bytes - before.bytes, inodes: self.inodes - before.inodes }
+    }
+}
+
 /// The right to collect, given back by dropping it.
 #[derive(Debug)]
 pub struct Sole(#[expect(dead_code, reason = "open for its lock")] File);

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -72,7 +73,8 @@ impl Used {
     pub fn open(file: &Path, now: WallClock) -> Self {
         let moment = now();
         let opened = open(file, moment).or_else(|error| {
-            if !file.exists() {
+            // Where there is none, none can be made.
+            if fs::symlink_metadata(file).is_err() {
                 return Err(error);
             }
             let aside = file.with_extension("unreadable");
@@ -177,7 +179,8 @@ impl Used {
 
 /// Blocking. The index of a node or a cache that may be running, to be read only. `Ok(None)`: there is none.
 pub fn uses_in(file: &Path) -> rusqlite::Result<Option<Uses>> {
-    if !file.exists() {
+    let is_none = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+    if fs::symlink_metadata(file).is_err_and(is_none) {
         return Ok(None);
     }
     let connection = Connection::open_with_flags(
