@@ -1,16 +1,12 @@
 //! [`Garbage`] of an installed Nix.
 
-use std::os::unix::fs::MetadataExt;
-
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use rustix::fs::statvfs;
 
 use crate::model::{StoreGraph, StorePath};
 
 use super::command::{guarded, sibling};
-use super::error::io_error;
-use super::{Deletion, Freed, Garbage, NixError, RealNix, Root, Sole, Space, process};
+use super::{Deletion, Freed, Garbage, NixError, RealNix, Root, Sole, Space, frees, process};
 
 /// Bytes: half a million roots. What is cut off must not be taken for dead.
 const MAX: usize = 64 << 20;
@@ -45,26 +41,15 @@ impl Garbage for RealNix {
     }
 
     fn space(&self) -> Result<Space, NixError> {
-        let dir = &self.config().store_dir;
-        let stat = statvfs(dir).map_err(|err| io_error("look at", dir, err.into()))?;
-        Ok(Space {
-            bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
-            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-            inodes: stat.f_files,
-            free_inodes: stat.f_favail,
-        })
+        Space::of(&self.config().store_dir)
     }
 
     fn frees(&self, paths: &[StorePath]) -> Result<Vec<Freed>, NixError> {
-        Ok(vec![Freed::default(); paths.len()])
+        frees::frees(&self.config().store_dir, paths)
     }
 
     fn last_read(&self, paths: &[StorePath]) -> Vec<Option<u64>> {
-        let atime = |path: &StorePath| {
-            let meta = self.config().store_dir.join(path.base_name()).symlink_metadata().ok()?;
-            u64::try_from(meta.atime()).ok()
-        };
-        paths.iter().map(atime).collect()
+        frees::last_read(&self.config().store_dir, paths)
     }
 
     fn sole(&self) -> Result<Option<Sole>, NixError> {

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use futures::future::BoxFuture;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, statvfs};
 use rustix::io::Errno;
 
 use crate::model::{StoreGraph, StorePath};
@@ -40,6 +40,19 @@ pub struct Space {
     /// Zero: the file system has no such bound.
     pub inodes: u64,
     pub free_inodes: u64,
+}
+
+impl Space {
+    /// Blocking.
+    pub(super) fn of(dir: &Path) -> Result<Self, NixError> {
+        let stat = statvfs(dir).map_err(|err| io_error("look at", dir, err.into()))?;
+        Ok(Self {
+            bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            inodes: stat.f_files,
+            free_inodes: stat.f_favail,
+        })
+    }
 }
 
 /// What a deletion gives back.

@@ -28,6 +28,7 @@ mod evaluator;
 pub mod fake;
 mod flake;
 mod flake_lock;
+mod frees;
 mod garbage;
 mod gc_lock;
 pub mod greeting;
