@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix_csi::actors::builds::MemoryConfig;
-use nix_csi::actors::node::{NodeActors, NodeActorsConfig};
+use nix_csi::actors::gc::Rules;
+use nix_csi::actors::gc::used::{Used, WallClock};
+use nix_csi::actors::gc::water::Watermarks;
+use nix_csi::actors::node::{GcActorConfig, NodeActors, NodeActorsConfig};
 use nix_csi::actors::uploads::UploadsConfig;
 use nix_csi::actors::volume::{Request, VolumeError};
 use nix_csi::health::Health;
@@ -17,6 +20,7 @@ use nix_csi::nix::fake::FakeNix;
 use nix_csi::nix::{Origin, PushTo};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 pub const KEEP_IDLE: Duration = Duration::from_secs(600);
 pub const REFRESH: Duration = Duration::from_secs(60);
@@ -25,12 +29,18 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub const ABANDON_AFTER: Duration = Duration::from_secs(600);
 pub const UPLOAD_ATTEMPTS: u32 = 4;
 pub const SWEEP_AFTER: Duration = Duration::from_secs(900);
+pub const GC_OLDER_THAN: Duration = Duration::from_hours(1);
+pub const GC_INTERVAL: Duration = Duration::from_mins(15);
+pub const GC_GRACE: Duration = Duration::from_mins(10);
+pub const GC_LOOK: Duration = Duration::from_mins(1);
+pub const GC_STEP: Duration = Duration::from_mins(10);
 
 pub struct World {
     pub dir: tempfile::TempDir,
     pub nix: FakeNix,
     pub mounts: FakeMounts,
     pub api: FakeApi,
+    pub health: Health,
     pub actors: NodeActors,
 }
 
@@ -52,19 +62,21 @@ impl World {
         let nix = FakeNix::new(dir.path()).unwrap();
         let mounts = FakeMounts::new();
         let api = FakeApi::default();
-        let actors = start(dir.path(), &nix, &mounts, &api, false);
-        Self { dir, nix, mounts, api, actors }
+        nix.set_roots_dirs(&[&dir.path().join("roots")]);
+        let health = Health::default();
+        let actors = start(dir.path(), &nix, &mounts, &api, &health, false);
+        Self { dir, nix, mounts, api, health, actors }
     }
 
     /// Another driver after this one was killed: same disk, same kernel, no memory.
     pub fn restarted(&self) -> NodeActors {
-        start(self.dir.path(), &self.nix, &self.mounts, &self.api, false)
+        start(self.dir.path(), &self.nix, &self.mounts, &self.api, &self.health, false)
     }
 
     /// The same with a driver that uploads derivations.
     pub fn uploads_derivations(&mut self) {
-        let World { dir, nix, mounts, api, .. } = &*self;
-        self.actors = start(dir.path(), nix, mounts, api, true);
+        let World { dir, nix, mounts, api, health, .. } = &*self;
+        self.actors = start(dir.path(), nix, mounts, api, health, true);
     }
 
     pub fn records(&self) -> PathBuf {
@@ -101,8 +113,10 @@ fn start(
     nix: &FakeNix,
     mounts: &FakeMounts,
     api: &FakeApi,
+    health: &Health,
     derivations: bool,
 ) -> NodeActors {
+    let used = Used::open(&dir.join("used.sqlite"), clock());
     let config = NodeActorsConfig {
         daemon: None,
         sshd: None,
@@ -132,12 +146,33 @@ fn start(
             roots: dir.join("roots/uploads"),
             attempts: UPLOAD_ATTEMPTS,
             slots: 1,
+            used: used.clone(),
         }),
+        gc: GcActorConfig {
+            rules: Rules {
+                older_than: GC_OLDER_THAN,
+                grace: GC_GRACE,
+                watermarks: Some(Watermarks { high: 85, low: 80 }),
+                step: GC_STEP,
+                reading_is_use: false,
+            },
+            interval: GC_INTERVAL,
+            look: GC_LOOK,
+            after: &[],
+        },
+        used,
     };
     // Nobody listens: a core actor that gives up makes its test fail by itself.
     let (tell, _) = mpsc::unbounded_channel();
     let (nix, mounts) = (Arc::new(nix.clone()), Arc::new(mounts.clone()));
-    NodeActors::start(config, nix, mounts, &Health::default(), &tell).unwrap()
+    NodeActors::start(config, nix, mounts, health, &tell).unwrap()
+}
+
+/// A wall clock that goes as the paused one does, through restarts.
+pub fn clock() -> WallClock {
+    thread_local!(static BEGAN: Instant = Instant::now());
+    let began = BEGAN.with(|began| *began);
+    Arc::new(move || 1_000_000_000 + began.elapsed().as_secs())
 }
 
 pub fn id(name: &str) -> VolumeId {

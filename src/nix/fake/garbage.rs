@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::{Call, FakeNix, Gate, State, reach};
+use super::{Call, FakeNix, Fault, Gate, State, reach};
 use crate::model::{Registered, StoreGraph, StorePath};
 use crate::nix::error::io_error;
 use crate::nix::{Deletion, Freed, Garbage, NixError, Root, Sole, Space, frees};
@@ -30,6 +31,7 @@ pub(super) struct Collector {
     space: Option<Space>,
     freed: HashMap<StorePath, Freed>,
     read: HashMap<StorePath, u64>,
+    stuck: HashMap<StorePath, Fault<NixError>>,
 }
 
 impl Collector {
@@ -67,6 +69,15 @@ impl FakeNix {
     /// Seconds since 1970, instead of what the file system says.
     pub fn set_last_read(&self, path: &StorePath, at: u64) {
         self.state().collector.read.insert(path.clone(), at);
+    }
+
+    /// From now on a deletion with this path among others fails.
+    pub fn fail_delete_of(
+        &self,
+        path: &StorePath,
+        fault: impl Fn() -> NixError + Send + Sync + 'static,
+    ) {
+        self.state().collector.stuck.insert(path.clone(), Arc::new(fault));
     }
 
     /// Calls of `Roots` or `Delete` wait until the gate is released.
@@ -123,6 +134,9 @@ impl FakeNix {
 
     fn delete_now(&self, paths: Vec<StorePath>) -> Result<Deletion, NixError> {
         let mut state = self.state();
+        if let Some(fault) = paths.iter().find_map(|path| state.collector.stuck.get(path)) {
+            return Err(fault());
+        }
         let alive = alive(&state.valid, &all_roots(&state)?);
         let mut deletion = Deletion::default();
         for path in paths {
