@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::world::{
     GC_GRACE, GC_INTERVAL, GC_LOOK, GC_OLDER_THAN, GC_STEP, KEEP_IDLE, World, store_path,
-    with_world,
+    with_looks,
 };
 
 /// More than the jitter of an interval.
@@ -20,6 +20,10 @@ const SOON: Duration = Duration::from_mins(20);
 
 fn space(free_bytes: u64) -> Space {
     Space { bytes: 1_000_000, free_bytes, inodes: 1_000_000, free_inodes: 900_000 }
+}
+
+async fn with_world<F: Future>(test: impl FnOnce(World) -> F) {
+    with_looks(Duration::from_hours(24), GC_LOOK, test).await;
 }
 
 /// A path that nothing refers to.

@@ -32,7 +32,7 @@ pub const SWEEP_AFTER: Duration = Duration::from_secs(900);
 pub const GC_OLDER_THAN: Duration = Duration::from_hours(1);
 pub const GC_INTERVAL: Duration = Duration::from_mins(15);
 pub const GC_GRACE: Duration = Duration::from_mins(10);
-pub const GC_LOOK: Duration = Duration::from_mins(1);
+pub const GC_LOOK: Duration = Duration::from_secs(10);
 pub const GC_STEP: Duration = Duration::from_mins(10);
 
 pub struct World {
@@ -41,6 +41,7 @@ pub struct World {
     pub mounts: FakeMounts,
     pub api: FakeApi,
     pub health: Health,
+    look: Duration,
     pub actors: NodeActors,
 }
 
@@ -52,31 +53,36 @@ pub async fn with_world<F: Future>(test: impl FnOnce(World) -> F) {
 /// The same, on the paused clock for so long: a test that waits for what never comes fails instead of
 /// ticking on.
 pub async fn with_world_for<F: Future>(limit: Duration, test: impl FnOnce(World) -> F) {
-    let limited = tokio::time::timeout(limit, async { test(World::new()).await });
+    with_looks(limit, Duration::from_hours(1), test).await;
+}
+
+/// The same with a collector that looks at the disk so often.
+pub async fn with_looks<F: Future>(limit: Duration, look: Duration, test: impl FnOnce(World) -> F) {
+    let limited = tokio::time::timeout(limit, async { test(World::new(look)).await });
     LocalSet::new().run_until(limited).await.expect("the test waits for what never comes");
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(look: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let nix = FakeNix::new(dir.path()).unwrap();
         let mounts = FakeMounts::new();
         let api = FakeApi::default();
         nix.set_roots_dirs(&[&dir.path().join("roots")]);
         let health = Health::default();
-        let actors = start(dir.path(), &nix, &mounts, &api, &health, false);
-        Self { dir, nix, mounts, api, health, actors }
+        let actors = start(dir.path(), &nix, &mounts, &api, (&health, look), false);
+        Self { dir, nix, mounts, api, health, look, actors }
     }
 
     /// Another driver after this one was killed: same disk, same kernel, no memory.
     pub fn restarted(&self) -> NodeActors {
-        start(self.dir.path(), &self.nix, &self.mounts, &self.api, &self.health, false)
+        start(self.dir.path(), &self.nix, &self.mounts, &self.api, (&self.health, self.look), false)
     }
 
     /// The same with a driver that uploads derivations.
     pub fn uploads_derivations(&mut self) {
         let World { dir, nix, mounts, api, health, .. } = &*self;
-        self.actors = start(dir.path(), nix, mounts, api, health, true);
+        self.actors = start(dir.path(), nix, mounts, api, (health, self.look), true);
     }
 
     pub fn records(&self) -> PathBuf {
@@ -113,7 +119,7 @@ fn start(
     nix: &FakeNix,
     mounts: &FakeMounts,
     api: &FakeApi,
-    health: &Health,
+    (health, look): (&Health, Duration),
     derivations: bool,
 ) -> NodeActors {
     let used = Used::open(&dir.join("used.sqlite"), clock());
@@ -157,7 +163,7 @@ fn start(
                 reading_is_use: false,
             },
             interval: GC_INTERVAL,
-            look: GC_LOOK,
+            look,
             after: &[],
         },
         used,
