@@ -53,7 +53,7 @@ pub enum Command {
     Builds(BuildsArgs),
     /// Show uploads to the cluster's cache, or try them again.
     Uploads(UploadsArgs),
-    /// Show what of a store could go, or why a path stays. Changes nothing.
+    /// Collect garbage of a store, show what would go, or why a path stays (root).
     Gc(GcArgs),
 }
 

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use super::NodeError;
-use crate::actors::gc::Rules;
 use crate::actors::gc::used::{Used, wall_clock};
+use crate::actors::gc::{Rules, USED};
 use crate::actors::node::{DAEMON, GcActorConfig, VOLUMES};
 use crate::config::{GcSettings, ProcessSettings};
-
-/// Below the state directory.
-pub(crate) const USED: &str = "used.sqlite";
 
 const HOUR: Duration = Duration::from_hours(1);
 

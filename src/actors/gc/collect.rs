@@ -15,7 +15,7 @@ use super::report::{CollectError, Report};
 use super::used::{Used, Uses};
 use super::water::{Need, Watermarks};
 use crate::actors::core::blocking;
-use crate::model::{StoreGraph, StorePath};
+use crate::model::{Index, StoreGraph, StorePath};
 use crate::nix::{Freed, Garbage, NixError, Space};
 
 /// Of a file system that notes when a file was read once in so long (mount(8), relatime).
@@ -145,9 +145,7 @@ impl Collector {
             used.forget_gone(&graph);
             let mut uses = used.all();
             if by_reading {
-                let unheld = graph.indices().filter(|path| reached[*path as usize].is_none());
-                let unheld: Vec<_> = unheld.map(|path| graph.path(path).path.clone()).collect();
-                add_readings(&mut uses, &unheld, &store.last_read(&unheld), used.now());
+                add_readings(&mut uses, (&graph, &reached), store, used.now());
             }
             Ok(candidates(&graph, &dead(&graph, &reached, &uses)))
         })
@@ -196,8 +194,20 @@ fn candidates(graph: &StoreGraph, dead: &[Dead]) -> Vec<Candidate> {
     dead.iter().map(candidate).collect()
 }
 
+/// Blocking. Who reads a path that nothing holds uses it. `reached`: see [`StoreGraph::reached`].
+pub fn add_readings(
+    uses: &mut Uses,
+    (graph, reached): (&StoreGraph, &[Option<Index>]),
+    store: &dyn Garbage,
+    now: u64,
+) {
+    let unheld = graph.indices().filter(|path| reached[*path as usize].is_none());
+    let unheld: Vec<_> = unheld.map(|path| graph.path(path).path.clone()).collect();
+    add(uses, &unheld, &store.last_read(&unheld), now);
+}
+
 /// A reading that was noted stands for all within the time in which no other is.
-fn add_readings(uses: &mut Uses, paths: &[StorePath], read: &[Option<u64>], now: u64) {
+fn add(uses: &mut Uses, paths: &[StorePath], read: &[Option<u64>], now: u64) {
     for (path, read) in paths.iter().zip(read) {
         if let Some(read) = read {
             let latest = read.saturating_add(RELATIME.as_secs()).min(now);
@@ -219,10 +229,10 @@ mod tests {
         let day = RELATIME.as_secs();
         let mut uses = Uses { known: HashMap::from([(path(1), 7 * day)]), since: 0 };
         let paths = [path(1), path(2), path(3)];
-        add_readings(&mut uses, &paths, &[Some(day), Some(day), None], 5 * day);
+        add(&mut uses, &paths, &[Some(day), Some(day), None], 5 * day);
         let of = |n| uses.of(&path(n), 0);
         assert_eq!((of(1), of(2), of(3)), (7 * day, 2 * day, 0));
-        add_readings(&mut uses, &paths, &[None, Some(5 * day), None], 5 * day);
+        add(&mut uses, &paths, &[None, Some(5 * day), None], 5 * day);
         assert_eq!(uses.of(&path(2), 0), 5 * day, "nothing is used in the future");
     }
 }
