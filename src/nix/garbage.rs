@@ -76,7 +76,7 @@ impl Freed {
 
 /// The right to collect, given back by dropping it.
 #[derive(Debug)]
-pub struct Sole(#[expect(dead_code, reason = "open for its lock")] File);
+pub struct Sole(File);
 
 impl Sole {
     /// `None`: another process, or another part of this one, has it.
@@ -96,6 +96,13 @@ impl Sole {
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
             Err(err) => Err(io_error("lock", &path, err.into())),
         }
+    }
+}
+
+impl Drop for Sole {
+    fn drop(&mut self) {
+        // Not by closing it alone: a child that is just being started has it open until its exec.
+        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 

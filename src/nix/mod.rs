@@ -21,6 +21,7 @@ mod conf;
 pub mod daemon;
 mod db;
 mod db_write;
+mod delete;
 mod elsewhere;
 mod error;
 mod evaluate;
