@@ -54,7 +54,7 @@ fn the_same_as_nix_would_delete_and_nothing_that_is_young() {
     assert_eq!(paths, dead_to_nix(&lab));
     assert!(paths.contains(&gone) && !paths.contains(&kept));
     assert_eq!(said["younger"], 0);
-    assert!(said["narSize"].as_u64().unwrap() > 0 && said["held"].as_u64().unwrap() > 1);
+    assert!(said["frees"].as_u64().unwrap() > 0 && said["held"].as_u64().unwrap() > 1);
 
     let (paths, said) = would_go(&lab, "1h");
     assert!(paths.is_empty());
@@ -110,7 +110,13 @@ async fn each_reason_is_told() {
     let volume = lab.volume("v", &[("storePath", &free)]);
     node.publish(&volume).await.unwrap();
     let said = why(&lab, &free);
-    assert!(said.contains("the view ") && said.contains("`nix-csi status`"), "{said}");
+    let admin = format!("unix://{}", lab.path("run/admin.sock").display());
+    let said = gc(&lab, &["--explain", &free, "--admin-endpoint", &admin]).unwrap();
+    let user = format!("the volume {}, at {}\n", volume.id, volume.target.display());
+    assert!(said.contains("the view ") && said.contains(&user), "{said}");
+    // Without a node there is the root alone.
+    let said = why(&lab, &free);
+    assert!(said.contains("the view ") && !said.contains("the volume "), "{said}");
     let gate = Gate::new(&lab, "held");
     let building = lab.volume("b", &[("nixExpr", &gate.expression())]);
     let derivation = async {
@@ -129,7 +135,8 @@ async fn each_reason_is_told() {
     assert!(said.contains("is not valid in the store"), "{said}");
     let said = gc(&lab, &["--explain", "/tmp/x"]).unwrap_err();
     assert!(said.contains("--explain") && said.contains("/tmp/x"), "{said}");
-    assert!(gc(&lab, &[]).unwrap_err().contains("--dry-run"));
+    let said = gc(&lab, &["--dry-run", "--explain", absent]).unwrap_err();
+    assert!(said.contains("cannot be used with"), "{said}");
 }
 
 /// As Nix would have made them, by rows alone.
