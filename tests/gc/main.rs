@@ -1,8 +1,12 @@
-//! `nix-csi gc`, of a store that nothing else serves and of one with a running node.
+//! `nix-csi gc`, of a store that nothing else serves and of one with a running node; and what nodes collect.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "../mount/compare.rs"]
+mod compare;
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod kills;
 mod shown;
+mod store;
