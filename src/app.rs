@@ -253,6 +253,7 @@ async fn serve(
     };
     let http_state = HttpState {
         probed: Probed::CsiSocket(config.endpoint.path().to_owned()),
+        health: health.clone(),
         count: count(actors),
         log_filter,
     };

@@ -63,7 +63,7 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
         .await
         .map_err(|e| fail(&format!("can't listen on --http {}", process.http))(&e))?;
     let count = Arc::new(|| async {}.boxed());
-    let state = HttpState { probed: Probed::Parts(health.clone()), count, log_filter };
+    let state = HttpState { probed: Probed::Parts, count, log_filter, health: health.clone() };
     let stop = CancellationToken::new();
     tokio::spawn(desk.serve());
     let mut served = tokio::spawn(http::serve(listener, state, stop.clone().cancelled_owned()));
