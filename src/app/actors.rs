@@ -71,7 +71,7 @@ pub(super) fn start(
         cluster,
         sweep_after: config.cluster.sweep_after,
         uploads,
-        gc: gc::node(&config.gc)?,
+        gc: gc::node(config)?,
         used,
     };
     NodeActors::start(actors, Arc::new(nix), mounts, health, given_up)

@@ -156,7 +156,7 @@ fn start(
         }),
         gc: GcActorConfig {
             rules: Rules {
-                older_than: GC_OLDER_THAN,
+                older_than: Some(GC_OLDER_THAN),
                 grace: GC_GRACE,
                 watermarks: Some(Watermarks { high: 85, low: 80 }),
                 step: GC_STEP,

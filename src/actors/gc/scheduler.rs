@@ -257,8 +257,8 @@ impl Handler<Full> for GcScheduler {
     type Result = ();
 
     fn handle(&mut self, _: Full, ctx: &mut Ctx<Self>) {
-        self.full = true;
-        if self.running.is_none() && Instant::now() >= self.relieve_from {
+        self.full = self.config.rules.watermarks.is_some();
+        if self.full && self.running.is_none() && Instant::now() >= self.relieve_from {
             self.begin(Why::Full, ctx);
         }
     }
