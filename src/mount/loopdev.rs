@@ -54,21 +54,19 @@ fn open(
     numbers: impl FnOnce() -> Result<Dev, MountError>,
 ) -> Result<OwnedFd, MountError> {
     let open = || rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-    let made = match open() {
-        Err(Errno::NOENT) => {
-            let mode = Mode::from_raw_mode(0o600);
-            match rustix::fs::mknodat(CWD, path, kind, mode, numbers()?) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(e) => return Err(failed("make the device node", path)(e)),
-            }
-            open()
-        }
-        opened => opened,
+    let failed = |verb, e: Errno| {
+        let hint = "it takes the kernel's module loop, and a container has to be privileged";
+        io_error(verb, path.to_owned(), e.into(), Some(hint.to_owned()))
     };
-    made.map_err(|e| {
-        let hint = "it takes the kernel's module loop, and in a container a privileged one";
-        io_error("open", path.to_owned(), e.into(), Some(hint.to_owned()))
-    })
+    match open() {
+        Err(Errno::NOENT) => {}
+        opened => return opened.map_err(|e| failed("open", e)),
+    }
+    let mode = Mode::from_raw_mode(0o600);
+    match rustix::fs::mknodat(CWD, path, kind, mode, numbers()?) {
+        Ok(()) | Err(Errno::EXIST) => open().map_err(|e| failed("open", e)),
+        Err(e) => Err(failed("make the device node", e)),
+    }
 }
 
 /// Of the device `number`; they are not always the same.
