@@ -128,6 +128,12 @@ async fn mounting_showing_and_unmounting() {
 
     mounted(&run(&["mount", "--rw", "--store-path", &path, "w"]));
     lab.ok("touch", &[lab.path("work/w/store/new").to_str().unwrap()]);
+    let sized = ["mount", "--store-path", &path, "--size", "8Mi", "s"];
+    assert_eq!(
+        run(&[&sized[..], &["--rw"]].concat()).failure(),
+        "volumeAttributes.size \"8Mi\" is too small for a file system: give it 16Mi or more"
+    );
+    assert!(run(&sized).failure().contains("--rw"));
     let json: Value = serde_json::from_str(run(&["status", "-o", "json"]).success()).unwrap();
     check_json(&json, &path);
     for name in ["a", "b", "w"] {
