@@ -18,8 +18,8 @@ use super::{MountError, fsopen, layer, loopdev, sys};
 use crate::crash::crash_point;
 use crate::model::VolumeSize;
 
-pub(super) const IMAGE: &str = "image";
-pub(super) const FS: &str = "fs";
+const IMAGE: &str = "image";
+const FS: &str = "fs";
 
 const MKFS: &str = "mkfs.ext4";
 /// It is in none of a user's directories on Debian, and elsewhere on NixOS.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::bounded::{self, FS, IMAGE};
+use super::bounded;
 use super::failure::failed;
 use super::identity::place;
 use super::layer;
@@ -55,9 +55,6 @@ impl RealMounts {
             let part = dir.join(part);
             gone(fs::remove_dir_all(&part)).map_err(failed("remove", &part))?;
         }
-        // Fails on a mount point: what is below a mount is not to be walked over.
-        gone(fs::remove_dir(dir.join(FS))).map_err(failed("remove", &dir.join(FS)))?;
-        gone(fs::remove_file(dir.join(IMAGE))).map_err(failed("remove", &dir.join(IMAGE)))?;
         gone(fs::remove_dir_all(&dir)).map_err(failed("remove", &dir))
     }
 
