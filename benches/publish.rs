@@ -165,6 +165,10 @@ impl Bench<'_> {
         let volume = volume.writable();
         self.publish(Row::ours("publish-warm-writable", name), &volume).await;
         self.unpublish(Row::ours("unpublish-writable", name), &volume).await;
+        let mut volume = volume;
+        volume.attributes.insert("size".to_owned(), "1Gi".to_owned());
+        self.publish(Row::ours("publish-warm-bounded", name), &volume).await;
+        self.unpublish(Row::ours("unpublish-bounded", name), &volume).await;
         for (row, seconds) in alternatives::bind(self.lab, closure) {
             self.report.add(row, seconds);
         }

@@ -13,7 +13,7 @@ use crate::grpc::proto::admin::{Build, ProgressRequest, RetryBuildsRequest, Stat
 use crate::grpc::proto::csi::volume_capability::access_mode::Mode;
 use crate::grpc::proto::csi::volume_capability::{AccessMode, AccessType, MountVolume};
 use crate::grpc::proto::csi::{NodePublishVolumeRequest, VolumeCapability};
-use crate::model::VolumeId;
+use crate::model::{SIZE, VolumeId};
 use crate::nix::lock_local_flake;
 
 /// How often progress is asked for; a person sees no faster.
@@ -23,6 +23,8 @@ pub async fn mount(args: MountArgs) -> Result<(), Failure> {
     let target = target::resolve(&args.directory)?;
     let id = target::volume_id(&target)?;
     let (key, value) = attribute(&args).await?;
+    let mut volume_context = HashMap::from([(key.to_owned(), value)]);
+    volume_context.extend(args.size.map(|size| (SIZE.to_owned(), size)));
     let call = NodePublishVolumeRequest {
         volume_id: id.to_string(),
         target_path: target.to_string(),
@@ -31,7 +33,7 @@ pub async fn mount(args: MountArgs) -> Result<(), Failure> {
             access_mode: Some(AccessMode { mode: Mode::SingleNodeWriter.into() }),
         }),
         readonly: !args.rw,
-        volume_context: HashMap::from([(key.to_owned(), value)]),
+        volume_context,
         ..NodePublishVolumeRequest::default()
     };
     // A person who asks again wants it tried again.
