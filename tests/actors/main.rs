@@ -5,6 +5,7 @@
 
 mod builds;
 mod events;
+mod keeper;
 mod pods;
 mod registrar;
 mod registry;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix_csi::actors::builds::MemoryConfig;
+use nix_csi::actors::keeper::KeeperConfig;
 use nix_csi::actors::node::{NodeActors, NodeActorsConfig};
 use nix_csi::actors::uploads::UploadsConfig;
 use nix_csi::actors::volume::{Request, VolumeError};
@@ -25,6 +26,15 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub const ABANDON_AFTER: Duration = Duration::from_secs(600);
 pub const UPLOAD_ATTEMPTS: u32 = 4;
 pub const SWEEP_AFTER: Duration = Duration::from_secs(900);
+pub const KEEP_REFRESH: Duration = Duration::from_secs(3600);
+
+/// What a driver is told to do otherwise than others.
+#[derive(Clone, Copy, Default)]
+pub struct Settings<'a> {
+    pub upload_derivations: bool,
+    pub keep: &'a [Source],
+    pub keep_file: Option<&'a Path>,
+}
 
 pub struct World {
     pub dir: tempfile::TempDir,
@@ -52,19 +62,23 @@ impl World {
         let nix = FakeNix::new(dir.path()).unwrap();
         let mounts = FakeMounts::new();
         let api = FakeApi::default();
-        let actors = start(dir.path(), &nix, &mounts, &api, false);
+        let actors = start(dir.path(), &nix, &mounts, &api, Settings::default());
         Self { dir, nix, mounts, api, actors }
     }
 
     /// Another driver after this one was killed: same disk, same kernel, no memory.
     pub fn restarted(&self) -> NodeActors {
-        start(self.dir.path(), &self.nix, &self.mounts, &self.api, false)
+        self.restarted_with(Settings::default())
+    }
+
+    pub fn restarted_with(&self, settings: Settings<'_>) -> NodeActors {
+        start(self.dir.path(), &self.nix, &self.mounts, &self.api, settings)
     }
 
     /// The same with a driver that uploads derivations.
     pub fn uploads_derivations(&mut self) {
-        let World { dir, nix, mounts, api, .. } = &*self;
-        self.actors = start(dir.path(), nix, mounts, api, true);
+        let settings = Settings { upload_derivations: true, ..Settings::default() };
+        self.actors = self.restarted_with(settings);
     }
 
     pub fn records(&self) -> PathBuf {
@@ -101,7 +115,7 @@ fn start(
     nix: &FakeNix,
     mounts: &FakeMounts,
     api: &FakeApi,
-    derivations: bool,
+    settings: Settings<'_>,
 ) -> NodeActors {
     let config = NodeActorsConfig {
         daemon: None,
@@ -127,12 +141,18 @@ fn start(
         sweep_after: SWEEP_AFTER,
         uploads: Some(UploadsConfig {
             to: PushTo::Store { url: "ssh-ng://cache".to_owned(), signing_key: None },
-            derivations,
+            derivations: settings.upload_derivations,
             records: dir.join("uploads"),
             roots: dir.join("roots/uploads"),
             attempts: UPLOAD_ATTEMPTS,
             slots: 1,
         }),
+        keeper: KeeperConfig {
+            sources: settings.keep.to_vec(),
+            file: settings.keep_file.map(Path::to_owned),
+            record: dir.join("kept.json"),
+            refresh: KEEP_REFRESH,
+        },
     };
     // Nobody listens: a core actor that gives up makes its test fail by itself.
     let (tell, _) = mpsc::unbounded_channel();
