@@ -83,12 +83,7 @@ impl Entry {
     }
 
     fn fail(&mut self, error: &VolumeError, now: Instant) {
-        let told_in = match error {
-            VolumeError::Realise(failure) => failure.again_in,
-            _ => None,
-        };
-        let wait = self.backoff.next_delay().into_iter().chain(told_in).max().unwrap_or_default();
-        self.due = now + wait;
+        self.due = now + self.backoff.next_delay().unwrap_or_default(); // it never gives up
         let same = error.same();
         if self.failed.as_ref().is_none_or(|failed| failed.same != same) {
             tracing::warn!(source = ?self.source, %error, "can't be kept warm for now");
