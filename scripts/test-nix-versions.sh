@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 suites=("$@")
 ((${#suites[@]})) || suites=(trixie sid)
 tests=(--test nix --test volume --test builds --test cache --test uploads --test security --test errors
-  --test cli --test lent_daemon)
+  --test cli --test gc --test lent_daemon)
 
 failed=()
 for suite in "${suites[@]}"; do

@@ -3,6 +3,7 @@
 mod actors;
 mod cache;
 mod cluster;
+pub(crate) mod gc;
 mod nix;
 mod ssh;
 

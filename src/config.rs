@@ -20,7 +20,7 @@ pub use builds::{BuildSettings, EvalModeArg};
 pub use cache::{BuildOnArg, CacheSettings, RetryUploadsArgs, UploadsArgs, UploadsCommand};
 pub use cache_role::{CacheConfig, SSH_LISTEN};
 pub use cluster::ClusterSettings;
-pub use gc::GcArgs;
+pub use gc::{GcArgs, GcSettings};
 pub use keep::{KeepSettings, PrefetchArgs};
 pub use process::{LogFormat, ProcessSettings};
 pub use ssh::{SshSettings, SshdSettings};
@@ -98,6 +98,8 @@ pub struct NodeConfig {
     pub cluster: ClusterSettings,
     #[command(flatten)]
     pub kept: KeepSettings,
+    #[command(flatten)]
+    pub gc: GcSettings,
     /// How long a publish is held before it is answered ABORTED; the kubelet's limit is 2 minutes.
     #[arg(long, env = "NIX_CSI_HOLD", value_parser = humantime::parse_duration, default_value = "100s")]
     pub hold: Duration,

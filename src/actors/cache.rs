@@ -6,13 +6,16 @@ use actix::Addr;
 use tokio::sync::mpsc;
 
 use super::child::{ChildProcess, Stop};
-use super::core::{ask, supervise};
-use super::node::{CONFIG, CORE, DAEMON, SSHD, end_sshd, give_up};
+use super::core::{ask, supervise, tell};
+use super::gc::holders::Holders;
+use super::gc::used::Used;
+use super::gc::{GcScheduler, Meet};
+use super::node::{CONFIG, CORE, DAEMON, GcActorConfig, SSHD, end_sshd, give_up, start_gc};
 use super::reconciler::{ConfigReconciler, Item, NixConf, ReconcilerConfig};
 use super::registry::{BuilderProbe, BuilderRegistry, Probe, RegistryConfig, RegistryHandle};
 use crate::health::Health;
 use crate::k8s::Builders;
-use crate::nix::ChildSpec;
+use crate::nix::{ChildSpec, Garbage};
 
 /// Part of a reason, when the builders' actors gave up.
 const BUILDERS: &str = "builders";
@@ -25,6 +28,9 @@ pub struct CacheActorsConfig {
     pub conf: Option<NixConf>,
     /// `None`: there is no Kubernetes.
     pub builders: Option<(RegistryConfig, Arc<dyn Builders>, Probe)>,
+    pub gc: GcActorConfig,
+    pub used: Used,
+    pub store: Arc<dyn Garbage>,
 }
 
 /// Held, because an actor without an address is not restarted.
@@ -33,6 +39,7 @@ pub struct CacheActors {
     sshd: Addr<ChildProcess>,
     _reconciler: Addr<ConfigReconciler>,
     _builders: Option<Addr<BuilderProbe>>,
+    _gc: Addr<GcScheduler>,
 }
 
 impl CacheActors {
@@ -56,6 +63,8 @@ impl CacheActors {
             part: CONFIG,
             health: health.clone(),
         };
+        let gc = start_gc(config.gc, config.store, config.used, health);
+        tell(&gc, Meet(Holders::default()));
         let builders = config.builders.map(|(config, source, probe)| {
             let registry = BuilderRegistry::new(config, source);
             let registry = RegistryHandle::start(registry, CORE, watch(BUILDERS));
@@ -63,6 +72,7 @@ impl CacheActors {
         });
         Self {
             _builders: builders,
+            _gc: gc,
             daemon,
             sshd: child(config.sshd, SSHD, &[DAEMON, CONFIG]),
             _reconciler: supervise(ConfigReconciler::new(reconciler), CORE, watch(CONFIG)),

@@ -10,7 +10,7 @@ use crate::metrics::register;
 use crate::nix::Stage;
 
 /// Seconds; a warm publish takes fractions of a millisecond, a build may take an hour.
-const BUCKETS: &[f64] = &[
+pub(super) const BUCKETS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0,
 ];
@@ -209,6 +209,7 @@ pub fn show_registry() {
 
 /// Shows what has not happened yet as zero: an alert sees the first time only so.
 pub fn show_all() {
+    super::gc::metrics::show_all();
     for stage in Stage::ALL {
         BUILDS.with_label_values(&[stage.as_str()]);
     }

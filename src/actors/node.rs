@@ -7,10 +7,13 @@ use std::time::Duration;
 use actix::Addr;
 use tokio::sync::mpsc;
 
-use super::builds::{Builds, BuildsConfig, BuildsHandle, Memory, MemoryConfig};
+use super::builds::{Builds, BuildsConfig, BuildsHandle, Listeners, Memory, MemoryConfig};
 use super::child::{ChildProcess, Stop};
-use super::core::{ActorGone, Backoff, End, ask, supervise};
+use super::core::{ActorGone, Backoff, End, ask, supervise, tell};
 use super::events::EventRecorder;
+use super::gc::holders::Holders;
+use super::gc::used::Used;
+use super::gc::{GcConfig, GcHandle, GcScheduler, Meet, Rules};
 use super::keeper::{Keeper, KeeperConfig, KeeperHandle};
 use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
 use super::reconciler::{ConfigReconciler, Item, NixConf, ReconcilerConfig};
@@ -22,7 +25,7 @@ use super::volume::{Directory, VolumeError, Volumes, VolumesConfig};
 use crate::health::{Condition, Health};
 use crate::k8s::Api;
 use crate::mount::Mounts;
-use crate::nix::{ChildSpec, Nix};
+use crate::nix::{ChildSpec, Garbage, Nix};
 
 /// Core actors are few and hold no request of their own: back soon, and give up when it does not
 /// help, because a node that only restarts serves nobody.
@@ -42,6 +45,7 @@ pub const DAEMON: &str = "nix-daemon";
 pub const VOLUMES: &str = "volumes";
 pub const CONFIG: &str = "configuration";
 pub const SSHD: &str = "sshd";
+pub const GC: &str = "garbage collection";
 
 pub struct NodeActorsConfig {
     /// `None`: a daemon is lent.
@@ -73,6 +77,32 @@ pub struct NodeActorsConfig {
     /// `None`: there is no cache to upload to.
     pub uploads: Option<UploadsConfig>,
     pub keeper: KeeperConfig,
+    pub gc: GcActorConfig,
+    pub used: Used,
+}
+
+/// What a node's and a cache's collector have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct GcActorConfig {
+    pub rules: Rules,
+    pub interval: Duration,
+    pub look: Duration,
+    /// Parts that must be ready before the first collection.
+    pub after: &'static [&'static str],
+}
+
+pub(super) fn start_gc(
+    config: GcActorConfig,
+    store: Arc<dyn Garbage>,
+    used: Used,
+    health: &Health,
+) -> Addr<GcScheduler> {
+    health.set(GC, &Condition::Ready);
+    let GcActorConfig { rules, interval, look, after } = config;
+    let health = health.clone();
+    let config = GcConfig { store, used, rules, interval, look, part: GC, health, after };
+    // Without it mounts go on; the supervisor says so.
+    supervise(GcScheduler::new(config), PATIENT, |_| {})
 }
 
 /// Offers the driver to the kubelet. Its giving up costs the registration, not what is mounted.
@@ -117,6 +147,7 @@ pub struct NodeActors {
     pub pods: Option<PodLookup>,
     pub uploads: Option<UploadsHandle>,
     pub keeper: KeeperHandle,
+    pub gc: GcHandle,
     /// Held, because an actor without an address is not restarted.
     _watch: Option<Addr<Pods>>,
     _reconciler: Addr<ConfigReconciler>,
@@ -126,9 +157,9 @@ pub struct NodeActors {
 
 impl NodeActors {
     /// Starts all; `given_up` hears the first core actor that gave up, which ends the process.
-    pub fn start(
+    pub fn start<N: Nix + Garbage>(
         config: NodeActorsConfig,
-        nix: Arc<dyn Nix>,
+        nix: Arc<N>,
         mounts: Arc<dyn Mounts>,
         health: &Health,
         given_up: &mpsc::UnboundedSender<String>,
@@ -150,6 +181,8 @@ impl NodeActors {
             let child = ChildProcess::new(spec, SSHD, &[DAEMON, CONFIG], health.clone()).optional();
             supervise(child, PATIENT, |_| {})
         });
+        let gc = start_gc(config.gc, nix.clone(), config.used.clone(), health);
+        let nix: Arc<dyn Nix> = nix;
         let uploads = config.uploads.map(|config| {
             let uploader = CacheUploader::new(nix.clone(), config);
             // Its end costs uploads and nothing else; the supervisor says so.
@@ -163,15 +196,24 @@ impl NodeActors {
             cancel_grace: config.cancel_grace,
         };
         let memory = Arc::new(Memory::new(config.memory));
-        let builds = Builds::new(nix.clone(), memory.clone(), uploads.clone(), builds);
+        let used = config.used;
+        let to = Listeners { uploads: uploads.clone(), gc: gc.clone(), used: used.clone() };
+        let builds = Builds::new(nix.clone(), memory.clone(), to, builds);
         let builds = supervise(builds, CORE, watch("builds"));
         let builds = BuildsHandle { builds, memory, nix: nix.clone() };
         let views = ViewsConfig {
             roots: config.roots.join("views"),
             keep_idle: config.keep_idle,
             verify_interval: config.verify_interval,
+            used,
         };
         let views = supervise(Views::new(nix, mounts.clone(), views), CORE, watch("views"));
+        let holders = Holders {
+            views: Some(views.clone()),
+            builds: Some(builds.builds.clone()),
+            uploads: uploads.clone(),
+        };
+        tell(&gc, Meet(holders));
         let events = config.cluster.clone().map(|api| {
             let recorder = EventRecorder::new(api, builds.clone());
             // Its end costs Events and nothing else; the supervisor says so.
@@ -203,6 +245,7 @@ impl NodeActors {
             pods,
             uploads,
             keeper: KeeperHandle { keeper, resolver },
+            gc: GcHandle(gc),
             _watch: watch,
             _reconciler: reconciler,
             sshd,

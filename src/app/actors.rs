@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::nix as settings;
-use super::{NodeError, fail, ssh};
+use super::{NodeError, fail, gc, ssh};
 use crate::actors::builds::MemoryConfig;
 use crate::actors::keeper::KeeperConfig;
 use crate::actors::node::{DAEMON, NodeActors, NodeActorsConfig};
@@ -42,7 +42,8 @@ pub(super) fn start(
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(|e| fail("can't read the boot id")(&e))?;
     let settings = &config.builds;
-    let uploads = settings::uploads(config);
+    let used = gc::used(&config.process);
+    let uploads = settings::uploads(config, &used);
     if uploads.is_none() {
         settings::release_uploads(config);
     }
@@ -77,6 +78,8 @@ pub(super) fn start(
             record: config.process.state_dir.join("kept.json"),
             refresh: config.kept.keep_refresh,
         },
+        gc: gc::node(&config.gc)?,
+        used,
     };
     NodeActors::start(actors, Arc::new(nix), mounts, health, given_up)
         .map_err(|e| fail("can't start")(&e))

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{NodeError, fail, first_signal, lock, nix, ssh, unless_signalled_again};
+use super::{NodeError, fail, first_signal, gc, lock, nix, ssh, unless_signalled_again};
 use crate::actors::cache::{CacheActors, CacheActorsConfig};
 use crate::actors::node::{CONFIG, DAEMON, SSHD};
 use crate::actors::reconciler::{Item, Kind};
@@ -54,7 +54,9 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
     let conf = nix::conf(process, &nix);
     let builders = builders(&config).await?;
     let (given_up, mut gave_up) = mpsc::unbounded_channel();
-    let actors = CacheActorsConfig { daemon, sshd: sshd.child, items, conf, builders };
+    let (gc, used, store) = (gc::cache(&config.gc)?, gc::used(process), Arc::new(nix));
+    let sshd = sshd.child;
+    let actors = CacheActorsConfig { daemon, sshd, items, conf, builders, gc, used, store };
     let actors = CacheActors::start(actors, &health, &given_up);
 
     let listener = TcpListener::bind(process.http)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::{NodeError, fail};
+use crate::actors::gc::used::Used;
 use crate::actors::reconciler::{Item, Kind, NixConf};
 use crate::actors::uploads::UploadsConfig;
 use crate::config::{BuildOnArg, DEFAULT_STATE_DIR, NodeConfig, ProcessSettings};
@@ -207,7 +208,7 @@ fn elsewhere(config: &NodeConfig) -> Option<Elsewhere> {
 }
 
 /// Where closures go, if anywhere.
-pub(super) fn uploads(config: &NodeConfig) -> Option<UploadsConfig> {
+pub(super) fn uploads(config: &NodeConfig, used: &Used) -> Option<UploadsConfig> {
     let settings = &config.cache;
     let to = match (&settings.upload_command, &settings.cache) {
         _ if settings.no_upload => return None,
@@ -225,6 +226,7 @@ pub(super) fn uploads(config: &NodeConfig) -> Option<UploadsConfig> {
         roots: roots_dir(config).join("uploads"),
         attempts: settings.upload_attempts,
         slots: settings.upload_slots.into(),
+        used: used.clone(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! `nix-csi gc`: what a collection would take, and why the rest stays.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::status::table;
 use super::{Failure, size};
 use crate::actors::gc::plan::{Dead, dead};
+use crate::actors::gc::used::Uses;
 use crate::actors::gc::why::{Holder, way};
 use crate::config::{GcArgs, Output};
 use crate::model::{Index, StoreGraph, StorePath};
-use crate::nix::{Config, RealNix};
+use crate::nix::{Config, Garbage, RealNix};
 
 /// A store at one moment.
 struct Store {
@@ -47,7 +48,7 @@ async fn read(args: &GcArgs) -> Result<Store, Failure> {
 
 impl Store {
     fn dead(&self) -> Vec<Dead> {
-        dead(&self.graph, &self.reached, &HashMap::new())
+        dead(&self.graph, &self.reached, &Uses::default())
     }
 
     fn age(&self, dead: &Dead) -> Duration {

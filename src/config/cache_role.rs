@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BuilderSettings, ProcessSettings, SshdSettings};
+use super::{BuilderSettings, GcSettings, ProcessSettings, SshdSettings};
 
 /// Where the cache's sshd listens.
 pub const SSH_LISTEN: &str = "0.0.0.0:22";
@@ -17,6 +17,8 @@ pub struct CacheConfig {
     pub sshd: SshdSettings,
     #[command(flatten)]
     pub builders: BuilderSettings,
+    #[command(flatten)]
+    pub gc: GcSettings,
     /// Public key whose signature lets a path in, `name:base64`; repeat it for several.
     #[arg(long, env = "NIX_CSI_TRUSTED_PUBLIC_KEYS", value_delimiter = ' ', value_parser = super::signing_public_key, value_name = "KEY")]
     pub trusted_public_key: Vec<String>,

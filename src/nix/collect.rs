@@ -1,34 +1,59 @@
-//! What a collector would look at: the store's graph, and what holds its paths. Asks and reads only.
+//! [`Garbage`] of an installed Nix.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use crate::model::{StoreGraph, StorePath};
 
-use super::command::sibling;
-use super::{NixError, RealNix, process};
+use super::command::{guarded, sibling};
+use super::{Deletion, Freed, Garbage, NixError, RealNix, Root, Sole, Space, frees, process};
 
 /// Bytes: half a million roots. What is cut off must not be taken for dead.
 const MAX: usize = 64 << 20;
 
-/// Something that holds a path.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Root {
-    /// A link, a file of `/proc`, or what Nix writes in braces for what has no name.
-    pub name: String,
-    pub path: StorePath,
-}
-
-impl RealNix {
-    /// All that holds paths at this moment: links, what processes have open, and what clients of the store
-    /// have just made or asked for.
-    pub async fn roots(&self) -> Result<Vec<Root>, NixError> {
-        let spec =
-            sibling(self.config(), "nix-store", &["--gc".as_ref(), "--print-roots".as_ref()]);
-        let stdout = process::whole_output(&spec, "nix-store --gc --print-roots", MAX).await?;
-        Ok(String::from_utf8_lossy(&stdout).lines().filter_map(parse).collect())
+impl Garbage for RealNix {
+    fn roots(&self) -> BoxFuture<'static, Result<Vec<Root>, NixError>> {
+        let nix = self.clone();
+        async move {
+            let print = ["--gc".as_ref(), "--print-roots".as_ref()];
+            let spec = guarded(nix.config(), sibling(nix.config(), "nix-store", &print));
+            let stdout = process::whole_output(&spec, "nix-store --gc --print-roots", MAX).await?;
+            Ok(String::from_utf8_lossy(&stdout).lines().filter_map(parse).collect())
+        }
+        .boxed()
     }
 
-    /// Blocking. All that is valid.
-    pub fn graph(&self) -> Result<StoreGraph, NixError> {
+    fn graph(&self) -> Result<StoreGraph, NixError> {
         self.database().graph()
+    }
+
+    fn delete(&self, paths: Vec<StorePath>) -> BoxFuture<'static, Result<Deletion, NixError>> {
+        let nix = self.clone();
+        async move {
+            let mut args: Vec<_> = vec!["--delete".to_owned()];
+            args.extend(paths.iter().map(ToString::to_string));
+            let args: Vec<_> = args.iter().map(AsRef::as_ref).collect();
+            let spec = guarded(nix.config(), sibling(nix.config(), "nix-store", &args));
+            process::output(&spec, "nix-store --delete").await?;
+            Ok(Deletion { deleted: paths, alive: Vec::new() })
+        }
+        .boxed()
+    }
+
+    fn space(&self) -> Result<Space, NixError> {
+        Space::of(&self.config().store_dir)
+    }
+
+    fn frees(&self, paths: &[StorePath]) -> Result<Vec<Freed>, NixError> {
+        frees::frees(&self.config().store_dir, paths)
+    }
+
+    fn last_read(&self, paths: &[StorePath]) -> Vec<Option<u64>> {
+        frees::last_read(&self.config().store_dir, paths)
+    }
+
+    fn sole(&self) -> Result<Option<Sole>, NixError> {
+        Sole::take(&self.config().state_dir)
     }
 }
 
@@ -38,7 +63,6 @@ fn parse(line: &str) -> Option<Root> {
     let path = StorePath::parse(path.trim_matches('"')).ok()?;
     Some(Root { name: name.trim_matches('"').to_owned(), path })
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;

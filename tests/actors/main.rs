@@ -5,6 +5,7 @@
 
 mod builds;
 mod events;
+mod gc;
 mod keeper;
 mod pods;
 mod registrar;

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix_csi::actors::builds::MemoryConfig;
+use nix_csi::actors::gc::Rules;
+use nix_csi::actors::gc::used::{Used, WallClock};
+use nix_csi::actors::gc::water::Watermarks;
 use nix_csi::actors::keeper::KeeperConfig;
-use nix_csi::actors::node::{NodeActors, NodeActorsConfig};
+use nix_csi::actors::node::{GcActorConfig, NodeActors, NodeActorsConfig};
 use nix_csi::actors::uploads::UploadsConfig;
 use nix_csi::actors::volume::{Request, VolumeError};
 use nix_csi::health::Health;
@@ -18,6 +21,7 @@ use nix_csi::nix::fake::FakeNix;
 use nix_csi::nix::{Origin, PushTo};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 pub const KEEP_IDLE: Duration = Duration::from_secs(600);
 pub const REFRESH: Duration = Duration::from_secs(60);
@@ -26,6 +30,11 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub const ABANDON_AFTER: Duration = Duration::from_secs(600);
 pub const UPLOAD_ATTEMPTS: u32 = 4;
 pub const SWEEP_AFTER: Duration = Duration::from_secs(900);
+pub const GC_OLDER_THAN: Duration = Duration::from_hours(1);
+pub const GC_INTERVAL: Duration = Duration::from_mins(15);
+pub const GC_GRACE: Duration = Duration::from_mins(10);
+pub const GC_LOOK: Duration = Duration::from_secs(10);
+pub const GC_STEP: Duration = Duration::from_mins(10);
 pub const KEEP_REFRESH: Duration = Duration::from_secs(3600);
 
 /// What a driver is told to do otherwise than others.
@@ -41,6 +50,8 @@ pub struct World {
     pub nix: FakeNix,
     pub mounts: FakeMounts,
     pub api: FakeApi,
+    pub health: Health,
+    look: Duration,
     pub actors: NodeActors,
 }
 
@@ -52,18 +63,26 @@ pub async fn with_world<F: Future>(test: impl FnOnce(World) -> F) {
 /// The same, on the paused clock for so long: a test that waits for what never comes fails instead of
 /// ticking on.
 pub async fn with_world_for<F: Future>(limit: Duration, test: impl FnOnce(World) -> F) {
-    let limited = tokio::time::timeout(limit, async { test(World::new()).await });
+    with_looks(limit, Duration::from_hours(1), test).await;
+}
+
+/// The same with a collector that looks at the disk so often.
+pub async fn with_looks<F: Future>(limit: Duration, look: Duration, test: impl FnOnce(World) -> F) {
+    let limited = tokio::time::timeout(limit, async { test(World::new(look)).await });
     LocalSet::new().run_until(limited).await.expect("the test waits for what never comes");
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(look: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let nix = FakeNix::new(dir.path()).unwrap();
         let mounts = FakeMounts::new();
         let api = FakeApi::default();
-        let actors = start(dir.path(), &nix, &mounts, &api, Settings::default());
-        Self { dir, nix, mounts, api, actors }
+        nix.set_roots_dirs(&[&dir.path().join("roots")]);
+        let health = Health::default();
+        let settings = Settings::default();
+        let actors = start(dir.path(), &nix, &mounts, &api, (&health, look), settings);
+        Self { dir, nix, mounts, api, health, look, actors }
     }
 
     /// Another driver after this one was killed: same disk, same kernel, no memory.
@@ -72,7 +91,8 @@ impl World {
     }
 
     pub fn restarted_with(&self, settings: Settings<'_>) -> NodeActors {
-        start(self.dir.path(), &self.nix, &self.mounts, &self.api, settings)
+        let World { dir, nix, mounts, api, health, .. } = self;
+        start(dir.path(), nix, mounts, api, (health, self.look), settings)
     }
 
     /// The same with a driver that uploads derivations.
@@ -115,8 +135,10 @@ fn start(
     nix: &FakeNix,
     mounts: &FakeMounts,
     api: &FakeApi,
+    (health, look): (&Health, Duration),
     settings: Settings<'_>,
 ) -> NodeActors {
+    let used = Used::open(&dir.join("used.sqlite"), clock());
     let config = NodeActorsConfig {
         daemon: None,
         sshd: None,
@@ -146,6 +168,7 @@ fn start(
             roots: dir.join("roots/uploads"),
             attempts: UPLOAD_ATTEMPTS,
             slots: 1,
+            used: used.clone(),
         }),
         keeper: KeeperConfig {
             sources: settings.keep.to_vec(),
@@ -153,11 +176,31 @@ fn start(
             record: dir.join("kept.json"),
             refresh: KEEP_REFRESH,
         },
+        gc: GcActorConfig {
+            rules: Rules {
+                older_than: GC_OLDER_THAN,
+                grace: GC_GRACE,
+                watermarks: Some(Watermarks { high: 85, low: 80 }),
+                step: GC_STEP,
+                reading_is_use: false,
+            },
+            interval: GC_INTERVAL,
+            look,
+            after: &[],
+        },
+        used,
     };
     // Nobody listens: a core actor that gives up makes its test fail by itself.
     let (tell, _) = mpsc::unbounded_channel();
     let (nix, mounts) = (Arc::new(nix.clone()), Arc::new(mounts.clone()));
-    NodeActors::start(config, nix, mounts, &Health::default(), &tell).unwrap()
+    NodeActors::start(config, nix, mounts, health, &tell).unwrap()
+}
+
+/// A wall clock that goes as the paused one does, through restarts.
+pub fn clock() -> WallClock {
+    thread_local!(static BEGAN: Instant = Instant::now());
+    let began = BEGAN.with(|began| *began);
+    Arc::new(move || 1_000_000_000 + began.elapsed().as_secs())
 }
 
 pub fn id(name: &str) -> VolumeId {

@@ -26,6 +26,10 @@ mount -t proc proc "$base/proc"
 # bash reaps what its machine leaves behind. Ready is who has the root that others join.
 loop='touch "$0"; trap "exit 0" TERM; while :; do sleep 1000 & wait $! || :; done'
 if [ -n "$root" ]; then
-    exec chroot "$base" /bin/bash -c "$loop" "$dir/ready"
+    # As a container has it: seen from another mount namespace, which Nix makes for itself, what lies in a
+    # mere chroot has other names, and a collector would not know a file that a process has open.
+    cd "$base"
+    pivot_root . mnt
+    umount -l /mnt
 fi
 exec /bin/bash -c "$loop" "$dir/ready"

@@ -11,16 +11,16 @@ use tokio::time::{Instant, sleep};
 
 use super::Memory;
 use super::build::{BuildActor, Cancel, Shared, Work, roots};
+use super::listeners::Listeners;
 use super::messages::{
     Abandon, BuildEvent, BuildOf, BuildSummary, Ended, ListBuilds, Ping, Realise, RealiseResult,
     Subscribe,
 };
-use super::root::sweep;
+use super::root::{Guarded, sweep};
 use super::slots::Slots;
 use crate::actors::core::{
     ActorGone, Backoff, Ctx, End, Reply, deferred, impl_supervised, supervise, tell,
 };
-use crate::actors::uploads::{CacheUploader, Realised};
 use crate::model::{Source, Tenant, VolumeId};
 use crate::nix::{Nix, Progress, ProgressSink};
 
@@ -71,13 +71,13 @@ impl InFlight {
 
 pub struct Builds {
     shared: Arc<Shared>,
-    config: BuildsConfig,
+    pub(super) config: BuildsConfig,
+    pub(super) guarded: Guarded,
     in_flight: HashMap<u64, InFlight>,
     /// Numbers realisations; never reused, also not by a restart of this actor.
     next: u64,
     swept: bool,
-    /// Hears what is realised, if there is a cache.
-    uploads: Option<Addr<CacheUploader>>,
+    to: Listeners,
     events: broadcast::Sender<BuildEvent>,
     ticking: bool,
 }
@@ -94,7 +94,7 @@ impl Builds {
     pub fn new(
         nix: Arc<dyn Nix>,
         memory: Arc<Memory>,
-        uploads: Option<Addr<CacheUploader>>,
+        to: Listeners,
         config: BuildsConfig,
     ) -> Self {
         let shared = Shared {
@@ -107,10 +107,11 @@ impl Builds {
         Self {
             shared: Arc::new(shared),
             config,
+            guarded: Guarded::default(),
             in_flight: HashMap::new(),
             next: 0,
             swept: false,
-            uploads,
+            to,
             events: broadcast::Sender::new(BEHIND),
             ticking: false,
         }
@@ -118,7 +119,7 @@ impl Builds {
 
     fn start(&mut self, source: Source, tenant: Tenant, ctx: &mut Ctx<Self>) -> InFlight {
         let number = self.next;
-        let [root, derivation] = roots(&self.config.roots, number);
+        let [root, derivation] = roots(&self.config.roots, number, &self.guarded);
         let (shared, progress, began) =
             (self.shared.clone(), ProgressSink::default(), Instant::now());
         let work = Work { shared, source, tenant, root, derivation, progress, began };
@@ -238,9 +239,7 @@ impl Handler<Ended> for Builds {
     type Result = ();
 
     fn handle(&mut self, ended: Ended, _: &mut Ctx<Self>) {
-        if let (Some(uploads), Ok(built)) = (&self.uploads, &ended.result) {
-            tell(uploads, Realised(built.clone()));
-        }
+        self.to.tell(&ended.result);
         let Some(one) = self.in_flight.remove(&ended.number) else {
             return;
         };

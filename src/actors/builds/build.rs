@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use super::memory::Key;
 use super::messages::Ended;
+use super::root::Guarded;
 use super::slots::{Permit, Place, Slots};
 use super::{Builds, Built, Failure, Memory, RootGuard};
 use crate::actors::core::{Ctx, impl_supervised, tell};
@@ -267,7 +268,7 @@ impl Handler<Cancel> for BuildActor {
 }
 
 /// The directory of roots, and the two names of one realisation.
-pub(super) fn roots(dir: &Path, number: u64) -> [Arc<RootGuard>; 2] {
+pub(super) fn roots(dir: &Path, number: u64, guarded: &Guarded) -> [Arc<RootGuard>; 2] {
     [format!("{number}"), format!("{number}.drv")]
-        .map(|name| Arc::new(RootGuard::new(dir.join(name))))
+        .map(|name| Arc::new(RootGuard::new(dir.join(name), guarded)))
 }

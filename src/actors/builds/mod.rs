@@ -15,6 +15,7 @@ mod actor;
 mod build;
 mod failure;
 mod handle;
+mod listeners;
 mod memory;
 mod messages;
 mod root;
@@ -23,6 +24,7 @@ mod slots;
 pub use actor::{Builds, BuildsConfig};
 pub use failure::Failure;
 pub use handle::BuildsHandle;
+pub use listeners::Listeners;
 pub use memory::{Known, Memory, MemoryConfig, Remembered};
 pub use messages::{
     Abandon, BuildEvent, BuildOf, BuildSummary, ListBuilds, Ping, Realise, Subscribe,

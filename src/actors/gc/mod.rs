@@ -1,4 +1,26 @@
-//! What of a store would be collected, and why the rest stays.
+//! Garbage collection: what of a store would be collected, why the rest stays, and the collection.
+//!
+//! - [`GcScheduler`], one per node and per cache
+//!   - owns: when to collect, the collection under way, and what the last ones came to;
+//!   - hears: [`Meet`] once, with the actors that hold paths; [`Full`] from builds that ran out of space;
+//!     [`GetGcStatus`]; its own timer and the ends of its collections;
+//!   - asks: `Views`, `Builds` and `CacheUploader` for leaked roots, and `Views` to let go of idle views;
+//!   - on restart: forgets, and begins a collection as at its start.
+//! - `collect`, `delete`: one collection, with a time limit for each step; `nix-csi gc` runs the same.
+//! - [`used`]: the index of last use. `plan`, `water`, `why`: pure.
 
+mod collect;
+mod delete;
+pub mod holders;
+mod messages;
+pub(super) mod metrics;
 pub mod plan;
+pub mod report;
+mod scheduler;
+pub mod used;
+pub mod water;
 pub mod why;
+
+pub use collect::{Beat, Collector, Rules};
+pub use messages::{Full, GcHandle, GcStatus, GetGcStatus, Meet};
+pub use scheduler::{GcConfig, GcScheduler};

@@ -4,9 +4,8 @@
 //! So an old path's referrers are old too, and whatever is cut off from the end of a plan, what is left can
 //! be deleted from its beginning.
 
-use std::collections::HashMap;
-
-use crate::model::{Index, StoreGraph, StorePath};
+use super::used::Uses;
+use crate::model::{Index, StoreGraph};
 
 /// A path that nothing holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,19 +16,14 @@ pub struct Dead {
 }
 
 /// All that is dead, in an order in which it can be deleted: referrers first. `reached`: see
-/// [`StoreGraph::reached`]. `used`: when each path was used last, as far as that is known; what is not is as
-/// old as its registration.
-pub fn dead(
-    graph: &StoreGraph,
-    reached: &[Option<Index>],
-    used: &HashMap<StorePath, u64>,
-) -> Vec<Dead> {
+/// [`StoreGraph::reached`].
+pub fn dead(graph: &StoreGraph, reached: &[Option<Index>], uses: &Uses) -> Vec<Dead> {
     let is_dead = |path: Index| reached[path as usize].is_none();
     let mut last: Vec<u64> = Vec::with_capacity(graph.len());
     let mut referrers = vec![0u32; graph.len()];
     for path in graph.indices() {
         let known = graph.path(path);
-        last.push(used.get(&known.path).copied().unwrap_or(0).max(known.at));
+        last.push(uses.of(&known.path, known.at));
         if is_dead(path) {
             for to in graph.references(path) {
                 referrers[*to as usize] += 1;
@@ -61,8 +55,10 @@ pub fn dead(
 mod tests {
     use proptest::prelude::*;
 
+    use std::collections::HashMap;
+
     use super::*;
-    use crate::model::Registered;
+    use crate::model::{Registered, StorePath};
 
     fn path(n: u32) -> StorePath {
         StorePath::parse(&format!("/nix/store/{n:0>32}-p")).unwrap()
@@ -84,9 +80,9 @@ mod tests {
         let graph = graph(&[10, 1, 2, 5, 0, 0], &[(0, 1), (1, 2), (3, 2), (4, 5), (1, 1)]);
         let reached = graph.reached([4]);
         assert_eq!(reached, [None, None, None, None, Some(4), Some(4)]);
-        let none = HashMap::new();
+        let none = Uses::default();
         assert_eq!(order(&dead(&graph, &reached, &none)), [(3, 5), (0, 10), (1, 10), (2, 10)]);
-        let used = HashMap::from([(path(3), 20)]);
+        let used = Uses { known: HashMap::from([(path(3), 20)]), since: 4 };
         assert_eq!(order(&dead(&graph, &reached, &used)), [(0, 10), (1, 10), (3, 20), (2, 20)]);
     }
 
@@ -104,7 +100,7 @@ mod tests {
                 .filter(|(a, b)| a > b).collect();
             let graph = graph(&ages, &edges);
             let reached = graph.reached(roots.into_iter().filter(|root| *root < count));
-            let plan = dead(&graph, &reached, &HashMap::new());
+            let plan = dead(&graph, &reached, &Uses::default());
             let place: HashMap<u32, usize> =
                 plan.iter().enumerate().map(|(n, dead)| (dead.path, n)).collect();
             prop_assert_eq!(place.len(), reached.iter().filter(|by| by.is_none()).count());
@@ -125,7 +121,7 @@ mod tests {
         let edges: Vec<_> =
             (1..count).flat_map(|n| (1..=10).map(move |k| (n, n / (k + 1)))).collect();
         let graph = graph(&ages, &edges);
-        let plan = dead(&graph, &graph.reached([7]), &HashMap::new());
+        let plan = dead(&graph, &graph.reached([7]), &Uses::default());
         assert!(plan.len() > 90_000);
     }
 }

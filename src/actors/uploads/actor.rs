@@ -15,6 +15,9 @@ use super::queue::Queue;
 use super::record::{Moment, Record, Unreadable};
 use super::sent::Sent;
 use crate::actors::core::{ActorGone, Ctx, Reply, answer_all, deferred, impl_supervised};
+use crate::actors::gc::holders::SweepRoots;
+use crate::actors::gc::report::Leaked;
+use crate::actors::gc::used::Used;
 use crate::actors::metrics;
 use crate::model::StorePath;
 use crate::nix::{Nix, PushTo};
@@ -31,6 +34,7 @@ pub struct UploadsConfig {
     pub attempts: u32,
     /// Pushes at once.
     pub slots: usize,
+    pub used: Used,
 }
 
 /// The wall clock of the start and the time since: one that is set does not change what is due.
@@ -59,6 +63,7 @@ pub struct CacheUploader {
     slots: usize,
     pub(super) clock: Clock,
     pub(super) disk: Disk,
+    pub(super) used: Used,
     pub(super) queue: Queue,
     unreadable: Vec<Unreadable>,
     pub(super) sent: Sent,
@@ -83,12 +88,13 @@ impl_supervised!(CacheUploader, "uploads", |this| {
 
 impl CacheUploader {
     pub fn new(nix: Arc<dyn Nix>, config: UploadsConfig) -> Self {
-        let UploadsConfig { to, derivations, records, roots, attempts, slots } = config;
+        let UploadsConfig { to, derivations, records, roots, attempts, slots, used } = config;
         Self {
             disk: Disk::new(Files { nix: nix.clone(), records, roots }),
             nix,
             to,
             derivations,
+            used,
             attempts,
             slots,
             clock: Clock::new(),
@@ -177,6 +183,9 @@ impl CacheUploader {
             return;
         }
         metrics::UPLOADS.with_label_values(&[outcome]).inc_by(paths.len() as u64);
+        for path in &paths {
+            self.used.note(path);
+        }
         let removed = self.disk.ask(move |files| paths.iter().try_for_each(|p| files.remove(p)));
         ctx.effect(removed, |_, removed, _| say(removed));
     }
@@ -215,6 +224,20 @@ impl Handler<RetryUploads> for CacheUploader {
         self.save(changed, ctx);
         self.go_on(ctx);
         retried
+    }
+}
+
+impl Handler<SweepRoots> for CacheUploader {
+    type Result = ResponseFuture<Result<Vec<Leaked>, ActorGone>>;
+
+    fn handle(&mut self, _: SweepRoots, _: &mut Ctx<Self>) -> Self::Result {
+        let swept = self.disk.ask(Files::sweep);
+        Box::pin(async move {
+            Ok(swept.await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "can't look for leaked roots of uploads");
+                Vec::new()
+            }))
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::record::{Moment, Record, Unreadable, file_name};
 use crate::actors::core::blocking;
+use crate::actors::gc::report::{Leaked, remove_leaked};
 use crate::model::StorePath;
 use crate::nix::{Nix, NixError, sweep_staging};
 
@@ -142,19 +143,25 @@ impl Files {
     }
 
     /// Roots of nothing, which a killed driver leaves. That of an unreadable record stays.
-    fn sweep_roots(&self, found: &Found) -> Result<(), DiskError> {
+    fn sweep_roots(&self, found: &Found) -> Result<Vec<Leaked>, DiskError> {
         let list = || io_error("list", &self.roots);
         let stem = |path: &Path| path.file_stem().unwrap_or_default().to_owned();
         let records = found.records.iter().map(|record| record.path.hash().into());
         let wanted: HashSet<_> =
             records.chain(found.unreadable.iter().map(|u| stem(&u.path))).collect();
+        let mut leaked = Vec::new();
         for entry in fs::read_dir(&self.roots).map_err(list())? {
             let path = entry.map_err(list())?.path();
             if path.is_symlink() && !wanted.contains(&stem(&path)) {
-                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+                leaked.extend(remove_leaked(path));
             }
         }
-        Ok(())
+        Ok(leaked)
+    }
+
+    /// The same beside uploads: between two jobs each root has a record.
+    pub(super) fn sweep(&self) -> Result<Vec<Leaked>, DiskError> {
+        self.sweep_roots(&self.read_all()?)
     }
 
     /// Makes the root and the record; `None`: the path is not valid. A record that is there stays.

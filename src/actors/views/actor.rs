@@ -1,6 +1,6 @@
 //! The actor and its messages.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use tokio::time::{Instant, sleep};
 use super::effects::Hands;
 use super::lease::{Lease, Leases};
 use crate::actors::core::{ActorGone, Ctx, Reply, answer_all, deferred, impl_supervised, tell};
+use crate::actors::gc::used::Used;
 use crate::actors::metrics;
 use crate::actors::volume::ViewError;
 use crate::model::StorePath;
-use crate::mount::{MountError, Mounts, View, ViewId};
+use crate::mount::{Mounts, View, ViewId};
 use crate::nix::Nix;
 
 /// A view for this closure, made if there is none.
@@ -51,7 +52,7 @@ const TAKE_OVER: Duration = Duration::from_secs(1);
 #[rtype(result = "()")]
 struct Tick;
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ViewsConfig {
     /// Where the views' GC roots are; below the store's `gcroots`.
     pub roots: PathBuf,
@@ -59,24 +60,27 @@ pub struct ViewsConfig {
     pub keep_idle: Duration,
     /// How often mounted views are compared with the store.
     pub verify_interval: Duration,
+    pub used: Used,
 }
 
-struct Ready {
-    view: Arc<View>,
-    idle_since: Option<Instant>,
+pub(super) struct Ready {
+    pub(super) view: Arc<View>,
+    pub(super) idle_since: Option<Instant>,
     /// Being removed; whoever adopts it meanwhile waits, since a mount may forbid the removal.
-    removing: Option<Vec<Reply<Adopted>>>,
+    pub(super) removing: Option<Vec<Reply<Adopted>>>,
     replaced: Vec<StorePath>,
 }
 
 pub struct Views {
-    hands: Hands,
-    config: ViewsConfig,
-    leases: Leases,
+    pub(super) hands: Hands,
+    pub(super) config: ViewsConfig,
+    pub(super) leases: Leases,
     /// The view that the next volume of this closure gets.
-    current: HashMap<StorePath, ViewId>,
-    ready: HashMap<ViewId, Ready>,
+    pub(super) current: HashMap<StorePath, ViewId>,
+    pub(super) ready: HashMap<ViewId, Ready>,
     making: HashMap<StorePath, Vec<Reply<Acquired>>>,
+    /// Views of which there may be something on disk already.
+    pub(super) unfinished: HashSet<ViewId>,
     /// Numbers views of one closure; greater than any on disk.
     next: u64,
     verified: Instant,
@@ -86,17 +90,19 @@ impl_supervised!(Views, "views", |this| {
     this.current.clear();
     this.ready.clear();
     this.making.clear();
+    this.unfinished.clear();
 });
 
 impl Views {
     pub fn new(nix: Arc<dyn Nix>, mounts: Arc<dyn Mounts>, config: ViewsConfig) -> Self {
         Self {
-            hands: Hands::new(nix, mounts, config.roots.clone()),
+            hands: Hands::new(nix, mounts, &config),
             config,
             leases: Leases::default(),
             current: HashMap::new(),
             ready: HashMap::new(),
             making: HashMap::new(),
+            unfinished: HashSet::new(),
             next: 0,
             verified: Instant::now(),
         }
@@ -120,8 +126,12 @@ impl Views {
         self.making.insert(root.clone(), vec![reply]);
         let id = ViewId::new(&root, self.next);
         self.next += 1;
-        let effect = self.hands.clone().make(id, root.clone());
-        ctx.effect(effect, move |this, made, _| this.made(&root, made));
+        self.unfinished.insert(id.clone());
+        let effect = self.hands.clone().make(id.clone(), root.clone());
+        ctx.effect(effect, move |this, made, _| {
+            this.made(&root, made);
+            this.unfinished.remove(&id);
+        });
     }
 
     fn made(&mut self, root: &StorePath, made: Result<Option<View>, ViewError>) {
@@ -138,48 +148,6 @@ impl Views {
                 let error = Arc::new(error);
                 answer_all(waiters, &Err(error));
             }
-        }
-    }
-
-    fn evict_idle(&mut self, ctx: &mut Ctx<Self>) {
-        let now = Instant::now();
-        let keep = self.config.keep_idle;
-        let mut idle = Vec::new();
-        for (id, ready) in &mut self.ready {
-            if self.leases.users(id) > 0 {
-                ready.idle_since = None;
-            } else if ready.removing.is_none() && now - *ready.idle_since.get_or_insert(now) >= keep
-            {
-                ready.removing = Some(vec![]);
-                idle.push(id.clone());
-            }
-        }
-        for id in idle {
-            // From here on the closure's next volume gets a view of its own.
-            self.current.retain(|_, current| *current != id);
-            let effect = self.hands.clone().remove(id.clone());
-            ctx.effect(effect, move |this, removed, _| this.evicted(&id, removed));
-        }
-    }
-
-    fn evicted(&mut self, id: &ViewId, removed: Result<(), ViewError>) {
-        let Some(ready) = self.ready.get_mut(id) else {
-            return;
-        };
-        let adopters = ready.removing.take().unwrap_or_default();
-        ready.idle_since = None;
-        let Err(error) = removed else {
-            tracing::info!(view = id.as_str(), "idle view removed");
-            self.ready.remove(id);
-            return answer_all(adopters, &Ok(None));
-        };
-        if let ViewError::Mount(MountError::ViewInUse { .. }) = error {
-            tracing::debug!(view = id.as_str(), "an idle view is still shown by a mount");
-        } else {
-            tracing::warn!(view = id.as_str(), %error, "can't remove an idle view");
-        }
-        for adopter in adopters {
-            adopter.send(Ok(Some(self.leases.grant(&ready.view))));
         }
     }
 
@@ -292,7 +260,7 @@ impl Handler<Tick> for Views {
     type Result = ();
 
     fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
-        self.evict_idle(ctx);
+        drop(self.evict(self.config.keep_idle, ctx)); // it goes on by itself
         if self.verified.elapsed() >= self.config.verify_interval {
             self.verify(ctx);
         }

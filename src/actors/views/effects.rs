@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use tokio::sync::{RwLock, Semaphore};
 
+use super::ViewsConfig;
 use crate::actors::core;
+use crate::actors::gc::report::{Leaked, remove_leaked};
+use crate::actors::gc::used::Used;
 use crate::actors::volume::ViewError;
 use crate::model::StorePath;
 use crate::mount::{Mounts, View, ViewId};
@@ -26,6 +29,7 @@ pub(super) struct Hands {
     pub(super) mounts: Arc<dyn Mounts>,
     /// GC roots of views, one symlink each.
     pub(super) roots: PathBuf,
+    used: Used,
     makers: Arc<Semaphore>,
     /// Held shared by every effect, and alone by a recovery, which must not meet the effects of the
     /// incarnation before it.
@@ -33,8 +37,10 @@ pub(super) struct Hands {
 }
 
 impl Hands {
-    pub(super) fn new(nix: Arc<dyn Nix>, mounts: Arc<dyn Mounts>, roots: PathBuf) -> Self {
-        Self { nix, mounts, roots, makers: Arc::new(Semaphore::new(MAKERS)), busy: Arc::default() }
+    pub(super) fn new(nix: Arc<dyn Nix>, mounts: Arc<dyn Mounts>, config: &ViewsConfig) -> Self {
+        let (roots, used) = (config.roots.clone(), config.used.clone());
+        let makers = Arc::new(Semaphore::new(MAKERS));
+        Self { nix, mounts, roots, used, makers, busy: Arc::default() }
     }
 
     fn root_link(&self, id: &ViewId) -> PathBuf {
@@ -83,9 +89,10 @@ impl Hands {
         .await
     }
 
-    /// The root goes last: what still shows the view keeps its paths.
+    /// The root goes last: what still shows the view keeps its paths. After it, there is only what was noted.
     fn remove_now(&self, id: &ViewId) -> Result<(), ViewError> {
         self.mounts.remove_view(id)?;
+        self.used.flush();
         remove_link(&self.root_link(id))?;
         Ok(())
     }
@@ -129,6 +136,10 @@ impl Hands {
     fn reopen(&self, id: &ViewId) -> Option<(View, Vec<StorePath>)> {
         let reopened = self.mounts.reopen_view(id).map_err(ViewError::from).and_then(|found| {
             let Some(view) = found else {
+                // Its volumes may come back: a machine has just started.
+                if let Some(root) = target(&self.root_link(id)) {
+                    self.used.note(&root);
+                }
                 self.remove_now(id)?;
                 return Ok(None);
             };
@@ -156,16 +167,46 @@ impl Hands {
 
     /// Removes roots of ours that belong to no view directory.
     fn sweep_roots(&self) -> Result<(), ViewError> {
-        let known = self.mounts.list_views()?;
-        let failed = |source| NixError::Io { verb: "list", path: self.roots.clone(), source };
-        for entry in fs::read_dir(&self.roots).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            if ViewId::parse(&name.to_string_lossy()).is_some_and(|id| !known.contains(&id)) {
-                remove_link(&self.roots.join(&name))?;
-            }
+        for id in self.list_without_directory()? {
+            remove_link(&self.root_link(&id))?;
         }
         Ok(())
     }
+
+    fn list_without_directory(&self) -> Result<Vec<ViewId>, ViewError> {
+        let failed = |source| NixError::Io { verb: "list", path: self.roots.clone(), source };
+        let mut rooted = Vec::new();
+        for entry in fs::read_dir(&self.roots).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            rooted.extend(ViewId::parse(&name.to_string_lossy()));
+        }
+        let known = self.mounts.list_views()?;
+        rooted.retain(|id| !known.contains(id));
+        Ok(rooted)
+    }
+
+    /// Views of which there is a root, and no directory.
+    pub(super) async fn without_directory(self) -> Vec<ViewId> {
+        blocking(move || self.list_without_directory()).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "can't look for leaked roots of views");
+            Vec::new()
+        })
+    }
+
+    pub(super) async fn remove_roots(self, of: Vec<ViewId>) -> Vec<Leaked> {
+        let remove = move || {
+            let links = of.iter().map(|id| self.root_link(id));
+            Ok(links.filter_map(remove_leaked).collect())
+        };
+        blocking(remove).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "can't remove leaked roots of views");
+            Vec::new()
+        })
+    }
+}
+
+fn target(link: &Path) -> Option<StorePath> {
+    StorePath::parse(&fs::read_link(link).ok()?.to_string_lossy()).ok()
 }
 
 fn remove_link(link: &Path) -> Result<(), NixError> {

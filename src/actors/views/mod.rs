@@ -10,9 +10,11 @@
 
 mod actor;
 mod effects;
+mod evict;
 mod handle;
 mod lease;
 
 pub use actor::{Acquire, Acquired, Adopt, ListViews, ViewSummary, Views, ViewsConfig};
+pub use evict::EvictIdle;
 pub use handle::ViewsHandle;
 pub use lease::Lease;

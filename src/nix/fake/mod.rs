@@ -15,8 +15,11 @@ use crate::model::{Source, StorePath};
 use super::error::io_error;
 use super::{Lock, Nix, NixError, Origin, RealiseError, Realised, Step};
 
+mod garbage;
 mod pushes;
 mod realise;
+
+pub use garbage::NAR_SIZE;
 
 /// Makes a fault each time it is due.
 type Fault<E> = Arc<dyn Fn() -> E + Send + Sync>;
@@ -39,12 +42,18 @@ pub struct Calls {
     pub cancelled: usize,
 }
 
-/// The calls of [`Nix`] that block.
+/// The calls of [`Nix`] that block, and those of [`super::Garbage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
     RootIfValid,
     Closure,
     WriteDatabase,
+    Roots,
+    Graph,
+    Delete,
+    Space,
+    Frees,
+    Sole,
 }
 
 #[derive(Default)]
@@ -59,6 +68,7 @@ struct State {
     derivations: HashMap<StorePath, Source>,
     locks: HashMap<String, Lock>,
     pushes: pushes::Pushes,
+    collector: garbage::Collector,
     /// Each nix.conf that was to be checked.
     confs: Vec<String>,
 }
@@ -70,7 +80,7 @@ pub struct FakeNix {
     state: Arc<Mutex<State>>,
 }
 
-/// Holds realisations of one source until it is released or dropped.
+/// Holds what waits for it until it is released or dropped.
 pub struct Gate(watch::Sender<bool>);
 
 impl Gate {
@@ -192,37 +202,15 @@ impl FakeNix {
         self.state().valid.contains_key(path)
     }
 
-    /// Deletes what no symlink in `roots_dirs` keeps alive, as a collector would; gives what went.
-    pub fn collect_garbage(&self, roots_dirs: &[&Path]) -> Result<Vec<StorePath>, NixError> {
-        let mut state = self.state();
-        let mut alive = BTreeSet::new();
-        for dir in roots_dirs {
-            let list = |err| io_error("list", dir, err);
-            for entry in fs::read_dir(dir).map_err(list)? {
-                let target = fs::read_link(entry.map_err(list)?.path()).unwrap_or_default();
-                if let Ok(path) = StorePath::parse(&target.to_string_lossy()) {
-                    alive.extend(reach(&state.valid, &path));
-                }
-            }
-        }
-        let valid: Vec<StorePath> = state.valid.keys().cloned().collect();
-        let dead: Vec<_> = valid.into_iter().filter(|p| !alive.contains(p)).collect();
-        for path in &dead {
-            state.valid.remove(path);
-            let file = self.store_dir.join(path.base_name());
-            let removed =
-                if file.is_dir() { fs::remove_dir_all(&file) } else { fs::remove_file(&file) };
-            removed.map_err(|err| io_error("remove", &file, err))?;
-        }
-        Ok(dead)
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check(&self, call: Call) -> Result<(), NixError> {
-        let fault = self.state().faults.get(&call).cloned();
+        let mut state = self.state();
+        state.collector.count(call);
+        let fault = state.faults.get(&call).cloned();
+        drop(state);
         fault.map_or(Ok(()), |fault| Err(fault()))
     }
 

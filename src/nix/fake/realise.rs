@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use sha2::{Digest, Sha256};
 
-use super::{Answer, Call, FakeNix, reach};
+use super::{Answer, Call, FakeNix, NAR_SIZE, reach};
 use crate::model::{Closure, PathInfo, Source, StorePath, Tenant};
 use crate::nix::error::io_error;
 use crate::nix::gc_lock::staging_name;
@@ -118,7 +118,7 @@ impl Nix for FakeNix {
         if !state.valid.contains_key(root) {
             return Err(NixError::NotValid { path: root.clone() });
         }
-        let info = |path| PathInfo { path, nar_size: 1000 };
+        let info = |path| PathInfo { path, nar_size: NAR_SIZE };
         let paths = reach(&state.valid, root).into_iter().map(info).collect();
         let root = root.clone();
         Ok(Closure { root, paths })

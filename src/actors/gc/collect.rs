@@ -1,0 +1,228 @@
+//! One collection: roots first, then what is to go, then Nix deletes it, which looks for itself.
+//!
+//! Nothing is excluded by it but what Nix itself excludes while one of its deletions runs, and each is kept
+//! short. Every step has a time limit, and the next collection begins anew.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::delete::Deleting;
+use super::holders::Holders;
+use super::plan::{Dead, dead};
+use super::report::{CollectError, Report};
+use super::used::{Used, Uses};
+use super::water::{Need, Watermarks};
+use crate::actors::core::blocking;
+use crate::model::{StoreGraph, StorePath};
+use crate::nix::{Freed, Garbage, NixError, Space};
+
+/// Of a file system that notes when a file was read once in so long (mount(8), relatime).
+const RELATIME: Duration = Duration::from_hours(24);
+
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// What nothing holds and was not used for so long goes.
+    pub older_than: Duration,
+    /// What came or was used within this stays, however full the disk is.
+    pub grace: Duration,
+    /// `None`: how full the disk is does not count.
+    pub watermarks: Option<Watermarks>,
+    /// Longest time of one step.
+    pub step: Duration,
+    /// Who reads a path in the store uses it: on a cache, which serves others.
+    pub reading_is_use: bool,
+}
+
+/// Where a collection is, and since when.
+#[derive(Debug, Clone)]
+pub struct Beat(Arc<Mutex<(&'static str, Instant)>>);
+
+impl Default for Beat {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(("the start", Instant::now()))))
+    }
+}
+
+impl Beat {
+    fn at(&self, step: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (step, Instant::now());
+    }
+
+    /// The step under way, and for how long.
+    pub fn last(&self) -> (&'static str, Duration) {
+        let (step, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (step, since.elapsed())
+    }
+}
+
+/// A path that could go.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    pub(super) path: StorePath,
+    used: u64,
+    pub(super) nar_size: u64,
+}
+
+/// Everything that a collection works with.
+#[derive(Clone)]
+pub struct Collector {
+    pub store: Arc<dyn Garbage>,
+    pub used: Used,
+    pub holders: Holders,
+    pub rules: Rules,
+}
+
+impl Collector {
+    /// `need`: what is to be given back beside what is old; with none, whether the disk is too full is
+    /// looked up. `Ok(None)`: another collector of ours is at work.
+    pub async fn collect(self, need: Need, beat: Beat) -> Result<Option<Report>, CollectError> {
+        let Some(_sole) = self.blocking(&beat, "taking the lock", Garbage::sole).await? else {
+            return Ok(None);
+        };
+        let leaked = self.limited(&beat, "looking for leaked roots", self.holders.sweep()).await?;
+        let mut report = Report { leaked, ..Report::default() };
+        let space = self.space(&beat).await?;
+        let mut need = if need.is_met() { self.begin(&space) } else { need };
+        if !need.is_met() {
+            let evicted = self.holders.evict_idle(self.rules.grace);
+            report.views = self.limited(&beat, "removing idle views", evicted).await?;
+        }
+        let noted = self.holders.note_mounted(&self.used);
+        self.limited(&beat, "asking what is mounted", noted).await?;
+        let plan = self.plan(&beat).await?;
+        let now = self.used.now();
+        let unused = |all: &[Candidate], least: Duration| {
+            let before = now.saturating_sub(least.as_secs());
+            all.partition_point(|candidate| candidate.used <= before)
+        };
+        let old = unused(&plan, self.rules.older_than.max(self.rules.grace));
+        Deleting::new(&self, &beat, &mut report).all(&plan[..old]).await?;
+        if !need.is_met() {
+            need = self.remaining(need, report.freed, &beat).await?;
+            let spare = unused(&plan, self.rules.grace);
+            need = Deleting::new(&self, &beat, &mut report).until(need, &plan[old..spare]).await?;
+        }
+        report.space = self.space(&beat).await?;
+        report.left = need;
+        Ok(Some(report))
+    }
+
+    fn begin(&self, space: &Space) -> Need {
+        self.rules.watermarks.map_or_else(Need::default, |marks| marks.begin(space))
+    }
+
+    /// By what was freed, since some file systems give it back later; and no more than is lacking.
+    pub(super) async fn remaining(
+        &self,
+        need: Need,
+        freed: Freed,
+        beat: &Beat,
+    ) -> Result<Need, CollectError> {
+        let need = need.less(freed);
+        match self.rules.watermarks {
+            Some(marks) if !need.is_all() => Ok(need.least(marks.go_on(&self.space(beat).await?))),
+            _ => Ok(need),
+        }
+    }
+
+    async fn space(&self, beat: &Beat) -> Result<Space, CollectError> {
+        self.blocking(beat, "asking for the space", Garbage::space).await
+    }
+
+    /// What nothing holds, least recently used first, referrers before what they refer to.
+    async fn plan(&self, beat: &Beat) -> Result<Vec<Candidate>, CollectError> {
+        // First what holds, then what there is: what came in between is held by nobody, and is young.
+        let roots = self.limited(beat, "finding the roots", self.store.roots()).await?;
+        let roots =
+            roots.map_err(|error| CollectError::Nix { step: "finding the roots", error })?;
+        let (used, by_reading) = (self.used.clone(), self.rules.reading_is_use);
+        self.blocking(beat, "planning", move |store| {
+            let graph = store.graph()?;
+            let reached = graph.reached(roots.iter().filter_map(|root| graph.find(&root.path)));
+            used.flush();
+            used.forget_gone(&graph);
+            let mut uses = used.all();
+            if by_reading {
+                let unheld = graph.indices().filter(|path| reached[*path as usize].is_none());
+                let unheld: Vec<_> = unheld.map(|path| graph.path(path).path.clone()).collect();
+                add_readings(&mut uses, &unheld, &store.last_read(&unheld), used.now());
+            }
+            Ok(candidates(&graph, &dead(&graph, &reached, &uses)))
+        })
+        .await
+    }
+
+    pub(super) async fn frees(
+        &self,
+        chunk: &[Candidate],
+        beat: &Beat,
+    ) -> Result<Vec<Freed>, CollectError> {
+        let paths: Vec<_> = chunk.iter().map(|candidate| candidate.path.clone()).collect();
+        self.blocking(beat, "looking what it frees", move |store| store.frees(&paths)).await
+    }
+
+    /// A step on a blocking thread. One that takes too long is left to itself.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        beat: &Beat,
+        step: &'static str,
+        work: impl FnOnce(&dyn Garbage) -> Result<T, NixError> + Send + 'static,
+    ) -> Result<T, CollectError> {
+        let store = self.store.clone();
+        let done = self.limited(beat, step, blocking(move || work(&*store))).await?;
+        let done = done.map_err(|panic| CollectError::Ended { step, reason: panic.to_string() })?;
+        done.map_err(|error| CollectError::Nix { step, error })
+    }
+
+    pub(super) async fn limited<T>(
+        &self,
+        beat: &Beat,
+        step: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, CollectError> {
+        beat.at(step);
+        let limit = self.rules.step;
+        timeout(limit, work).await.map_err(|_| CollectError::TimedOut { step, limit })
+    }
+}
+
+fn candidates(graph: &StoreGraph, dead: &[Dead]) -> Vec<Candidate> {
+    let candidate = |dead: &Dead| {
+        let known = graph.path(dead.path);
+        Candidate { path: known.path.clone(), used: dead.used, nar_size: known.nar_size }
+    };
+    dead.iter().map(candidate).collect()
+}
+
+/// A reading that was noted stands for all within the time in which no other is.
+fn add_readings(uses: &mut Uses, paths: &[StorePath], read: &[Option<u64>], now: u64) {
+    for (path, read) in paths.iter().zip(read) {
+        if let Some(read) = read {
+            let latest = read.saturating_add(RELATIME.as_secs()).min(now);
+            let known = uses.known.entry(path.clone()).or_default();
+            *known = latest.max(*known);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn a_reading_counts_until_another_would_be_noted() {
+        let path = |n: u32| StorePath::parse(&format!("/nix/store/{n:0>32}-p")).unwrap();
+        let day = RELATIME.as_secs();
+        let mut uses = Uses { known: HashMap::from([(path(1), 7 * day)]), since: 0 };
+        let paths = [path(1), path(2), path(3)];
+        add_readings(&mut uses, &paths, &[Some(day), Some(day), None], 5 * day);
+        let of = |n| uses.of(&path(n), 0);
+        assert_eq!((of(1), of(2), of(3)), (7 * day, 2 * day, 0));
+        add_readings(&mut uses, &paths, &[None, Some(5 * day), None], 5 * day);
+        assert_eq!(uses.of(&path(2), 0), 5 * day, "nothing is used in the future");
+    }
+}

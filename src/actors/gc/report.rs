@@ -1,0 +1,81 @@
+//! What a collection came to.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::water::Need;
+use crate::model::StorePath;
+use crate::nix::{Freed, NixError, Space};
+
+/// A root of the driver's that nobody of it has, and that is gone now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaked {
+    pub link: PathBuf,
+}
+
+/// Blocking. Removes a root that leaked; nothing if it is gone already.
+pub fn remove_leaked(link: PathBuf) -> Option<Leaked> {
+    match fs::remove_file(&link) {
+        Ok(()) => {
+            tracing::warn!(root = %link.display(), "a GC root of nothing is removed");
+            Some(Leaked { link })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(root = %link.display(), %error, "a GC root of nothing stays");
+            None
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Views that nobody used, removed for want of space.
+    pub views: usize,
+    pub deleted: usize,
+    pub freed: Freed,
+    /// What became alive after the plan.
+    pub alive: usize,
+    /// What would have given back next to nothing, since its files have links elsewhere.
+    pub shared: usize,
+    /// What Nix could not delete, and why.
+    pub stuck: Vec<(StorePath, NixError)>,
+    pub leaked: Vec<Leaked>,
+    /// At the end.
+    pub space: Space,
+    /// What is still to go, and can't.
+    pub left: Need,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    #[error("{step}: {error}")]
+    Nix { step: &'static str, error: NixError },
+    #[error("{step} took longer than {}", humantime::format_duration(*.limit))]
+    TimedOut { step: &'static str, limit: Duration },
+    #[error("{step}: {reason}")]
+    Ended { step: &'static str, reason: String },
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} paths deleted, {} freed", self.deleted, ByteSize(self.freed.bytes))?;
+        for (count, what) in [
+            (self.views, "idle views removed"),
+            (self.alive, "paths became alive meanwhile"),
+            (self.shared, "paths left that share their files with others"),
+            (self.stuck.len(), "paths can't be deleted"),
+            (self.leaked.len(), "leaked roots removed"),
+        ] {
+            if count > 0 {
+                write!(f, "; {count} {what}")?;
+            }
+        }
+        Ok(())
+    }
+}

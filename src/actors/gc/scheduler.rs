@@ -1,0 +1,287 @@
+//! The actor: when a collection begins, and what is said of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Handler, Message, MessageResult};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::collect::{Beat, Collector, Rules};
+use super::holders::Holders;
+use super::messages::{Full, GcStatus, GetGcStatus, Meet};
+use super::metrics;
+use super::report::{CollectError, Report};
+use super::used::Used;
+use super::water::{Need, percent};
+use crate::actors::core::{Ctx, blocking, impl_supervised, jitter, tell};
+use crate::health::{Condition, Health};
+use crate::nix::{Garbage, Space};
+
+/// A step's own limit ends it; what is still there so long after it hangs.
+const STALL: Duration = Duration::from_secs(30);
+/// Between two collections that free too little, or that builds have asked for.
+const PAUSE: Duration = Duration::from_secs(60);
+
+pub struct GcConfig {
+    pub store: Arc<dyn Garbage>,
+    pub used: Used,
+    pub rules: Rules,
+    /// Between two collections of what is old, about.
+    pub interval: Duration,
+    /// Between two looks at how full the disk is.
+    pub look: Duration,
+    /// Part of the health that is set.
+    pub part: &'static str,
+    pub health: Health,
+    /// Parts that must be ready before the first collection: what they hold has its roots then.
+    pub after: &'static [&'static str],
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tick;
+
+/// Why a collection begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Interval,
+    Pressure,
+    Full,
+}
+
+pub struct GcScheduler {
+    config: GcConfig,
+    holders: Option<Holders>,
+    /// The parts that it waits for are ready.
+    may_begin: bool,
+    running: Option<Beat>,
+    due: Instant,
+    /// Not before this, for want of space.
+    relieve_from: Instant,
+    full: bool,
+    last: Option<(Instant, String)>,
+    error: Option<String>,
+}
+
+impl_supervised!(GcScheduler, "gc", |this| {
+    (this.running, this.full) = (None, false);
+    this.due = Instant::now();
+});
+
+impl GcScheduler {
+    pub fn new(config: GcConfig) -> Self {
+        let now = Instant::now();
+        Self {
+            config,
+            holders: None,
+            may_begin: false,
+            running: None,
+            due: now,
+            relieve_from: now,
+            full: false,
+            last: None,
+            error: None,
+        }
+    }
+
+    /// Looks how full the disk is, and begins what is due.
+    fn look(&mut self, ctx: &mut Ctx<Self>) {
+        let (store, used) = (self.config.store.clone(), self.config.used.clone());
+        let look = move || {
+            used.flush();
+            store.space()
+        };
+        let space = timeout(self.config.rules.step, blocking(look));
+        ctx.effect(space, |this, space, ctx| {
+            let space = match space {
+                Ok(Ok(Ok(space))) => Some(space),
+                Ok(Ok(Err(error))) => cant_look(&error),
+                Ok(Err(panic)) => cant_look(&panic),
+                Err(_) => cant_look(&"it takes too long"),
+            };
+            if let Some(space) = &space {
+                metrics::show_space(space);
+            }
+            if this.running.is_none()
+                && let Some(why) = this.is_due(space.as_ref())
+            {
+                this.begin(why, ctx);
+            }
+            let look = this.config.look;
+            ctx.effect(sleep(look), |_, (), ctx| tell(&ctx.address(), Tick));
+        });
+    }
+
+    fn is_due(&self, space: Option<&Space>) -> Option<Why> {
+        let now = Instant::now();
+        let marks = self.config.rules.watermarks;
+        let presses = space.zip(marks).is_some_and(|(space, marks)| !marks.begin(space).is_met());
+        if now >= self.due {
+            Some(Why::Interval)
+        } else if now < self.relieve_from {
+            None
+        } else if self.full {
+            Some(Why::Full)
+        } else if presses {
+            Some(Why::Pressure)
+        } else {
+            None
+        }
+    }
+
+    fn begin(&mut self, why: Why, ctx: &mut Ctx<Self>) {
+        let Some(holders) = self.holders.clone().filter(|_| self.may_begin) else {
+            return;
+        };
+        let need = if self.full { Need::ALL } else { Need::default() };
+        self.full = false;
+        let (beat, began) = (Beat::default(), Instant::now());
+        self.running = Some(beat.clone());
+        tracing::debug!(?why, "a collection begins");
+        let GcConfig { store, used, rules, .. } = &self.config;
+        let collector =
+            Collector { store: store.clone(), used: used.clone(), holders, rules: *rules };
+        ctx.effect(collector.collect(need, beat), move |this, result, _| {
+            this.running = None;
+            metrics::SECONDS.observe(began.elapsed().as_secs_f64());
+            let interval = this.config.interval;
+            this.due = Instant::now() + interval.mul_f64(0.9 + jitter() / 5.0);
+            this.ended(result);
+        });
+    }
+
+    fn ended(&mut self, result: Result<Option<Report>, CollectError>) {
+        let now = Instant::now();
+        let outcome = match result {
+            Ok(None) => {
+                tracing::info!("another collector of this store is at work");
+                "busy"
+            }
+            Ok(Some(report)) => {
+                self.succeeded(&report, now);
+                "ok"
+            }
+            Err(error) => {
+                let text = error.to_string();
+                tracing::error!(error = text, "a collection failed");
+                self.say(&Condition::Impaired(format!("the last collection failed: {text}")));
+                self.error = Some(text);
+                self.relieve_from = now + PAUSE;
+                "failed"
+            }
+        };
+        metrics::CYCLES.with_label_values(&[outcome]).inc();
+    }
+
+    fn succeeded(&mut self, report: &Report, now: Instant) {
+        metrics::show(report);
+        let text = report.to_string();
+        if report.deleted + report.views + report.stuck.len() > 0 {
+            tracing::info!("garbage collected: {text}");
+        } else {
+            tracing::debug!("garbage collected: {text}");
+        }
+        (self.last, self.error) = (Some((now, text)), None);
+        let too_full = !report.left.is_met() && !report.left.is_all();
+        if too_full || report.left.is_all() {
+            self.relieve_from = now + PAUSE;
+        }
+        if too_full {
+            let (bytes, inodes) = percent(&report.space);
+            let text = format!(
+                "the store's file system is too full ({bytes} % of its bytes, {inodes} % of its inodes), \
+                 and nothing more can go: the rest is in use or was a moment ago (see nix-csi gc \
+                 --dry-run), or is not the store's"
+            );
+            tracing::warn!("{text}");
+            self.say(&Condition::Impaired(text));
+        } else if let Some((path, error)) = report.stuck.first() {
+            self.say(&Condition::Impaired(format!("{path} can't be deleted: {error}")));
+        } else {
+            self.say(&Condition::Ready);
+        }
+    }
+
+    fn say(&self, condition: &Condition) {
+        self.config.health.set(self.config.part, condition);
+    }
+
+    /// Whether the collection under way has ended its restart.
+    fn is_stalled(&self, ctx: &mut Ctx<Self>) -> bool {
+        let Some((step, time)) = self.running.as_ref().map(Beat::last) else {
+            return false;
+        };
+        if time < self.config.rules.step + STALL {
+            return false;
+        }
+        let time = humantime::format_duration(Duration::from_secs(time.as_secs()));
+        let reason = format!("{step} has hung for {time}");
+        self.say(&Condition::Impaired(reason.clone()));
+        metrics::CYCLES.with_label_values(&["stalled"]).inc();
+        ctx.fail(reason);
+        true
+    }
+}
+
+fn cant_look(error: &dyn std::fmt::Display) -> Option<Space> {
+    tracing::warn!(%error, "can't tell how full the store's file system is");
+    None
+}
+
+impl Actor for GcScheduler {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        let (health, after) = (self.config.health.clone(), self.config.after);
+        let ready = async move {
+            for part in after {
+                health.until_ready(part).await;
+            }
+        };
+        ctx.effect(ready, |this, (), ctx| {
+            this.may_begin = true;
+            tell(&ctx.address(), Tick);
+        });
+    }
+}
+
+impl Handler<Meet> for GcScheduler {
+    type Result = ();
+
+    fn handle(&mut self, Meet(holders): Meet, _: &mut Ctx<Self>) {
+        self.holders = Some(holders);
+    }
+}
+
+impl Handler<Full> for GcScheduler {
+    type Result = ();
+
+    fn handle(&mut self, _: Full, ctx: &mut Ctx<Self>) {
+        self.full = true;
+        if self.running.is_none() && Instant::now() >= self.relieve_from {
+            self.begin(Why::Full, ctx);
+        }
+    }
+}
+
+impl Handler<GetGcStatus> for GcScheduler {
+    type Result = MessageResult<GetGcStatus>;
+
+    fn handle(&mut self, _: GetGcStatus, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(GcStatus {
+            step: self.running.as_ref().map(Beat::last),
+            last: self.last.as_ref().map(|(at, text)| (at.elapsed(), text.clone())),
+            error: self.error.clone(),
+        })
+    }
+}
+
+impl Handler<Tick> for GcScheduler {
+    type Result = ();
+
+    fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
+        if !self.is_stalled(ctx) {
+            self.look(ctx);
+        }
+    }
+}

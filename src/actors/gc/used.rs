@@ -1,0 +1,343 @@
+//! When paths were used last, as far as that is known: publishes, builds and uploads tell.
+//!
+//! A small SQLite file of roots of closures, since what a closure needs is as young as the closure. It is
+//! never a reason to delete what it does not know: a file that was lost, or is new, makes all that is older
+//! than itself as young as itself.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::model::{StoreGraph, StorePath};
+
+const VERSION: i64 = 1;
+
+const CREATE: &str = "
+create table used (path text primary key not null, at integer not null) without rowid, strict;
+create table born (at integer not null) strict;
+";
+
+/// A record of another one's commit is short.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Tells seconds since 1970.
+pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The system's clock.
+pub fn wall_clock() -> WallClock {
+    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()))
+}
+
+/// What is known at one moment, in seconds since 1970.
+#[derive(Debug, Clone, Default)]
+pub struct Uses {
+    pub known: HashMap<StorePath, u64>,
+    /// Since when uses are noted: nothing is known to be unused for longer.
+    pub since: u64,
+}
+
+impl Uses {
+    /// `registered`: when the path came.
+    pub fn of(&self, path: &StorePath, registered: u64) -> u64 {
+        self.known.get(path).copied().unwrap_or(0).max(registered).max(self.since)
+    }
+}
+
+/// The index; cheap to clone. What is noted counts at once, and survives the process after a flush.
+#[derive(Clone)]
+pub struct Used(Arc<Inner>);
+
+struct Inner {
+    file: PathBuf,
+    now: WallClock,
+    pending: Mutex<HashMap<StorePath, u64>>,
+    /// `None`: it can't be had, and what is noted is lost with the process.
+    open: Mutex<Option<Connection>>,
+    since: u64,
+}
+
+impl fmt::Debug for Used {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Used").field(&self.0.file).finish()
+    }
+}
+
+impl Used {
+    /// Blocking. One that can't be read is put aside.
+    pub fn open(file: &Path, now: WallClock) -> Self {
+        let moment = now();
+        let opened = open(file, moment).or_else(|error| {
+            // Where there is none, none can be made.
+            if fs::symlink_metadata(file).is_err() {
+                return Err(error);
+            }
+            let aside = file.with_extension("unreadable");
+            tracing::warn!(file = %file.display(), %error, aside = %aside.display(),
+                "when paths were used last can't be read; what is there counts as just used");
+            remove_with_log(&aside);
+            drop(fs::rename(file, &aside)); // if that fails, the next try says why
+            remove_with_log(file);
+            open(file, moment)
+        });
+        let (open, since) = match opened {
+            Ok((connection, since)) => (Some(connection), since),
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error,
+                    "when paths are used is not noted; what is there counts as just used");
+                (None, moment)
+            }
+        };
+        let pending = Mutex::default();
+        Self(Arc::new(Inner { file: file.to_owned(), now, pending, open: open.into(), since }))
+    }
+
+    pub fn now(&self) -> u64 {
+        (self.0.now)()
+    }
+
+    /// Used at this moment.
+    pub fn note(&self, path: &StorePath) {
+        self.note_at(path, self.now());
+    }
+
+    /// Used until `idle` ago.
+    pub fn note_idle(&self, path: &StorePath, idle: Duration) {
+        self.note_at(path, self.now().saturating_sub(idle.as_secs()));
+    }
+
+    fn note_at(&self, path: &StorePath, at: u64) {
+        let mut pending = lock(&self.0.pending);
+        let known = pending.entry(path.clone()).or_default();
+        *known = at.max(*known);
+    }
+
+    /// Blocking. Writes what was noted. What can't be written is kept in memory.
+    pub fn flush(&self) {
+        let mut open = lock(&self.0.open);
+        let Some(connection) = &mut *open else { return };
+        let noted = std::mem::take(&mut *lock(&self.0.pending));
+        if noted.is_empty() {
+            return;
+        }
+        if let Err(error) = write(connection, &noted) {
+            tracing::warn!(file = %self.0.file.display(), %error, "when paths were used is behind");
+            for (path, at) in noted {
+                self.note_at(&path, at);
+            }
+        }
+    }
+
+    /// Blocking. All that is known.
+    pub fn all(&self) -> Uses {
+        let mut uses = Uses { known: HashMap::new(), since: self.0.since };
+        if let Some(connection) = &*lock(&self.0.open) {
+            match read(connection) {
+                Ok(known) => uses.known = known,
+                Err(error) => {
+                    tracing::warn!(file = %self.0.file.display(), %error,
+                        "when paths were used last can't be read; what is there counts as just used");
+                    uses.since = self.now();
+                }
+            }
+        }
+        for (path, at) in lock(&self.0.pending).iter() {
+            let known = uses.known.entry(path.clone()).or_default();
+            *known = (*known).max(*at);
+        }
+        uses
+    }
+
+    /// Blocking. Forgets paths that are gone; not those of a moment ago, which may be on their way.
+    pub fn forget_gone(&self, graph: &StoreGraph) {
+        const YOUNG: u64 = 3600;
+        let before = self.now().saturating_sub(YOUNG);
+        let all = self.all().known;
+        let gone = all.iter().filter(|(path, at)| **at < before && graph.find(path).is_none());
+        let gone: Vec<String> = gone.map(|(path, _)| path.to_string()).collect();
+        let mut open = lock(&self.0.open);
+        let Some(connection) = &mut *open else { return };
+        let remove = |connection: &mut Connection| -> rusqlite::Result<()> {
+            let all = connection.transaction()?;
+            for path in &gone {
+                all.prepare_cached("delete from used where path = ?1")?.execute([path])?;
+            }
+            all.commit()
+        };
+        if !gone.is_empty()
+            && let Err(error) = remove(connection)
+        {
+            tracing::warn!(file = %self.0.file.display(), %error, "can't forget paths that are gone");
+        }
+    }
+}
+
+/// Blocking. The index of a node or a cache that may be running, to be read only. `Ok(None)`: there is none.
+pub fn uses_in(file: &Path) -> rusqlite::Result<Option<Uses>> {
+    let is_none = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+    if fs::symlink_metadata(file).is_err_and(is_none) {
+        return Ok(None);
+    }
+    let connection = Connection::open_with_flags(
+        file,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.busy_timeout(BUSY)?;
+    Ok(Some(Uses { known: read(&connection)?, since: born(&connection)? }))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// With the files that SQLite has beside it, which must not be played into another.
+fn remove_with_log(file: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = file.as_os_str().to_owned();
+        name.push(suffix);
+        drop(fs::remove_file(name)); // not there, or the next step says why
+    }
+}
+
+fn open(file: &Path, now: u64) -> rusqlite::Result<(Connection, u64)> {
+    let mut connection = Connection::open(file)?;
+    connection.busy_timeout(BUSY)?;
+    // A commit survives the process; the last ones may not survive the machine.
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 0 {
+        let making = connection.transaction()?;
+        making.execute_batch(CREATE)?;
+        making.execute("insert into born values (?1)", [now.cast_signed()])?;
+        making.pragma_update(None, "user_version", VERSION)?;
+        making.commit()?;
+    }
+    let since = born(&connection)?;
+    read(&connection)?;
+    Ok((connection, since))
+}
+
+fn born(connection: &Connection) -> rusqlite::Result<u64> {
+    let at: i64 = connection.query_row("select at from born", (), |row| row.get(0))?;
+    Ok(at.max(0).cast_unsigned())
+}
+
+fn read(connection: &Connection) -> rusqlite::Result<HashMap<StorePath, u64>> {
+    let mut rows = connection.prepare_cached("select path, at from used")?;
+    let mut rows = rows.query(())?;
+    let mut known = HashMap::new();
+    while let Some(row) = rows.next()? {
+        if let Ok(path) = StorePath::parse(row.get_ref(0)?.as_str()?) {
+            known.insert(path, row.get::<_, i64>(1)?.max(0).cast_unsigned());
+        }
+    }
+    Ok(known)
+}
+
+fn write(connection: &mut Connection, noted: &HashMap<StorePath, u64>) -> rusqlite::Result<()> {
+    let all = connection.transaction()?;
+    for (path, at) in noted {
+        all.prepare_cached(
+            "insert into used values (?1, ?2) on conflict do update set at = max(at, excluded.at)",
+        )?
+        .execute((path.to_string(), at.cast_signed()))?;
+    }
+    all.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::model::Registered;
+
+    fn path(n: u32) -> StorePath {
+        StorePath::parse(&format!("/nix/store/{n:0>32}-p")).unwrap()
+    }
+
+    /// A clock that is set by hand.
+    fn clock(at: u64) -> (Arc<AtomicU64>, WallClock) {
+        let time = Arc::new(AtomicU64::new(at));
+        let told = time.clone();
+        (time, Arc::new(move || told.load(Ordering::Relaxed)))
+    }
+
+    #[test]
+    fn what_was_noted_outlives_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("used.sqlite");
+        let (time, now) = clock(100);
+        let used = Used::open(&file, now.clone());
+        time.store(500, Ordering::Relaxed);
+        used.note(&path(1));
+        used.note_idle(&path(2), Duration::from_secs(50));
+        // What is noted late is no younger.
+        used.note_idle(&path(1), Duration::from_secs(50));
+        let before = used.all();
+        used.flush();
+        // As after a kill: nothing was closed.
+        let again = Used::open(&file, now);
+        for uses in [before, again.all(), uses_in(&file).unwrap().unwrap()] {
+            assert_eq!(uses.known, HashMap::from([(path(1), 500), (path(2), 450)]));
+            assert_eq!(uses.since, 100);
+            assert_eq!((uses.of(&path(1), 7), uses.of(&path(1), 700)), (500, 700));
+            assert_eq!(uses.of(&path(3), 7), 100, "nobody looked before");
+        }
+    }
+
+    #[test]
+    fn one_that_is_lost_or_broken_makes_everything_young() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("used.sqlite");
+        let (_, now) = clock(100);
+        let used = Used::open(&file, now);
+        used.note(&path(1));
+        used.flush();
+        drop(used);
+        for broken in [&b"no database"[..], b""] {
+            fs::write(&file, broken).unwrap();
+            let (_, later) = clock(900);
+            let used = Used::open(&file, later);
+            assert_eq!(used.all().of(&path(1), 7), 900);
+            used.note(&path(2));
+            used.flush();
+            assert_eq!(uses_in(&file).unwrap().unwrap().known.len(), 1);
+        }
+        assert!(fs::read(dir.path().join("used.unreadable")).unwrap().starts_with(b"no database"));
+        assert!(uses_in(&dir.path().join("none")).unwrap().is_none());
+    }
+
+    #[test]
+    fn without_a_file_all_is_in_memory() {
+        let (_, now) = clock(900);
+        let used = Used::open(Path::new("/nonexistent/used.sqlite"), now);
+        used.note(&path(1));
+        used.flush();
+        let uses = used.all();
+        assert_eq!((uses.of(&path(1), 7), uses.of(&path(2), 7)), (900, 900));
+    }
+
+    #[test]
+    fn paths_that_are_gone_are_forgotten_after_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let (time, now) = clock(1_000);
+        let used = Used::open(&dir.path().join("used.sqlite"), now);
+        used.note(&path(1));
+        used.note(&path(2));
+        time.store(10_000, Ordering::Relaxed);
+        used.note(&path(3));
+        used.flush();
+        let here = Registered { path: path(1), at: 1, nar_size: 1 };
+        used.forget_gone(&StoreGraph::new(vec![here], vec![]));
+        let mut known: Vec<_> = used.all().known.into_keys().collect();
+        known.sort();
+        assert_eq!(known, [path(1), path(3)]);
+    }
+}

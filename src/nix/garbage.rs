@@ -1,0 +1,131 @@
+//! What a garbage collector needs of a store, as the trait [`Garbage`].
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use futures::future::BoxFuture;
+use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::io::Errno;
+
+use crate::model::{StoreGraph, StorePath};
+
+use super::NixError;
+use super::error::io_error;
+
+/// In the store's state directory; [`Sole`] holds it.
+const LOCK: &str = "nix-csi-gc.lock";
+
+/// Something that holds a path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Root {
+    /// A link, a file of `/proc`, or what Nix writes in braces for what has no name.
+    pub name: String,
+    pub path: StorePath,
+}
+
+/// What became of paths that were to be deleted; one that was not valid any more is in neither.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Deletion {
+    pub deleted: Vec<StorePath>,
+    /// Something holds them.
+    pub alive: Vec<StorePath>,
+}
+
+/// A file system. Free is what is available to unprivileged processes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    pub bytes: u64,
+    pub free_bytes: u64,
+    /// Zero: the file system has no such bound.
+    pub inodes: u64,
+    pub free_inodes: u64,
+}
+
+impl Space {
+    /// Blocking.
+    pub(super) fn of(dir: &Path) -> Result<Self, NixError> {
+        let stat = statvfs(dir).map_err(|err| io_error("look at", dir, err.into()))?;
+        Ok(Self {
+            bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            inodes: stat.f_files,
+            free_inodes: stat.f_favail,
+        })
+    }
+}
+
+/// What a deletion gives back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Freed {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+impl Freed {
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, inodes: self.inodes + other.inodes }
+    }
+
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self { bytes: self.bytes - before.bytes, inodes: self.inodes - before.inodes }
+    }
+}
+
+/// The right to collect, given back by dropping it.
+#[derive(Debug)]
+pub struct Sole(#[expect(dead_code, reason = "open for its lock")] File);
+
+impl Sole {
+    /// `None`: another process, or another part of this one, has it.
+    pub(super) fn take(state_dir: &Path) -> Result<Option<Self>, NixError> {
+        let path = state_dir.join(LOCK);
+        // The standard library opens with O_CLOEXEC: no child keeps the lock.
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|err| io_error("open", &path, err))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+            Err(err) => Err(io_error("lock", &path, err.into())),
+        }
+    }
+}
+
+/// What a garbage collector needs of a store. Blocking functions are marked. Futures end what they
+/// started when they are dropped.
+pub trait Garbage: Send + Sync + 'static {
+    /// All that holds paths at this moment: links, processes, clients.
+    fn roots(&self) -> BoxFuture<'static, Result<Vec<Root>, NixError>>;
+
+    /// Blocking. All that is valid, from one moment.
+    fn graph(&self) -> Result<StoreGraph, NixError>;
+
+    /// Deletes those of `paths` that nothing holds, through Nix, which looks for itself. `paths`:
+    /// referrers before what they refer to. What was not valid any more is neither.
+    fn delete(&self, paths: Vec<StorePath>) -> BoxFuture<'static, Result<Deletion, NixError>>;
+
+    /// Blocking. What the store's file system has.
+    fn space(&self) -> Result<Space, NixError>;
+
+    /// Blocking. What deleting each of `paths`, in this order, gives back to the file system: an inode
+    /// that has a link elsewhere gives nothing, one whose links all lie in `paths` gives its blocks with
+    /// the last of them. The `.links` directory of an optimised store counts as nothing, since Nix
+    /// removes it there as well.
+    fn frees(&self, paths: &[StorePath]) -> Result<Vec<Freed>, NixError>;
+
+    /// Blocking. Seconds since 1970 when each was read last, as far as its own top directory or file
+    /// says (atime); `None`: not known.
+    fn last_read(&self, paths: &[StorePath]) -> Vec<Option<u64>>;
+
+    /// Blocking. The right to collect: one collector of ours per store. `None`: another one is at work.
+    /// Given back by dropping it, and by the kernel when the process dies.
+    fn sole(&self) -> Result<Option<Sole>, NixError>;
+}
