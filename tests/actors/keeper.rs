@@ -177,6 +177,7 @@ async fn a_new_closure_replaces_the_old_one_once_it_is_ready() {
         assert_eq!(states(&actors).await, ["realising"]);
         sleep(2 * KEEP_IDLE).await;
         assert_eq!(views(&actors).await, [(old.clone(), 1)], "nothing better is there yet");
+        names(&world, "github:o/r#x", "new"); // its path is no use until now: a collector took it
         gate.release();
         settle().await;
         assert_eq!(kept(&actors).await[0].root.as_ref(), Some(&new));
@@ -391,6 +392,7 @@ async fn what_a_prefetch_keeps_outlives_the_driver_until_it_is_let_go() {
         assert!(views(&next).await.is_empty());
         drop(next);
 
+        names(&world, "github:o/r#x", "later"); // which a collector took
         let next = keeping(&world, std::slice::from_ref(&source));
         settle().await;
         let refused = next.keeper.release(source.text()).await.unwrap_err();

@@ -18,7 +18,7 @@ use nix_csi::k8s::fake::FakeApi;
 use nix_csi::model::{Access, Layout, Source, StorePath, TargetPath, VolumeId, VolumeSpec};
 use nix_csi::mount::fake::FakeMounts;
 use nix_csi::nix::fake::FakeNix;
-use nix_csi::nix::{Origin, PushTo};
+use nix_csi::nix::{Origin, PushTo, Space};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
@@ -36,6 +36,9 @@ pub const GC_GRACE: Duration = Duration::from_mins(10);
 pub const GC_LOOK: Duration = Duration::from_secs(10);
 pub const GC_STEP: Duration = Duration::from_mins(10);
 pub const KEEP_REFRESH: Duration = Duration::from_secs(3600);
+
+const ROOMY: Space =
+    Space { bytes: 1_000_000, free_bytes: 900_000, inodes: 1_000_000, free_inodes: 900_000 };
 
 /// What a driver is told to do otherwise than others.
 #[derive(Clone, Copy, Default)]
@@ -79,6 +82,7 @@ impl World {
         let mounts = FakeMounts::new();
         let api = FakeApi::default();
         nix.set_roots_dirs(&[&dir.path().join("roots")]);
+        nix.set_space(ROOMY); // how full this machine's disk is, is no matter of these tests
         let health = Health::default();
         let settings = Settings::default();
         let actors = start(dir.path(), &nix, &mounts, &api, (&health, look), settings);
