@@ -250,6 +250,7 @@ async fn serve(
         builds: actors.builds.clone(),
         views: actors.views.clone(),
         uploads: actors.uploads.clone(),
+        keeper: actors.keeper.clone(),
         stop: stop.clone(),
     };
     let http_state = HttpState {

@@ -1,5 +1,7 @@
 //! `nix-csi status`.
 
+use std::time::Duration;
+
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
@@ -7,7 +9,7 @@ use super::mount::describe;
 use super::{Failure, message, size};
 use crate::config::{Output, StatusArgs};
 use crate::grpc::client;
-use crate::grpc::proto::admin::{Build, StatusRequest, StatusResponse, View, Volume};
+use crate::grpc::proto::admin::{Build, Kept, StatusRequest, StatusResponse, View, Volume};
 
 pub async fn status(args: StatusArgs) -> Result<(), Failure> {
     let mut admin = client::admin(args.sockets.admin_endpoint.path()).await?;
@@ -52,6 +54,12 @@ fn as_tables(status: &StatusResponse) -> String {
             describe(build)
         );
     }
+    for kept in &status.kept {
+        text += &format!("{}\n", kept_line(kept));
+    }
+    for refused in &status.refused_sources {
+        text += &format!("WARNING: not kept warm: {refused}\n");
+    }
     for view in status.views.iter().filter(|v| !v.replaced.is_empty()) {
         text += &format!(
             "WARNING: paths were replaced below view {}: {}\n",
@@ -63,6 +71,24 @@ fn as_tables(status: &StatusResponse) -> String {
         text += &format!("WARNING: unreadable record {}: {}\n", record.path, record.reason);
     }
     text
+}
+
+/// `kept warm: flakeRef github:o/r#x, ready, for 2days more`.
+fn kept_line(kept: &Kept) -> String {
+    let span = |seconds: u64| humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    let mut parts = vec![format!("kept warm: {} {}", kept.source_kind, short(&kept.source))];
+    parts.push(kept.state.clone());
+    if let Some(until) = kept.until.filter(|_| !kept.setting) {
+        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
+        parts.push(format!("for {} more", span(until.saturating_sub(now))));
+    }
+    if !kept.reason.is_empty() {
+        let had = if kept.root.is_empty() { "" } else { ", with what it had" };
+        let again = Duration::try_from_secs_f64(kept.again_in.unwrap_or_default().ceil());
+        let again = span(again.unwrap_or_default().as_secs());
+        parts.push(format!("tried again in {again}{had}: {}", kept.reason.replace('\n', "\n  ")));
+    }
+    parts.join(", ")
 }
 
 fn in_brackets(reason: &str) -> String {
@@ -78,7 +104,7 @@ pub(super) fn table(header: &[&str]) -> Table {
 
 fn row(volume: &Volume) -> [String; 7] {
     let age = jiff::Timestamp::now().as_second() - volume.published_at;
-    let age = std::time::Duration::from_secs(age.try_into().unwrap_or(0));
+    let age = Duration::from_secs(age.try_into().unwrap_or(0));
     [
         volume.target_path.clone(),
         format!("{} {}", volume.source_kind, short(&volume.source)),
@@ -118,6 +144,22 @@ fn as_json(status: &StatusResponse) -> Value {
         "unreadable": status.unreadable.iter()
             .map(|u| json!({ "path": u.path, "reason": u.reason }))
             .collect::<Vec<_>>(),
+        "kept": status.kept.iter().map(kept_json).collect::<Vec<_>>(),
+        "refusedSources": status.refused_sources,
+    })
+}
+
+fn kept_json(k: &Kept) -> Value {
+    json!({
+        "sourceKind": k.source_kind,
+        "source": k.source,
+        "state": k.state,
+        "root": k.root,
+        "viewId": k.view_id,
+        "reason": k.reason,
+        "againInSeconds": k.again_in,
+        "setting": k.setting,
+        "until": k.until,
     })
 }
 

@@ -4,6 +4,7 @@
 mod admin;
 pub mod client;
 mod identity;
+mod keep;
 mod node;
 mod publish_request;
 mod registration;

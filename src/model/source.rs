@@ -61,6 +61,15 @@ pub enum Source {
 }
 
 impl Source {
+    /// A source of the kind that the attribute `key` carries.
+    pub fn parse(key: &str, value: &str) -> Result<Self, InvalidSource> {
+        if SOURCE_KEYS.contains(&key) {
+            parse(key, value)
+        } else {
+            Err(InvalidSource::UnknownKey { key: key.chars().take(80).collect() })
+        }
+    }
+
     /// The attribute that carries this kind of source.
     pub fn key(&self) -> &'static str {
         match self {

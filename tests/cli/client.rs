@@ -146,7 +146,10 @@ fn keys(value: &Value) -> Vec<&str> {
 
 /// Programs rely on these names.
 fn check_json(json: &Value, path: &str) {
-    assert_eq!(keys(json), ["builds", "node", "unreadable", "views", "volumes"]);
+    assert_eq!(
+        keys(json),
+        ["builds", "kept", "node", "refusedSources", "unreadable", "views", "volumes"]
+    );
     let node =
         "driver health healthReason nixVersion nodeId presentation presentationReason version";
     assert_eq!(keys(&json["node"]).join(" "), node);

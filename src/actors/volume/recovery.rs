@@ -27,7 +27,7 @@ pub(super) async fn recover(hands: Hands) -> Result<Found, VolumeError> {
     let (records, unreadable) = read.await??;
     let mut found = Found { unreadable, ..Found::default() };
     for record in records {
-        let lease = ask(&hands.views, Adopt(record.view.clone())).await??;
+        let lease = ask(&hands.resolver.views, Adopt(record.view.clone())).await??;
         let (mounts, record) = (hands.mounts.clone(), Arc::new(record));
         let (here, looked) = (record.clone(), record.clone());
         let boot_id = hands.boot_id.clone();
