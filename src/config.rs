@@ -57,7 +57,7 @@ pub enum Command {
     Builds(BuildsArgs),
     /// Show uploads to the cluster's cache, or try them again.
     Uploads(UploadsArgs),
-    /// Show what of a store could go, or why a path stays. Changes nothing.
+    /// Collect garbage of a store, show what would go, or why a path stays (root).
     Gc(GcArgs),
 }
 
@@ -154,6 +154,9 @@ pub struct MountArgs {
     /// Writable: writes stay in this mount and go with it.
     #[arg(long)]
     pub rw: bool,
+    /// How much may be written, such as 500Mi or 2Gi; without it there is no limit.
+    #[arg(long, requires = "rw")]
+    pub size: Option<String>,
     /// The nix program, which copies a local flake into the store.
     #[arg(long, env = "NIX_CSI_NIX", default_value = "nix")]
     pub nix: PathBuf,

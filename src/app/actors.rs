@@ -78,7 +78,7 @@ pub(super) fn start(
             record: config.process.state_dir.join("kept.json"),
             refresh: config.kept.keep_refresh,
         },
-        gc: gc::node(&config.gc)?,
+        gc: gc::node(config)?,
         used,
     };
     NodeActors::start(actors, Arc::new(nix), mounts, health, given_up)

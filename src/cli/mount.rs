@@ -14,7 +14,7 @@ use crate::grpc::proto::admin::{Build, ProgressRequest, RetryBuildsRequest, Stat
 use crate::grpc::proto::csi::volume_capability::access_mode::Mode;
 use crate::grpc::proto::csi::volume_capability::{AccessMode, AccessType, MountVolume};
 use crate::grpc::proto::csi::{NodePublishVolumeRequest, VolumeCapability};
-use crate::model::VolumeId;
+use crate::model::{SIZE, VolumeId};
 use crate::nix::lock_local_flake;
 
 /// How often progress is asked for; a person sees no faster.
@@ -31,6 +31,8 @@ pub async fn mount(args: MountArgs) -> Result<(), Failure> {
         }
         SourceArgs { .. } => unreachable!("clap asks for one source"),
     };
+    let mut volume_context = HashMap::from([(key.to_owned(), value)]);
+    volume_context.extend(args.size.map(|size| (SIZE.to_owned(), size)));
     let call = NodePublishVolumeRequest {
         volume_id: id.to_string(),
         target_path: target.to_string(),
@@ -39,7 +41,7 @@ pub async fn mount(args: MountArgs) -> Result<(), Failure> {
             access_mode: Some(AccessMode { mode: Mode::SingleNodeWriter.into() }),
         }),
         readonly: !args.rw,
-        volume_context: HashMap::from([(key.to_owned(), value)]),
+        volume_context,
         ..NodePublishVolumeRequest::default()
     };
     forgive(&args.sockets, &call.volume_context[key]).await;

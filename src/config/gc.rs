@@ -3,17 +3,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args};
+use clap::Args;
 
 use super::Output;
 use crate::actors::gc::water::Watermarks;
+use crate::grpc::Endpoint;
 use crate::model::StorePath;
 
 /// Of a node and of a cache.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Garbage collection")]
 pub struct GcSettings {
-    /// What nothing holds and was not used for so long goes; 1h on a node, 24h on a cache.
+    /// What nothing holds and was not used for so long goes; 1h on a node, 24h on a cache. With
+    /// --nix-daemon-socket nothing is collected unless this is given.
     #[arg(long, env = "NIX_CSI_GC_OLDER_THAN", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub gc_older_than: Option<Duration>,
     /// Between two collections, about; there is one at the start.
@@ -51,17 +53,29 @@ impl GcSettings {
 }
 
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("what").required(true).args(["dry_run", "explain"])))]
 pub struct GcArgs {
-    /// List what would go: paths that nothing holds, oldest use first.
-    #[arg(long)]
+    /// List what would go and what it would free, oldest use first. Changes nothing.
+    #[arg(long, conflicts_with = "explain")]
     pub dry_run: bool,
-    /// Say why a path stays, or since when nothing holds it.
+    /// Say why a path stays, or when it would go. Changes nothing.
     #[arg(long, value_parser = store_path, value_name = "PATH")]
     pub explain: Option<StorePath>,
-    /// What was used later than this stays.
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "1h")]
+    /// What nothing holds and was not used for so long goes.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "1h", value_name = "TIME")]
     pub older_than: Duration,
+    /// What came or was used within this time stays in any case.
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub grace: Option<Duration>,
+    /// Counts who reads a path as a user, as far as the file system notes it: as a cache does.
+    #[arg(long)]
+    pub atime: bool,
+    /// Where a node or a cache, running or not, notes when paths were used. Without one, paths are as
+    /// old as their registration.
+    #[arg(long, env = "NIX_CSI_STATE_DIR", value_parser = super::absolute, default_value = super::DEFAULT_STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// Admin socket of a node that may run: it knows the volumes of its views.
+    #[arg(long, env = "NIX_CSI_ADMIN_ENDPOINT", default_value = "unix:///run/nix-csi/admin.sock")]
+    pub admin_endpoint: Endpoint,
     /// `table` for people, `json` for programs.
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Output,

@@ -1,22 +1,27 @@
 //! [`Garbage`] of an installed Nix.
 
+use std::ffi::OsString;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::model::{StoreGraph, StorePath};
 
-use super::command::{guarded, sibling};
-use super::{Deletion, Freed, Garbage, NixError, RealNix, Root, Sole, Space, frees, process};
+use super::command::{CommandSpec, guarded, pairs, push_options, spec};
+use super::{
+    Config, Deletion, Freed, Garbage, NixError, RealNix, Root, Sole, Space, delete, frees, process,
+};
 
 /// Bytes: half a million roots. What is cut off must not be taken for dead.
 const MAX: usize = 64 << 20;
+
+const KEEP: [(&str, &str); 2] = [("keep-derivations", "false"), ("keep-outputs", "false")];
 
 impl Garbage for RealNix {
     fn roots(&self) -> BoxFuture<'static, Result<Vec<Root>, NixError>> {
         let nix = self.clone();
         async move {
-            let print = ["--gc".as_ref(), "--print-roots".as_ref()];
-            let spec = guarded(nix.config(), sibling(nix.config(), "nix-store", &print));
+            let spec = command(nix.config(), ["--gc", "--print-roots"].map(OsString::from));
             let stdout = process::whole_output(&spec, "nix-store --gc --print-roots", MAX).await?;
             Ok(String::from_utf8_lossy(&stdout).lines().filter_map(parse).collect())
         }
@@ -28,16 +33,7 @@ impl Garbage for RealNix {
     }
 
     fn delete(&self, paths: Vec<StorePath>) -> BoxFuture<'static, Result<Deletion, NixError>> {
-        let nix = self.clone();
-        async move {
-            let mut args: Vec<_> = vec!["--delete".to_owned()];
-            args.extend(paths.iter().map(ToString::to_string));
-            let args: Vec<_> = args.iter().map(AsRef::as_ref).collect();
-            let spec = guarded(nix.config(), sibling(nix.config(), "nix-store", &args));
-            process::output(&spec, "nix-store --delete").await?;
-            Ok(Deletion { deleted: paths, alive: Vec::new() })
-        }
-        .boxed()
+        delete::delete(self.clone(), paths).boxed()
     }
 
     fn space(&self) -> Result<Space, NixError> {
@@ -55,6 +51,15 @@ impl Garbage for RealNix {
     fn sole(&self) -> Result<Option<Sole>, NixError> {
         Sole::take(&self.config().state_dir)
     }
+}
+
+/// `nix-store`, as a collector: nothing but the references of a path holds others. Where a setting of Nix's
+/// own would keep what built a path, it would call alive what [`Garbage::graph`] has as dead.
+pub(super) fn command(config: &Config, rest: impl IntoIterator<Item = OsString>) -> CommandSpec {
+    let mut args = Vec::new();
+    push_options(&mut args, KEEP.into_iter().chain(pairs(&config.nix_options)));
+    args.extend(rest);
+    guarded(config, spec(config, config.program.with_file_name("nix-store"), args))
 }
 
 /// `/nix/var/nix/gcroots/… -> /nix/store/…`; in 2.34 the link is in quotes.

@@ -27,6 +27,13 @@ with recursive closure(id) as (
 )
 select v.path, v.narSize from closure c join ValidPaths v on v.id = c.id order by v.path";
 
+const REFERRERS: &str = "
+select v.path from Refs r join ValidPaths v on v.id = r.referrer
+where r.reference = ?1 and r.referrer != ?1 limit ?2";
+
+/// Those that refer to a path; `None`: it is not valid.
+pub(super) type Known = Option<Vec<StorePath>>;
+
 /// The store's database, with one connection that is kept while the file is the same.
 pub(super) struct Database {
     file: PathBuf,
@@ -95,6 +102,31 @@ impl Database {
                 .collect()
         })?;
         Ok(rows.iter().filter_map(|path| StorePath::parse(path).ok()).collect())
+    }
+
+    /// Who refers to each of `paths`, but for itself and beyond the first `most`, from one moment.
+    pub(super) fn referrers(
+        &self,
+        paths: &[StorePath],
+        most: usize,
+    ) -> Result<Vec<Known>, NixError> {
+        self.read("look for referrers in", |connection| {
+            let moment = connection.unchecked_transaction()?;
+            let mut ids = moment.prepare_cached("select id from ValidPaths where path = ?1")?;
+            let mut referrers = moment.prepare_cached(REFERRERS)?;
+            let mut known = |path: &StorePath| {
+                let id =
+                    ids.query_row([path.to_string()], |row| row.get::<_, i64>(0)).optional()?;
+                let Some(id) = id else { return Ok(None) };
+                let mut rows = referrers.query((id, i64::try_from(most).unwrap_or(i64::MAX)))?;
+                let mut found = Vec::new();
+                while let Some(row) = rows.next()? {
+                    found.extend(StorePath::parse(row.get_ref(0)?.as_str()?));
+                }
+                Ok(Some(found))
+            };
+            paths.iter().map(&mut known).collect()
+        })
     }
 
     /// All that is valid, from one moment. One statement after the other would tell of two.
@@ -233,6 +265,21 @@ pub(super) mod tests {
         assert_eq!(closure.nar_size(), 10 + 20 + 70);
         let error = database.closure(&path('a', "y")).unwrap_err();
         assert!(matches!(error, NixError::NotValid { .. }));
+    }
+
+    #[test]
+    fn referrers_are_others_that_are_valid() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = store(dir.path());
+        let all = ['a', 'b', 'c', 'f'].map(|letter| path(letter, "x"));
+        let [by_a, by_both] = [1, 2].map(|n| Some(all[..n].to_vec()));
+        let sorted = |mut known: Vec<Known>| {
+            known.iter_mut().flatten().for_each(|paths| paths.sort());
+            known
+        };
+        let found = sorted(database.referrers(&all, 9).unwrap());
+        assert_eq!(found, [Some(vec![]), by_a, by_both, None]);
+        assert_eq!(database.referrers(&all[2..3], 1).unwrap()[0].as_ref().unwrap().len(), 1);
     }
 
     #[test]

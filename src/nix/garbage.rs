@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use futures::future::BoxFuture;
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
 use rustix::io::Errno;
 
 use crate::model::{StoreGraph, StorePath};
@@ -55,6 +55,11 @@ impl Space {
     }
 }
 
+/// Blocking. Whether the file system notes when files are read; what can't be told is taken for yes.
+pub fn notes_readings(dir: &Path) -> bool {
+    statvfs(dir).map_or(true, |stat| !stat.f_flag.contains(StatVfsMountFlags::NOATIME))
+}
+
 /// What a deletion gives back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Freed {
@@ -76,7 +81,7 @@ impl Freed {
 
 /// The right to collect, given back by dropping it.
 #[derive(Debug)]
-pub struct Sole(#[expect(dead_code, reason = "open for its lock")] File);
+pub struct Sole(File);
 
 impl Sole {
     /// `None`: another process, or another part of this one, has it.
@@ -96,6 +101,13 @@ impl Sole {
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
             Err(err) => Err(io_error("lock", &path, err.into())),
         }
+    }
+}
+
+impl Drop for Sole {
+    fn drop(&mut self) {
+        // Not by closing it alone: a child that is just being started has it open until its exec.
+        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 

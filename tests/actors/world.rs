@@ -182,7 +182,7 @@ fn start(
         },
         gc: GcActorConfig {
             rules: Rules {
-                older_than: GC_OLDER_THAN,
+                older_than: Some(GC_OLDER_THAN),
                 grace: GC_GRACE,
                 watermarks: Some(Watermarks { high: 85, low: 80 }),
                 step: GC_STEP,
@@ -223,6 +223,7 @@ pub fn request(name: &str, source: &Source) -> Request {
     let attributes = BTreeMap::from([(source.key().to_owned(), source.text())]);
     let access = Access::ReadOnly;
     let (source, layout) = (source.clone(), Layout::Plain);
-    let spec = VolumeSpec { access, access_mode: 1, attributes, source, pod: None, layout };
+    let spec =
+        VolumeSpec { access, access_mode: 1, attributes, source, pod: None, layout, size: None };
     Request { spec, target: target(name) }
 }

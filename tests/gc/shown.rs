@@ -5,23 +5,9 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::lab::{self, Gate, Lab, NO_IDLE, node_binary};
-
-macro_rules! lab {
-    () => {
-        match Lab::new() {
-            Ok(lab) => lab,
-            Err(reason) => return lab::skipped(module_path!(), &reason),
-        }
-    };
-}
-
-/// The command's standard output, or its standard error.
-fn gc(lab: &Lab, args: &[&str]) -> Result<String, String> {
-    let output = lab.command(node_binary()).arg("gc").args(args).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-}
+use crate::lab;
+use crate::lab::{Gate, Lab, NO_IDLE};
+use crate::world::{change, gc};
 
 fn would_go(lab: &Lab, older_than: &str) -> (BTreeSet<String>, Value) {
     let said = gc(lab, &["--dry-run", "--older-than", older_than, "-o", "json"]).unwrap();
@@ -37,14 +23,6 @@ fn dead_to_nix(lab: &Lab) -> BTreeSet<String> {
     lab.ok("nix-store", &[&print[..], &options].concat()).lines().map(str::to_owned).collect()
 }
 
-/// In the store's database.
-fn change(lab: &Lab, sql: &str) {
-    lab.inside(|| {
-        let database = rusqlite::Connection::open("/nix/var/nix/db/db.sqlite").unwrap();
-        database.execute_batch(sql).unwrap();
-    });
-}
-
 #[test]
 fn the_same_as_nix_would_delete_and_nothing_that_is_young() {
     let lab = lab!();
@@ -54,7 +32,7 @@ fn the_same_as_nix_would_delete_and_nothing_that_is_young() {
     assert_eq!(paths, dead_to_nix(&lab));
     assert!(paths.contains(&gone) && !paths.contains(&kept));
     assert_eq!(said["younger"], 0);
-    assert!(said["narSize"].as_u64().unwrap() > 0 && said["held"].as_u64().unwrap() > 1);
+    assert!(said["frees"].as_u64().unwrap() > 0 && said["held"].as_u64().unwrap() > 1);
 
     let (paths, said) = would_go(&lab, "1h");
     assert!(paths.is_empty());
@@ -109,8 +87,13 @@ async fn each_reason_is_told() {
     let node = lab.node(NO_IDLE).await;
     let volume = lab.volume("v", &[("storePath", &free)]);
     node.publish(&volume).await.unwrap();
-    let said = why(&lab, &free);
-    assert!(said.contains("the view ") && said.contains("`nix-csi status`"), "{said}");
+    let admin = format!("unix://{}", lab.path("run/admin.sock").display());
+    let said = gc(&lab, &["--explain", &free, "--admin-endpoint", &admin]).unwrap();
+    let user = format!("the volume {}, at {}\n", volume.id, volume.target.display());
+    assert!(said.contains("the view ") && said.contains(&user), "{said}");
+    // Without a node there is the root alone.
+    let said = gc(&lab, &["--explain", &free, "--admin-endpoint", "unix:///nowhere"]).unwrap();
+    assert!(said.contains("the view ") && !said.contains("the volume "), "{said}");
     let gate = Gate::new(&lab, "held");
     let building = lab.volume("b", &[("nixExpr", &gate.expression())]);
     let derivation = async {
@@ -129,7 +112,8 @@ async fn each_reason_is_told() {
     assert!(said.contains("is not valid in the store"), "{said}");
     let said = gc(&lab, &["--explain", "/tmp/x"]).unwrap_err();
     assert!(said.contains("--explain") && said.contains("/tmp/x"), "{said}");
-    assert!(gc(&lab, &[]).unwrap_err().contains("--dry-run"));
+    let said = gc(&lab, &["--dry-run", "--explain", absent]).unwrap_err();
+    assert!(said.contains("cannot be used with"), "{said}");
 }
 
 /// As Nix would have made them, by rows alone.

@@ -15,7 +15,7 @@ use super::report::{CollectError, Report};
 use super::used::{Used, Uses};
 use super::water::{Need, Watermarks};
 use crate::actors::core::blocking;
-use crate::model::{StoreGraph, StorePath};
+use crate::model::{Index, StoreGraph, StorePath};
 use crate::nix::{Freed, Garbage, NixError, Space};
 
 /// Of a file system that notes when a file was read once in so long (mount(8), relatime).
@@ -23,11 +23,11 @@ const RELATIME: Duration = Duration::from_hours(24);
 
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// What nothing holds and was not used for so long goes.
-    pub older_than: Duration,
+    /// What nothing holds and was not used for so long goes; `None`: age does not count.
+    pub older_than: Option<Duration>,
     /// What came or was used within this stays, however full the disk is.
     pub grace: Duration,
-    /// `None`: how full the disk is does not count.
+    /// `None`: how full the disk is does not count, and neither does what ran out of space.
     pub watermarks: Option<Watermarks>,
     /// Longest time of one step.
     pub step: Duration,
@@ -97,11 +97,12 @@ impl Collector {
             let before = now.saturating_sub(least.as_secs());
             all.partition_point(|candidate| candidate.used <= before)
         };
-        let old = unused(&plan, self.rules.older_than.max(self.rules.grace));
+        let rules = self.rules;
+        let old = rules.older_than.map_or(0, |least| unused(&plan, least.max(rules.grace)));
         Deleting::new(&self, &beat, &mut report).all(&plan[..old]).await?;
         if !need.is_met() {
             need = self.remaining(need, report.freed, &beat).await?;
-            let spare = unused(&plan, self.rules.grace);
+            let spare = unused(&plan, rules.grace).max(old);
             need = Deleting::new(&self, &beat, &mut report).until(need, &plan[old..spare]).await?;
         }
         report.space = self.space(&beat).await?;
@@ -145,9 +146,7 @@ impl Collector {
             used.forget_gone(&graph);
             let mut uses = used.all();
             if by_reading {
-                let unheld = graph.indices().filter(|path| reached[*path as usize].is_none());
-                let unheld: Vec<_> = unheld.map(|path| graph.path(path).path.clone()).collect();
-                add_readings(&mut uses, &unheld, &store.last_read(&unheld), used.now());
+                add_readings(&mut uses, (&graph, &reached), store, used.now());
             }
             Ok(candidates(&graph, &dead(&graph, &reached, &uses)))
         })
@@ -196,8 +195,20 @@ fn candidates(graph: &StoreGraph, dead: &[Dead]) -> Vec<Candidate> {
     dead.iter().map(candidate).collect()
 }
 
+/// Blocking. Who reads a path that nothing holds uses it. `reached`: see [`StoreGraph::reached`].
+pub fn add_readings(
+    uses: &mut Uses,
+    (graph, reached): (&StoreGraph, &[Option<Index>]),
+    store: &dyn Garbage,
+    now: u64,
+) {
+    let unheld = graph.indices().filter(|path| reached[*path as usize].is_none());
+    let unheld: Vec<_> = unheld.map(|path| graph.path(path).path.clone()).collect();
+    add(uses, &unheld, &store.last_read(&unheld), now);
+}
+
 /// A reading that was noted stands for all within the time in which no other is.
-fn add_readings(uses: &mut Uses, paths: &[StorePath], read: &[Option<u64>], now: u64) {
+fn add(uses: &mut Uses, paths: &[StorePath], read: &[Option<u64>], now: u64) {
     for (path, read) in paths.iter().zip(read) {
         if let Some(read) = read {
             let latest = read.saturating_add(RELATIME.as_secs()).min(now);
@@ -219,10 +230,10 @@ mod tests {
         let day = RELATIME.as_secs();
         let mut uses = Uses { known: HashMap::from([(path(1), 7 * day)]), since: 0 };
         let paths = [path(1), path(2), path(3)];
-        add_readings(&mut uses, &paths, &[Some(day), Some(day), None], 5 * day);
+        add(&mut uses, &paths, &[Some(day), Some(day), None], 5 * day);
         let of = |n| uses.of(&path(n), 0);
         assert_eq!((of(1), of(2), of(3)), (7 * day, 2 * day, 0));
-        add_readings(&mut uses, &paths, &[None, Some(5 * day), None], 5 * day);
+        add(&mut uses, &paths, &[None, Some(5 * day), None], 5 * day);
         assert_eq!(uses.of(&path(2), 0), 5 * day, "nothing is used in the future");
     }
 }

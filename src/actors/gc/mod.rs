@@ -21,6 +21,9 @@ pub mod used;
 pub mod water;
 pub mod why;
 
-pub use collect::{Beat, Collector, Rules};
+/// The index of last use, below the state directory.
+pub const USED: &str = "used.sqlite";
+
+pub use collect::{Beat, Collector, Rules, add_readings};
 pub use messages::{Full, GcHandle, GcStatus, GetGcStatus, Meet};
 pub use scheduler::{GcConfig, GcScheduler};

@@ -97,6 +97,12 @@ impl Used {
         Self(Arc::new(Inner { file: file.to_owned(), now, pending, open: open.into(), since }))
     }
 
+    /// What is known already, and noted nowhere.
+    pub fn fixed(Uses { known, since }: Uses, now: WallClock) -> Self {
+        let (file, pending) = (PathBuf::new(), Mutex::new(known));
+        Self(Arc::new(Inner { file, now, pending, open: Mutex::default(), since }))
+    }
+
     pub fn now(&self) -> u64 {
         (self.0.now)()
     }

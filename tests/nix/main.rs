@@ -20,6 +20,8 @@ use nix_csi::nix::{
 };
 use tokio::time::Instant;
 
+mod garbage;
+
 const ROOTS: &str = "/nix/var/nix/gcroots/nix-csi";
 const INSIDE: &str = "NIX_CSI_TEST_PRIVATE_NIX";
 
@@ -88,7 +90,7 @@ fn derivation(name: &str, script: &str) -> Source {
 
 /// `closures.nix` with its defaults changed: five paths, or as many as asked for.
 fn closure_source(paths: usize, files: usize, seed: &str) -> Source {
-    let text = include_str!("data/closures.nix")
+    let text = include_str!("../data/closures.nix")
         .replace("{ paths ? 5", &format!("{{ paths ? {paths}"))
         .replace("files ? 50\n", &format!("files ? {files}\n"))
         .replace("seed ? \"small\"", &format!("seed ? \"{seed}\""));

@@ -1,0 +1,125 @@
+//! `nix-csi gc`: collects garbage, shows what would go, and why the rest stays.
+
+mod explain;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use self::store::Store;
+use super::status::table;
+use super::{Failure, size};
+use crate::actors::gc::holders::Holders;
+use crate::actors::gc::plan::Dead;
+use crate::actors::gc::report::Report;
+use crate::actors::gc::used::{Used, wall_clock};
+use crate::actors::gc::water::Need;
+use crate::actors::gc::{Beat, Collector, Rules};
+use crate::config::{GcArgs, Output};
+use crate::nix::Freed;
+
+/// Of one step of a collection.
+const STEP: Duration = Duration::from_mins(10);
+
+pub async fn gc(args: GcArgs) -> Result<(), Failure> {
+    let text = if let Some(path) = &args.explain {
+        explain::explain(&Store::read(&args).await?, path, &args).await?
+    } else if args.dry_run {
+        dry_run(&Store::read(&args).await?, &args)?
+    } else {
+        return collect(&args).await;
+    };
+    print!("{text}");
+    Ok(())
+}
+
+async fn collect(args: &GcArgs) -> Result<(), Failure> {
+    let rules = Rules {
+        older_than: Some(args.older_than),
+        grace: args.grace.unwrap_or_default(),
+        watermarks: None,
+        step: STEP,
+        reading_is_use: args.atime,
+    };
+    let used = Used::fixed(store::uses(&args.state_dir)?, wall_clock());
+    let store = Arc::new(store::open(args));
+    let collector = Collector { store, used, holders: Holders::default(), rules };
+    let collected = collector.collect(Need::default(), Beat::default()).await;
+    let Some(report) = collected.map_err(|error| Failure(error.to_string()))? else {
+        return Err(Failure(
+            "another nix-csi collects garbage of this store at this moment: try again".to_owned(),
+        ));
+    };
+    print!("{}", told(&report, args)?);
+    match report.stuck.first() {
+        None => Ok(()),
+        Some((path, error)) => Err(Failure(format!("{path} can't be deleted: {error}"))),
+    }
+}
+
+fn told(report: &Report, args: &GcArgs) -> Result<String, Failure> {
+    if args.output == Output::Table {
+        return Ok(format!("{report}\n"));
+    }
+    let stuck = report.stuck.iter();
+    let stuck: Vec<_> = stuck
+        .map(|(path, error)| json!({ "path": path.to_string(), "error": error.to_string() }))
+        .collect();
+    let told = json!({
+        "deleted": report.deleted,
+        "freedBytes": report.freed.bytes,
+        "freedInodes": report.freed.inodes,
+        "alive": report.alive,
+        "stuck": stuck,
+    });
+    Ok(serde_json::to_string_pretty(&told)? + "\n")
+}
+
+#[expect(clippy::format_push_string, reason = "a few lines for a person")]
+fn dry_run(store: &Store, args: &GcArgs) -> Result<String, Failure> {
+    let least = args.older_than.max(args.grace.unwrap_or_default());
+    let (old, young): (Vec<_>, Vec<_>) =
+        store.dead().into_iter().partition(|dead| store.age(dead) >= least);
+    let frees = store.frees(&old)?;
+    let total = frees.iter().fold(Freed::default(), |sum, freed| sum.and(*freed));
+    let of = |dead: &Dead| store.graph.path(dead.path);
+    let alive = store.graph.len() - old.len() - young.len();
+    if args.output == Output::Json {
+        let entry = |(dead, freed): (&Dead, &Freed)| -> Value {
+            let (path, seconds) = (of(dead), store.age(dead).as_secs());
+            json!({
+                "path": path.path.to_string(),
+                "age": seconds,
+                "narSize": path.nar_size,
+                "frees": freed.bytes,
+            })
+        };
+        let entries: Vec<_> = old.iter().zip(&frees).map(entry).collect();
+        let found = json!({
+            "paths": entries,
+            "frees": total.bytes,
+            "younger": young.len(),
+            "held": alive,
+        });
+        return Ok(serde_json::to_string_pretty(&found)? + "\n");
+    }
+    let mut text = String::new();
+    if !old.is_empty() {
+        let mut rows = table(&["PATH", "FREES", "UNUSED FOR"]);
+        for (dead, freed) in old.iter().zip(&frees) {
+            let age = humantime::format_duration(store.age(dead)).to_string();
+            rows.add_row([of(dead).path.to_string(), size(freed.bytes), age]);
+        }
+        text += &format!("{rows}\n");
+    }
+    text += &format!(
+        "{} paths would go and free {}; {} that nothing holds are younger than {}; {alive} are held\n",
+        old.len(),
+        size(total.bytes),
+        young.len(),
+        humantime::format_duration(least),
+    );
+    Ok(text)
+}
