@@ -289,13 +289,18 @@ async fn what_is_taken_out_of_the_file_is_not_built_on() {
         let source = Source::FlakeRef("a?narHash=1".into());
         world.nix.answer(source.clone(), world.nix.add_closure("a", 3).unwrap(), Origin::Built);
         let gate = world.nix.hold(source.clone());
+        // No event of the link's directory tells of its target.
         let file = world.dir.path().join("keep");
-        fs::write(&file, "a?narHash=1").unwrap();
+        let target = world.dir.path().join("elsewhere");
+        fs::create_dir(&target).unwrap();
+        let target = target.join("keep");
+        std::os::unix::fs::symlink(&target, &file).unwrap();
+        fs::write(&target, "a?narHash=1").unwrap();
         let actors =
             world.restarted_with(Settings { keep_file: Some(&file), ..Settings::default() });
         settle().await;
         assert_eq!(states(&actors).await, ["realising"]);
-        fs::write(&file, "").unwrap();
+        fs::write(&target, "").unwrap();
         sleep(Duration::from_secs(11)).await;
         assert!(kept(&actors).await.is_empty());
         sleep(CANCEL_GRACE).await;
