@@ -14,9 +14,11 @@ use super::events::EventRecorder;
 use super::gc::holders::Holders;
 use super::gc::used::Used;
 use super::gc::{GcConfig, GcHandle, GcScheduler, Meet, Rules};
+use super::keeper::{Keeper, KeeperConfig, KeeperHandle};
 use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
 use super::reconciler::{ConfigReconciler, Item, NixConf, ReconcilerConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
+use super::resolve::Resolver;
 use super::uploads::{CacheUploader, UploadsConfig, UploadsHandle};
 use super::views::{Views, ViewsConfig, ViewsHandle};
 use super::volume::{Directory, VolumeError, Volumes, VolumesConfig};
@@ -74,6 +76,7 @@ pub struct NodeActorsConfig {
     pub sweep_after: Duration,
     /// `None`: there is no cache to upload to.
     pub uploads: Option<UploadsConfig>,
+    pub keeper: KeeperConfig,
     pub gc: GcActorConfig,
     pub used: Used,
 }
@@ -143,6 +146,7 @@ pub struct NodeActors {
     /// The node's pods, if somebody watches them.
     pub pods: Option<PodLookup>,
     pub uploads: Option<UploadsHandle>,
+    pub keeper: KeeperHandle,
     pub gc: GcHandle,
     /// Held, because an actor without an address is not restarted.
     _watch: Option<Addr<Pods>>,
@@ -220,8 +224,11 @@ impl NodeActors {
             boot_id: config.boot_id,
             abandon_after: config.abandon_after,
         };
-        let (theirs, end) = (views.clone(), watch(VOLUMES));
-        let directory = Volumes::start(volumes, mounts, builds.clone(), theirs, events, CORE, end)?;
+        let resolver = Resolver { builds: builds.clone(), views: views.clone() };
+        let (theirs, end) = (resolver.clone(), watch(VOLUMES));
+        let directory = Volumes::start(volumes, mounts, theirs, events, CORE, end)?;
+        // Its end costs warmth and nothing else; the supervisor says so.
+        let keeper = supervise(Keeper::new(resolver.clone(), config.keeper), PATIENT, |_| {});
         let pods = config.cluster.map(|api| {
             let table = PodTable::default();
             let (directory, sweep_after) = (directory.clone(), config.sweep_after);
@@ -237,6 +244,7 @@ impl NodeActors {
             views,
             pods,
             uploads,
+            keeper: KeeperHandle { keeper, resolver },
             gc: GcHandle(gc),
             _watch: watch,
             _reconciler: reconciler,

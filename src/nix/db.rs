@@ -268,6 +268,21 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn referrers_are_others_that_are_valid() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = store(dir.path());
+        let all = ['a', 'b', 'c', 'f'].map(|letter| path(letter, "x"));
+        let [by_a, by_both] = [1, 2].map(|n| Some(all[..n].to_vec()));
+        let sorted = |mut known: Vec<Known>| {
+            known.iter_mut().flatten().for_each(|paths| paths.sort());
+            known
+        };
+        let found = sorted(database.referrers(&all, 9).unwrap());
+        assert_eq!(found, [Some(vec![]), by_a, by_both, None]);
+        assert_eq!(database.referrers(&all[2..3], 1).unwrap()[0].as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
     fn a_replaced_file_and_later_rows_are_seen() {
         let dir = tempfile::tempdir().unwrap();
         let database = store(dir.path());

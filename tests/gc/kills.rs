@@ -1,17 +1,18 @@
 //! `kill -9` in the middle of a collection, over and over: what is held stays, and the next one goes on.
 
 use std::collections::BTreeSet;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::lab;
 use crate::lab::{Lab, Volume, eventually, node_binary};
-use crate::store::{EAGER, assert_shows, assert_sound, closure_of, garbage, strays, valid};
+use crate::store::{Hanging, assert_shows, closure_of, garbage, strays};
+use crate::world::{EAGER, assert_sound, valid};
 
 /// Paths of one round's garbage, and some derivations.
-const GARBAGE: usize = 240;
+const GARBAGE: usize = 160;
 /// Longer than a guard gives to what it guards.
 const GUARDS_GRACE: Duration = Duration::from_secs(8);
 
@@ -24,14 +25,13 @@ enum Moment {
     Gone(usize),
 }
 
-const MOMENTS: [Moment; 7] = [
+const MOMENTS: [Moment; 6] = [
     Moment::Runs("--print-roots"),
     Moment::Runs("--delete"),
     Moment::Gone(1),
     Moment::Gone(17),
     Moment::Gone(60),
     Moment::Gone(120),
-    Moment::Gone(200),
 ];
 
 impl Moment {
@@ -114,19 +114,19 @@ async fn of_the_node() {
     assert_clean(&lab, &held);
 }
 
-fn one_shot(lab: &Lab) -> Child {
+fn one_shot(lab: &Lab, extra: &[&str]) -> Child {
     let mut command = lab.command(node_binary());
-    command.args(["gc", "--older-than", "0s"]).spawn().unwrap()
+    command.args(["gc", "--older-than", "0s"]).args(extra).stdout(Stdio::null()).spawn().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_person_s_command() {
+async fn of_a_persons_command() {
     let lab = lab!();
     let held = held(&lab).await;
     for (round, moment) in MOMENTS.into_iter().enumerate() {
         garbage(&lab, &format!("round{round}"), GARBAGE);
         let before = valid(&lab).len();
-        let mut command = one_shot(&lab);
+        let mut command = one_shot(&lab, &[]);
         moment.wait(&lab, before);
         lab::signal_inside(&command, rustix::process::Signal::KILL);
         command.wait().unwrap();
@@ -135,6 +135,24 @@ async fn of_a_person_s_command() {
         assert_alone(&lab);
         held.assert_is_there(&lab);
     }
-    assert!(one_shot(&lab).wait().unwrap().success());
+    assert!(one_shot(&lab, &[]).wait().unwrap().success());
     assert_clean(&lab, &held);
+}
+
+/// What ignores every request to end, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn and_what_hangs_ends_with_the_collector() {
+    let lab = lab!();
+    lab.unrooted(&["--argstr", "seed", "dead"]);
+    let hanging = Hanging::at(&lab, "--delete", "trap '' TERM INT HUP");
+    let hangs = || eventually("a deletion to hang", || !hanging.processes(&lab).is_empty());
+    let node = lab.starting_node(&[EAGER, &["--nix", &hanging.nix()]].concat());
+    hangs();
+    node.kill();
+    assert_alone(&lab);
+    let mut command = one_shot(&lab, &["--nix", &hanging.nix()]);
+    hangs();
+    lab::signal_inside(&command, rustix::process::Signal::KILL);
+    command.wait().unwrap();
+    assert_alone(&lab);
 }

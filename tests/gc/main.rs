@@ -7,6 +7,13 @@ mod compare;
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod both;
+mod collects;
+mod full;
+mod hangs;
 mod kills;
+mod leaks;
+mod races;
 mod shown;
 mod store;
+mod world;

@@ -2,28 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use crate::compare;
 use crate::lab::{Lab, Volume, names};
+use crate::world::valid;
 
 const CLOSURES: &str = include_str!("../data/closures.nix");
 /// Files of one path that [`garbage`] makes.
 const FILES: usize = 8;
-
-/// A node that collects all the time whatever nothing holds.
-pub(crate) const EAGER: &[&str] = &[
-    "--gc-older-than",
-    "0s",
-    "--gc-grace",
-    "0s",
-    "--gc-interval",
-    "200ms",
-    "--gc-look-interval",
-    "100ms",
-    "--gc-high-watermark",
-    "100",
-];
 
 /// Paths with files that nothing holds, and derivations that refer to each other.
 pub(crate) fn garbage(lab: &Lab, seed: &str, count: usize) {
@@ -44,17 +32,6 @@ pub(crate) fn garbage(lab: &Lab, seed: &str, count: usize) {
         &["--arg", "paths", &number, "--argstr", "seed", seed, "-E", CLOSURES],
     );
     fs::remove_dir_all(dir).unwrap();
-}
-
-/// What the database has.
-pub(crate) fn valid(lab: &Lab) -> BTreeSet<String> {
-    lab.inside(|| {
-        let database = rusqlite::Connection::open("/nix/var/nix/db/db.sqlite").unwrap();
-        database.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
-        let mut all = database.prepare("select path from ValidPaths").unwrap();
-        let all = all.query_map((), |row| row.get(0)).unwrap();
-        all.map(Result::unwrap).collect()
-    })
 }
 
 /// What lies in the store and is no valid path.
@@ -82,17 +59,43 @@ pub(crate) fn assert_shows(lab: &Lab, volume: &Volume, paths: &BTreeSet<String>)
     });
 }
 
-/// Nix finds nothing to complain of.
-pub(crate) fn assert_sound(lab: &Lab) {
-    let verified = lab.run("nix-store", &["--verify", "--check-contents"]);
-    let said = String::from_utf8(verified.stderr).unwrap();
-    let routine = [
-        "reading the Nix store...",
-        "checking path existence...",
-        "checking link hashes...",
-        "checking store hashes...",
-    ];
-    let is_news = |line: &&str| !line.starts_with("checking ") && !routine.contains(line);
-    let news: Vec<_> = said.lines().filter(is_news).collect();
-    assert!(verified.status.success() && news.is_empty(), "{news:?}");
+/// A directory of Nix's programs, of which `nix-store` hangs where it is told to.
+pub(crate) struct Hanging {
+    dir: PathBuf,
+}
+
+impl Hanging {
+    /// It hangs when it has the option, does `how` on a shell's words, and is not told to end.
+    pub(crate) fn at(lab: &Lab, option: &str, how: &str) -> Self {
+        let hanging = Self { dir: lab.path("hanging") };
+        fs::create_dir(&hanging.dir).unwrap();
+        let dir = hanging.dir.display();
+        let real = |name: &str| lab.ok("sh", &["-c", "command -v $0", name]);
+        let script = format!(
+            "case \" $* \" in *\" {option} \"*) [ -e {dir}/free ] || {{ {how}; exec tail -f {dir}/hangs; }};; esac\n"
+        );
+        for (name, script) in [("nix-store", &*script), ("nix", ""), ("nix-daemon", "")] {
+            let text = format!("#!/bin/sh\n{script}exec {} \"$@\"\n", real(name));
+            fs::write(hanging.dir.join(name), text).unwrap();
+            fs::set_permissions(hanging.dir.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::write(hanging.dir.join("hangs"), "").unwrap();
+        hanging
+    }
+
+    /// For `--nix`.
+    pub(crate) fn nix(&self) -> String {
+        self.dir.join("nix").to_str().unwrap().to_owned()
+    }
+
+    /// Nothing hangs from now on but what does.
+    pub(crate) fn free(&self) {
+        fs::write(self.dir.join("free"), "").unwrap();
+    }
+
+    /// Those that hang at this moment.
+    pub(crate) fn processes(&self, lab: &Lab) -> Vec<String> {
+        let hangs = self.dir.join("hangs").to_str().unwrap().to_owned();
+        lab.processes().into_iter().filter(|line| line.ends_with(&hangs)).collect()
+    }
 }

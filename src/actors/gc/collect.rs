@@ -23,11 +23,11 @@ const RELATIME: Duration = Duration::from_hours(24);
 
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// What nothing holds and was not used for so long goes.
-    pub older_than: Duration,
+    /// What nothing holds and was not used for so long goes; `None`: age does not count.
+    pub older_than: Option<Duration>,
     /// What came or was used within this stays, however full the disk is.
     pub grace: Duration,
-    /// `None`: how full the disk is does not count.
+    /// `None`: how full the disk is does not count, and neither does what ran out of space.
     pub watermarks: Option<Watermarks>,
     /// Longest time of one step.
     pub step: Duration,
@@ -97,11 +97,12 @@ impl Collector {
             let before = now.saturating_sub(least.as_secs());
             all.partition_point(|candidate| candidate.used <= before)
         };
-        let old = unused(&plan, self.rules.older_than.max(self.rules.grace));
+        let rules = self.rules;
+        let old = rules.older_than.map_or(0, |least| unused(&plan, least.max(rules.grace)));
         Deleting::new(&self, &beat, &mut report).all(&plan[..old]).await?;
         if !need.is_met() {
             need = self.remaining(need, report.freed, &beat).await?;
-            let spare = unused(&plan, self.rules.grace);
+            let spare = unused(&plan, rules.grace).max(old);
             need = Deleting::new(&self, &beat, &mut report).until(need, &plan[old..spare]).await?;
         }
         report.space = self.space(&beat).await?;

@@ -19,8 +19,8 @@ use crate::nix::{Garbage, Space};
 
 /// A step's own limit ends it; what is still there so long after it hangs.
 const STALL: Duration = Duration::from_secs(30);
-/// Between two collections that free too little, or that builds have asked for.
-const PAUSE: Duration = Duration::from_secs(60);
+/// Looks between two collections that free too little, or that builds have asked for.
+const PAUSE: u32 = 3;
 
 pub struct GcConfig {
     pub store: Arc<dyn Garbage>,
@@ -166,7 +166,7 @@ impl GcScheduler {
                 tracing::error!(error = text, "a collection failed");
                 self.say(&Condition::Impaired(format!("the last collection failed: {text}")));
                 self.error = Some(text);
-                self.relieve_from = now + PAUSE;
+                self.relieve_from = now + PAUSE * self.config.look;
                 "failed"
             }
         };
@@ -184,7 +184,7 @@ impl GcScheduler {
         (self.last, self.error) = (Some((now, text)), None);
         let too_full = !report.left.is_met() && !report.left.is_all();
         if too_full || report.left.is_all() {
-            self.relieve_from = now + PAUSE;
+            self.relieve_from = now + PAUSE * self.config.look;
         }
         if too_full {
             let (bytes, inodes) = percent(&report.space);
@@ -257,8 +257,8 @@ impl Handler<Full> for GcScheduler {
     type Result = ();
 
     fn handle(&mut self, _: Full, ctx: &mut Ctx<Self>) {
-        self.full = true;
-        if self.running.is_none() && Instant::now() >= self.relieve_from {
+        self.full = self.config.rules.watermarks.is_some();
+        if self.full && self.running.is_none() && Instant::now() >= self.relieve_from {
             self.begin(Why::Full, ctx);
         }
     }

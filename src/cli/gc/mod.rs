@@ -37,7 +37,7 @@ pub async fn gc(args: GcArgs) -> Result<(), Failure> {
 
 async fn collect(args: &GcArgs) -> Result<(), Failure> {
     let rules = Rules {
-        older_than: args.older_than,
+        older_than: Some(args.older_than),
         grace: args.grace.unwrap_or_default(),
         watermarks: None,
         step: STEP,
