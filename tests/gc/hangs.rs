@@ -46,7 +46,8 @@ async fn ends(option: &str, how: &str, step: &str) {
     let there = lab.closure(&["--argstr", "seed", "there"]);
     let gone = lab.unrooted(&["--argstr", "seed", "gone"]);
     let hanging = Hanging::at(&lab, option, how);
-    let limit = ["--gc-step-timeout", "1s", "--nix", &hanging.nix()];
+    let (nix, dir) = (hanging.nix(), hanging.dir.to_str().unwrap());
+    let limit = ["--gc-step-timeout", "1s", "--nix", &nix, "--eval-path", dir];
     let node = lab.node(&[EAGER, &limit].concat()).await;
     failures(&node, 1).await;
     let why = format!("{step} took longer than 1s");
@@ -101,19 +102,22 @@ async fn a_daemon_that_hangs_in_a_deletion_is_left() {
     let lab = lab!();
     let there = lab.closure(&["--argstr", "seed", "there"]);
     let gone = lab.unrooted(&["--argstr", "seed", "gone"]);
-    garbage(&lab, "many", 100);
+    // Long enough to be met.
+    garbage(&lab, "large", 20, 1000);
     let node = lab.node(&["--gc-older-than", "1h"]).await;
     let mounted = lab.volume("mounted", &[("storePath", &there)]);
     node.publish(&mounted).await.unwrap();
     node.kill();
     let node = lab.starting_node(&[EAGER, &["--gc-step-timeout", "1s"]].concat());
-    let mut stopped = None;
-    lab::eventually("a deletion", || {
-        stopped = worker_of(&lab, "--delete");
-        stopped.is_some()
+    let mut worker = String::new();
+    lab::eventually("a deletion to stop", || {
+        let Some(found) = worker_of(&lab, "--delete") else { return false };
+        // It may have ended meanwhile.
+        lab.run("kill", &["-STOP", &found]);
+        worker = found;
+        let stopped = format!("{worker} T ");
+        lab.processes().iter().any(|line| line.starts_with(&stopped))
     });
-    let worker = stopped.unwrap();
-    lab.ok("kill", &["-STOP", &worker]);
     node.ready().await;
     failures(&node, 3).await;
     assert!(node.log().contains("deleting took longer than 1s"), "{}", node.log());

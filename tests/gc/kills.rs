@@ -96,7 +96,7 @@ async fn of_the_node() {
     let lab = lab!();
     let held = held(&lab).await;
     for (round, moment) in MOMENTS.into_iter().enumerate() {
-        garbage(&lab, &format!("round{round}"), GARBAGE);
+        garbage(&lab, &format!("round{round}"), GARBAGE, 8);
         let before = valid(&lab).len();
         let node = lab.starting_node(EAGER);
         moment.wait(&lab, before);
@@ -124,7 +124,7 @@ async fn of_a_persons_command() {
     let lab = lab!();
     let held = held(&lab).await;
     for (round, moment) in MOMENTS.into_iter().enumerate() {
-        garbage(&lab, &format!("round{round}"), GARBAGE);
+        garbage(&lab, &format!("round{round}"), GARBAGE, 8);
         let before = valid(&lab).len();
         let mut command = one_shot(&lab, &[]);
         moment.wait(&lab, before);

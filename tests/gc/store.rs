@@ -10,16 +10,13 @@ use crate::lab::{Lab, Volume, names};
 use crate::world::valid;
 
 const CLOSURES: &str = include_str!("../data/closures.nix");
-/// Files of one path that [`garbage`] makes.
-const FILES: usize = 8;
-
-/// Paths with files that nothing holds, and derivations that refer to each other.
-pub(crate) fn garbage(lab: &Lab, seed: &str, count: usize) {
+/// Paths that nothing holds, with so many files each, and derivations that refer to each other.
+pub(crate) fn garbage(lab: &Lab, seed: &str, count: usize, files: usize) {
     let dir = lab.path(&format!("garbage-{seed}"));
     let path = |n: usize| dir.join(format!("{seed}-{n}"));
     for n in 0..count {
         fs::create_dir_all(path(n)).unwrap();
-        for file in 0..FILES {
+        for file in 0..files {
             fs::write(path(n).join(file.to_string()), format!("{seed} {n} {file}\n")).unwrap();
         }
     }
@@ -61,7 +58,7 @@ pub(crate) fn assert_shows(lab: &Lab, volume: &Volume, paths: &BTreeSet<String>)
 
 /// A directory of Nix's programs, of which `nix-store` hangs where it is told to.
 pub(crate) struct Hanging {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Hanging {
