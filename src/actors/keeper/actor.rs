@@ -1,6 +1,6 @@
 //! The keeper; see the module above.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -234,7 +234,7 @@ async fn find(resolver: Resolver, look: Look) -> Looked {
     Ok(resolver.present(&look.source).await?.map(|present| present.lease))
 }
 
-fn list(file: &PathBuf) -> Result<SourceList, String> {
+fn list(file: &Path) -> Result<SourceList, String> {
     let told = |why: String| format!("{}: {why}", file.display());
     let text = read_file(file).map_err(&told)?;
     let text = String::from_utf8(text).map_err(|_| told("it is not UTF-8".to_owned()))?;
