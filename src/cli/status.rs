@@ -9,7 +9,7 @@ use super::mount::describe;
 use super::{Failure, message, size};
 use crate::config::{Output, StatusArgs};
 use crate::grpc::client;
-use crate::grpc::proto::admin::{Build, Kept, StatusRequest, StatusResponse, View, Volume};
+use crate::grpc::proto::admin::{Build, Gc, Kept, StatusRequest, StatusResponse, View, Volume};
 
 pub async fn status(args: StatusArgs) -> Result<(), Failure> {
     let mut admin = client::admin(args.sockets.admin_endpoint.path()).await?;
@@ -57,6 +57,7 @@ fn as_tables(status: &StatusResponse) -> String {
     for kept in &status.kept {
         text += &format!("{}\n", kept_line(kept));
     }
+    text += &status.gc.as_ref().map(gc_lines).unwrap_or_default();
     for refused in &status.refused_sources {
         text += &format!("WARNING: not kept warm: {refused}\n");
     }
@@ -71,6 +72,25 @@ fn as_tables(status: &StatusResponse) -> String {
         text += &format!("WARNING: unreadable record {}: {}\n", record.path, record.reason);
     }
     text
+}
+
+/// `garbage collected 3m ago: 7 paths deleted, 12 MB freed`.
+fn gc_lines(gc: &Gc) -> String {
+    let span = |seconds: f64| {
+        let whole = Duration::try_from_secs_f64(seconds.floor()).unwrap_or_default();
+        humantime::format_duration(whole).to_string()
+    };
+    let mut lines = Vec::new();
+    if let Some(ago) = gc.last_seconds_ago {
+        lines.push(format!("garbage collected {} ago: {}\n", span(ago), gc.last));
+    }
+    if !gc.step.is_empty() {
+        lines.push(format!("collecting garbage: {}, for {}\n", gc.step, span(gc.step_seconds)));
+    }
+    if !gc.error.is_empty() {
+        lines.push(format!("WARNING: the last garbage collection failed: {}\n", gc.error));
+    }
+    lines.concat()
 }
 
 /// `kept warm: flakeRef github:o/r#x, ready, for 2days more`.
@@ -146,6 +166,13 @@ fn as_json(status: &StatusResponse) -> Value {
             .collect::<Vec<_>>(),
         "kept": status.kept.iter().map(kept_json).collect::<Vec<_>>(),
         "refusedSources": status.refused_sources,
+        "gc": status.gc.as_ref().map(|gc| json!({
+            "step": gc.step,
+            "stepSeconds": gc.step_seconds,
+            "last": gc.last,
+            "lastSecondsAgo": gc.last_seconds_ago,
+            "error": gc.error,
+        })),
     })
 }
 

@@ -14,8 +14,9 @@ use super::proto::admin::{
     RetryUploadsRequest, RetryUploadsResponse, StatusRequest, StatusResponse, UnreadableRecord,
     View, Volume, WatchBuildsRequest,
 };
-use super::{keep, uploads};
+use super::{gc, keep, uploads};
 use crate::actors::builds::{BuildEvent, BuildSummary, BuildsHandle, Remembered};
+use crate::actors::gc::GcHandle;
 use crate::actors::keeper::KeeperHandle;
 use crate::actors::uploads::UploadsHandle;
 use crate::actors::views::{ViewSummary, ViewsHandle};
@@ -45,6 +46,7 @@ pub struct AdminService {
     /// `None`: there is no cache to upload to.
     pub uploads: Option<UploadsHandle>,
     pub keeper: KeeperHandle,
+    pub gc: GcHandle,
     /// Ends streams and prefetches, which would hold up a shutdown.
     pub stop: CancellationToken,
 }
@@ -52,11 +54,12 @@ pub struct AdminService {
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let (volumes, builds, views, kept) = tokio::join!(
+        let (volumes, builds, views, kept, gc) = tokio::join!(
             self.directory.status(),
             self.builds.list(),
             self.views.list(),
-            self.keeper.list()
+            self.keeper.list(),
+            gc::gc(&self.gc)
         );
         let unreadable = self
             .directory
@@ -71,6 +74,7 @@ impl Admin for AdminService {
             unreadable: unreadable.collect(),
             kept: kept.kept.into_iter().map(keep::kept).collect(),
             refused_sources: kept.refused,
+            gc,
         }))
     }
 

@@ -3,6 +3,7 @@
 
 mod admin;
 pub mod client;
+mod gc;
 mod identity;
 mod keep;
 mod node;

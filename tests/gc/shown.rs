@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::lab;
-use crate::lab::{Gate, Lab, NO_IDLE};
+use crate::lab::{Gate, Lab, NO_IDLE, until};
 use crate::world::{change, gc};
 
 fn would_go(lab: &Lab, older_than: &str) -> (BTreeSet<String>, Value) {
@@ -105,6 +105,34 @@ async fn each_reason_is_told() {
     };
     let (published, ()) = tokio::join!(node.publish(&building), derivation);
     published.unwrap();
+
+    // Kept warm, and on its way to a cache that does not take it.
+    drop(node);
+    let kept = lab.unrooted(&["--argstr", "seed", "kept"]);
+    let node =
+        lab.node(&[NO_IDLE, &["--keep", &kept, "--upload-command", "/bin/false"]].concat()).await;
+    until("it to be kept", async || node.status().await.kept[0].state == "ready").await;
+    let said = gc(&lab, &["--explain", &kept, "--admin-endpoint", &admin]).unwrap();
+    let by = format!("kept warm by the node's settings: storePath {kept}\n");
+    assert!(said.contains("the view ") && said.contains(&by), "{said}");
+    let uploaded = lab.volume("u", &[("nixExpr", &gate.expression())]);
+    node.publish(&uploaded).await.unwrap();
+    let root = node
+        .status()
+        .await
+        .volumes
+        .iter()
+        .find(|v| v.volume_id == uploaded.id)
+        .unwrap()
+        .root
+        .clone();
+    until("the upload to be queued", async || why(&lab, &root).contains("the upload ")).await;
+    for volume in [&uploaded, &building] {
+        node.unpublish(volume).await.unwrap();
+    }
+    until("the view to go", async || !why(&lab, &root).contains("the view ")).await;
+    let said = why(&lab, &root);
+    assert!(said.contains("the upload ") && said.contains("`nix-csi uploads` shows it"), "{said}");
 
     // What is no path of this store.
     let absent = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
