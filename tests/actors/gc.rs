@@ -55,7 +55,7 @@ async fn what_was_used_lately_stays_with_all_that_it_needs() {
         );
         let needed = world.nix.add_path("used-1.txt", &[]).unwrap();
         // The index is new: nothing is known to be old, whatever the registration says.
-        sleep(GC_OLDER_THAN - GC_INTERVAL).await;
+        sleep(GC_OLDER_THAN.saturating_sub(GC_INTERVAL)).await;
         assert!(world.nix.is_valid(&unused));
         use_now(&world, &used).await;
         sleep(2 * SOON).await;
