@@ -11,7 +11,7 @@ use nix_csi::nix::{Freed, NixError, Space};
 use tokio::time::sleep;
 
 use crate::world::{
-    GC_GRACE, GC_INTERVAL, GC_LOOK, GC_OLDER_THAN, GC_STEP, KEEP_IDLE, World, store_path,
+    GC_GRACE, GC_INTERVAL, GC_LOOK, GC_OLDER_THAN, GC_STEP, KEEP_IDLE, World, clock, store_path,
     with_looks,
 };
 
@@ -118,9 +118,12 @@ async fn with_everything_in_use_nothing_goes_and_it_is_said() {
         world.publish("a", &store_path(&mounted)).await.unwrap();
         sleep(GC_GRACE).await;
         use_now(&world, &fresh).await;
+        // Nobody has it yet, as where a build of others goes on.
+        let arrived = lone(&world, "arrived");
+        world.nix.set_registered(&arrived, clock()());
         world.nix.set_space(space(10_000));
         sleep(2 * GC_LOOK).await;
-        assert!(world.nix.is_valid(&mounted) && world.nix.is_valid(&fresh));
+        assert!([&mounted, &fresh, &arrived].iter().all(|path| world.nix.is_valid(path)));
         let (condition, reason) = world.health.overall();
         assert!(matches!(condition, Condition::Impaired(_)), "{condition:?}");
         assert!(reason.contains("too full (99 % of its bytes, 10 % of its inodes)"), "{reason}");

@@ -106,7 +106,7 @@ impl Collector {
         Deleting::new(&self, &beat, &mut report).all(&plan[..old]).await?;
         if !need.is_met() {
             need = self.remaining(need, report.freed, &beat).await?;
-            let spare = plan.len().max(old);
+            let spare = unused(&plan, rules.grace).max(old);
             need = Deleting::new(&self, &beat, &mut report).until(need, &plan[old..spare]).await?;
         }
         report.space = self.space(&beat).await?;
