@@ -148,7 +148,7 @@ fn keys(value: &Value) -> Vec<&str> {
 fn check_json(json: &Value, path: &str) {
     assert_eq!(
         keys(json),
-        ["builds", "kept", "node", "refusedSources", "unreadable", "views", "volumes"]
+        ["builds", "gc", "kept", "node", "refusedSources", "unreadable", "views", "volumes"]
     );
     let node =
         "driver health healthReason nixVersion nodeId presentation presentationReason version";
