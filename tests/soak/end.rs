@@ -76,6 +76,13 @@ impl World {
             let name = format!("nixcsi_gc_cycles_total{{outcome=\"{outcome}\"}}");
             assert_eq!(self.metric(&name).await, 0.0, "{name}");
         }
-        assert_eq!(self.metric("nixcsi_gc_leaked_roots_total").await, 0.0, "leaked roots");
+        for name in [
+            "nixcsi_gc_leaked_roots_total",
+            "nixcsi_uploads_dropped_total",
+            "nixcsi_unreadable_records_total",
+            "nixcsi_view_paths_replaced_total",
+        ] {
+            assert_eq!(self.metric(name).await, 0.0, "{name}");
+        }
     }
 }

@@ -10,6 +10,8 @@ use crate::lab::Volume;
 use crate::sources::{self, Dice, FLAKES, SHARED};
 use crate::world::World;
 
+/// The longest of those that are there for a moment only.
+const LITTLE: Duration = Duration::from_secs(3);
 /// Between two readings of what stays.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -19,14 +21,9 @@ pub(crate) async fn quick(world: Arc<World>, n: u64) {
     let mut round = 0;
     while world.goes_on() {
         round += 1;
-        let readings = if dice.below(4) == 0 { 1 + dice.below(6) } else { 1 };
-        volume(
-            &world,
-            &mut dice,
-            &format!("q{n}-{round}"),
-            AGAIN * u32::try_from(readings - 1).unwrap(),
-        )
-        .await;
+        // One reading, or some.
+        let hold = if dice.below(4) == 0 { LITTLE.mul_f64(dice.part(5)) } else { Duration::ZERO };
+        volume(&world, &mut dice, &format!("q{n}-{round}"), hold).await;
     }
 }
 
@@ -37,7 +34,7 @@ pub(crate) async fn slow(world: Arc<World>, n: u64, time: Duration) {
     let mut round = 0;
     while world.goes_on() {
         round += 1;
-        let hold = longest.mul_f64(0.25 * (1 + dice.below(4)) as f64);
+        let hold = longest.mul_f64(dice.part(4));
         volume(&world, &mut dice, &format!("s{n}-{round}"), hold).await;
     }
 }

@@ -26,6 +26,12 @@ impl Dice {
         self.0 ^= self.0 << 17;
         (self.0 >> 16) % n
     }
+
+    /// One of so many parts of a whole.
+    pub(crate) fn part(&mut self, n: u32) -> f64 {
+        let thrown = u32::try_from(self.below(n.into())).unwrap();
+        f64::from(1 + thrown) / f64::from(n)
+    }
 }
 
 /// Three paths that nothing else shares.
