@@ -28,8 +28,8 @@ pub(crate) async fn quick(world: Arc<World>, n: u64) {
 }
 
 /// Volumes that see many collections.
-pub(crate) async fn slow(world: Arc<World>, n: u64, time: Duration) {
-    let longest = (time / 3).min(Duration::from_secs(40));
+pub(crate) async fn slow(world: Arc<World>, n: u64) {
+    let longest = (world.time / 3).min(Duration::from_secs(40));
     let mut dice = Dice::new(n);
     let mut round = 0;
     while world.goes_on() {

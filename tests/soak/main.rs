@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::samples::Samples;
 use crate::world::World;
@@ -54,14 +53,14 @@ impl Plan {
 async fn nothing_is_lost_and_nothing_stays() {
     let lab = lab!();
     let plan = Plan::of_this_run();
-    let world = Arc::new(World::new(lab, Instant::now() + plan.time).await);
+    let world = Arc::new(World::new(lab, plan.time).await);
     let mut all = JoinSet::new();
     all.spawn(load::lasting(world.clone()));
     for n in 0..QUICK {
         all.spawn(load::quick(world.clone(), n));
     }
     for n in 0..SLOW {
-        all.spawn(load::slow(world.clone(), QUICK + n, plan.time));
+        all.spawn(load::slow(world.clone(), QUICK + n));
     }
     all.spawn(outsiders::garbage(world.clone()));
     all.spawn(outsiders::collector(world.clone()));
@@ -71,7 +70,6 @@ async fn nothing_is_lost_and_nothing_stays() {
     let samples = tokio::spawn(Samples::take(world.clone()));
     ended(&world, all).await;
     let samples = samples.await.unwrap();
-    world.ran(plan.time);
     let (mut last, ending) = (JoinSet::new(), world.clone());
     last.spawn_blocking(move || end::nothing_stays(&ending));
     ended(&world, last).await;

@@ -28,8 +28,10 @@ struct Sample {
 
 pub(crate) struct Samples(Vec<Sample>);
 
+type Of = fn(&Sample) -> u64;
+
 /// What of a sample is bounded, and how much more is no growth.
-const BOUNDED: [(&str, fn(&Sample) -> u64, u64); 5] = [
+const BOUNDED: [(&str, Of, u64); 5] = [
     ("paths", |sample| sample.paths, 100),
     ("bytes", |sample| sample.bytes, 8 << 20),
     ("rss", |sample| sample.rss, 24 << 20),
@@ -51,7 +53,7 @@ impl Samples {
     }
 
     /// The most of the first half, and of the second one.
-    fn halves(&self, of: fn(&Sample) -> u64) -> (u64, u64) {
+    fn halves(&self, of: Of) -> (u64, u64) {
         let (first, second) = self.0.split_at(self.0.len() / 2);
         let most = |half: &[Sample]| half.iter().map(of).max().unwrap_or_default();
         (most(first), most(second))
@@ -97,7 +99,7 @@ fn node_of(lab: &Lab) -> Option<Sample> {
     };
     let files = fs::read_dir(dir.join("fd")).ok()?.count() as u64;
     let (rss, threads) = (number("VmRSS:")? << 10, number("Threads:")?);
-    Some(Sample { rss, threads, files, ..Sample::default() })
+    Some(Sample { rss, files, threads, ..Sample::default() })
 }
 
 /// What goes away meanwhile counts as nothing.

@@ -58,7 +58,7 @@ pub(crate) struct Counts {
     /// What is worth to be looked at: how often, by text.
     notes: Mutex<BTreeMap<String, u64>>,
     /// Of the metrics of nodes that are dead.
-    before: Mutex<BTreeMap<String, f64>>,
+    before: Mutex<BTreeMap<String, u64>>,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -70,6 +70,8 @@ pub(crate) struct World {
     node: watch::Sender<Option<Arc<Node>>>,
     pub(crate) lab: Lab,
     pub(crate) web: Cache,
+    /// So long everything goes on, and until then.
+    pub(crate) time: Duration,
     pub(crate) end: Instant,
     pub(crate) counts: Counts,
     /// What a root of somebody else's holds.
@@ -78,11 +80,10 @@ pub(crate) struct World {
     /// What each store path holds, for ever.
     trees: Mutex<HashMap<String, Arc<Tree>>>,
     closures: Mutex<HashMap<PathBuf, Arc<Vec<String>>>>,
-    ran: Mutex<Duration>,
 }
 
 impl World {
-    pub(crate) async fn new(lab: Lab, end: Instant) -> Self {
+    pub(crate) async fn new(lab: Lab, time: Duration) -> Self {
         let web = lab.cache().await;
         sources::push_flakes(&lab, &web);
         let root = lab.closure(&["--argstr", "seed", "kept"]);
@@ -92,19 +93,20 @@ impl World {
         let own = ["--cache", &cache, "--trusted-public-key", &public, "--signing-key"];
         let settings = SETTINGS.iter().chain(&own).map(|word| (*word).to_owned());
         let settings = settings.chain([secret.to_str().unwrap().to_owned()]).collect();
-        let world = Self {
+        let mut world = Self {
             lab,
             web,
-            end,
+            time,
+            end: Instant::now(),
             counts: Counts::default(),
             kept,
             settings,
             node: watch::Sender::new(None),
             trees: Mutex::default(),
             closures: Mutex::default(),
-            ran: Mutex::default(),
         };
         world.start_node().await;
+        world.end = Instant::now() + time;
         world
     }
 
@@ -224,7 +226,7 @@ impl World {
             }
             Ok(())
         });
-        read.unwrap_or_else(|error| panic!("{} at {root:?}: {error}", volume.id));
+        read.unwrap_or_else(|error| panic!("{} at {}: {error}", volume.id, root.display()));
         count(&self.counts.reads);
     }
 
@@ -252,12 +254,8 @@ impl World {
         paths
     }
 
-    pub(crate) fn ran(&self, time: Duration) {
-        *self.ran.lock().unwrap() = time;
-    }
-
     /// Of all nodes that there were.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
         let before = self.counts.before.lock().unwrap().get(name).copied().unwrap_or_default();
         before + metrics(&*self.node().await).get(name).copied().unwrap_or_default()
     }
@@ -266,7 +264,7 @@ impl World {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counts = &self.counts;
         let rounds = of(&counts.rounds);
-        let seconds = self.ran.lock().unwrap().as_secs();
+        let seconds = self.time.as_secs();
         let mut text = format!(
             "soak: {rounds} rounds in {seconds} s, {} publishes a minute, {} reads, {} collections, {} \
              paths deleted, {} uploads, {} kills, {} foreign collections, {} pieces of garbage",
@@ -288,11 +286,13 @@ impl World {
 
 const CYCLES_OK: &str = "nixcsi_gc_cycles_total{outcome=\"ok\"}";
 
-fn metrics(node: &Node) -> BTreeMap<String, f64> {
+/// Those that count.
+fn metrics(node: &Node) -> BTreeMap<String, u64> {
     let text = node.metrics();
     let samples = text.lines().filter(|line| line.starts_with("nixcsi_"));
     let samples = samples.filter_map(|line| line.rsplit_once(' '));
-    samples.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
+    let counts = samples.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
+    counts.collect()
 }
 
 fn closure(lab: &Lab, root: &str) -> Vec<String> {
