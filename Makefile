@@ -16,7 +16,7 @@ demo: ## mount a real closure on this machine, show it, clean up (root)
 	scripts/demo.sh
 
 test: ## run the tests; T=word: those with the word in their path (root, or mounts are skipped)
-	@scripts/install-nix.sh openssh-server iproute2
+	@scripts/install-nix.sh e2fsprogs openssh-server iproute2
 	@scripts/test.sh "$(T)"
 
 soak: ## everything at once for MINUTES=n, the node killed each KILL_EVERY=seconds, 0 is never (root)

@@ -18,6 +18,8 @@
 mod alternatives;
 #[path = "publish/closures.rs"]
 mod closures;
+#[path = "publish/collection.rs"]
+mod collection;
 #[path = "publish/expressions.rs"]
 mod expressions;
 #[path = "../tests/lab/mod.rs"]
@@ -49,6 +51,8 @@ struct Plan {
     many: usize,
     /// Rounds of each kind of expression.
     expressions: usize,
+    /// Plans of a collection in a large store.
+    plans: usize,
     /// Targets on disk rather than on a tmpfs.
     on_disk: bool,
 }
@@ -62,10 +66,10 @@ impl Plan {
         let on_disk = args.iter().any(|a| a == "--disk");
         if args.iter().any(|a| a == "--quick") {
             let sizes = sizes.take(1).collect();
-            Self { sizes, cold: 2, warm: 5, many: 5, expressions: 3, on_disk }
+            Self { sizes, cold: 2, warm: 5, many: 5, expressions: 3, plans: 1, on_disk }
         } else {
             let sizes = sizes.filter(wanted).collect();
-            Self { sizes, cold: 10, warm: 300, many: MANY, expressions: 50, on_disk }
+            Self { sizes, cold: 10, warm: 300, many: MANY, expressions: 50, plans: 5, on_disk }
         }
     }
 }
@@ -82,13 +86,15 @@ fn main() {
     eprintln!("building closures");
     let made: Vec<_> = plan.sizes.iter().map(|s| closures::build(&lab, *s, plan.cold)).collect();
     let node = lab.starting_node(&[]);
-    let report = lab.inside(|| {
+    let mut report = lab.inside(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut bench = Bench { lab: &lab, node: &node, report: Report::default() };
         runtime.block_on(bench.run(&plan, &made));
         bench.report
     });
     drop(node);
+    eprintln!("a large store");
+    collection::measure(&lab, plan.plans, &mut report);
     let expected = made.iter().map(|c| c.size.name).collect::<Vec<_>>();
     report.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench.json"), &expected);
     println!("{}", report.table());
@@ -159,6 +165,10 @@ impl Bench<'_> {
         let volume = volume.writable();
         self.publish(Row::ours("publish-warm-writable", name), &volume).await;
         self.unpublish(Row::ours("unpublish-writable", name), &volume).await;
+        let mut volume = volume;
+        volume.attributes.insert("size".to_owned(), "1Gi".to_owned());
+        self.publish(Row::ours("publish-warm-bounded", name), &volume).await;
+        self.unpublish(Row::ours("unpublish-bounded", name), &volume).await;
         for (row, seconds) in alternatives::bind(self.lab, closure) {
             self.report.add(row, seconds);
         }

@@ -6,7 +6,7 @@
 set -euo pipefail
 
 suite=${1:?usage: nix-root.sh SUITE [DIR]}
-dir=${2:-${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}/nix-roots/$suite-3}
+dir=${2:-${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}/nix-roots/$suite-4}
 here=$(dirname "$0")
-exec "$here/debian-root.sh" "$dir" "$suite" --finish "$here/build-users.sh" nix-bin \
+exec "$here/debian-root.sh" "$dir" "$suite" --finish "$here/build-users.sh" nix-bin e2fsprogs \
   busybox-static openssh-client openssh-server

@@ -166,7 +166,8 @@ async fn look_first(items: Vec<Item>) -> Result<(), NodeError> {
 /// Why the node can do less than it was asked for; empty if it can do all.
 fn less_than_asked(mounts: &RealMounts) -> String {
     let refusal = mounts.writable_refusal().map(|why| format!("no writable volumes: {why}"));
-    let reasons = [mounts.fallback_reason().map(str::to_owned), refusal];
+    let unbounded = mounts.bounded_refusal().map(|why| format!("no volumes with a size: {why}"));
+    let reasons = [mounts.fallback_reason().map(str::to_owned), refusal, unbounded];
     reasons.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
@@ -249,10 +250,13 @@ async fn serve(
         builds: actors.builds.clone(),
         views: actors.views.clone(),
         uploads: actors.uploads.clone(),
+        keeper: actors.keeper.clone(),
+        gc: actors.gc.clone(),
         stop: stop.clone(),
     };
     let http_state = HttpState {
         probed: Probed::CsiSocket(config.endpoint.path().to_owned()),
+        health: health.clone(),
         count: count(actors),
         log_filter,
     };

@@ -6,6 +6,7 @@ mod cache;
 mod cache_role;
 mod cluster;
 mod gc;
+mod keep;
 mod process;
 mod ssh;
 
@@ -20,6 +21,7 @@ pub use cache::{BuildOnArg, CacheSettings, RetryUploadsArgs, UploadsArgs, Upload
 pub use cache_role::{CacheConfig, SSH_LISTEN};
 pub use cluster::ClusterSettings;
 pub use gc::{GcArgs, GcSettings};
+pub use keep::{KeepSettings, PrefetchArgs};
 pub use process::{LogFormat, ProcessSettings};
 pub use ssh::{SshSettings, SshdSettings};
 
@@ -47,7 +49,9 @@ pub enum Command {
     Mount(MountArgs),
     /// Unmount a directory that `mount` or a kubelet has mounted.
     Unmount(UnmountArgs),
-    /// Show volumes, realisations under way and views.
+    /// Realise and present closures now, so that mounts of them are warm.
+    Prefetch(PrefetchArgs),
+    /// Show volumes, realisations under way, views and what is kept warm.
     Status(StatusArgs),
     /// Show builds under way and failures that wait, or let failures be tried again.
     Builds(BuildsArgs),
@@ -92,6 +96,8 @@ pub struct NodeConfig {
     pub sshd: SshdSettings,
     #[command(flatten)]
     pub cluster: ClusterSettings,
+    #[command(flatten)]
+    pub kept: KeepSettings,
     #[command(flatten)]
     pub gc: GcSettings,
     /// How long a publish is held before it is answered ABORTED; the kubelet's limit is 2 minutes.
@@ -148,6 +154,9 @@ pub struct MountArgs {
     /// Writable: writes stay in this mount and go with it.
     #[arg(long)]
     pub rw: bool,
+    /// How much may be written, such as 500Mi or 2Gi; without it there is no limit.
+    #[arg(long, requires = "rw")]
+    pub size: Option<String>,
     /// The nix program, which copies a local flake into the store.
     #[arg(long, env = "NIX_CSI_NIX", default_value = "nix")]
     pub nix: PathBuf,
@@ -155,7 +164,7 @@ pub struct MountArgs {
     pub sockets: Sockets,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = false)]
 pub struct SourceArgs {
     /// A flake reference, such as `.#hello`; a local flake is copied into the store.

@@ -51,6 +51,7 @@ fn client(command: Command) -> Result<(), Failure> {
         match command {
             Command::Mount(args) => cli::mount(args).await,
             Command::Unmount(args) => cli::unmount(args).await,
+            Command::Prefetch(args) => cli::prefetch(args).await,
             Command::Status(args) => cli::status(args).await,
             Command::Builds(args) => cli::builds(args).await,
             Command::Uploads(args) => cli::uploads(args).await,

@@ -14,7 +14,7 @@ const FLOOR: &str = "grpc-call";
 const BESIDE_MANY: &str = "-beside-many";
 const OURS: &str = "nix-csi";
 /// Measured of every closure.
-const OF_EVERY_CLOSURE: [&str; 7] = [
+const OF_EVERY_CLOSURE: [&str; 9] = [
     FLOOR,
     "publish-cold",
     "unpublish-cold",
@@ -22,6 +22,8 @@ const OF_EVERY_CLOSURE: [&str; 7] = [
     "unpublish",
     "publish-warm-writable",
     "unpublish-writable",
+    "publish-warm-bounded",
+    "unpublish-bounded",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -181,6 +181,23 @@ pub static REGISTRY_WATCHES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {
     register(IntCounter::new("nixcsi_registry_watch_lost_total", help))
 });
 
+pub static KEPT: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let opts = Opts::new("nixcsi_kept", "Sources that the node keeps warm, by state.");
+    register(IntGaugeVec::new(opts, &["state"]))
+});
+
+pub static KEEP_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Failed tries to keep a source warm, by reason.";
+    register(IntCounterVec::new(Opts::new("nixcsi_keep_failures_total", help), &["reason"]))
+});
+
+pub fn show_kept(count: impl Fn(&str) -> usize) {
+    for state in super::keeper::STATES {
+        let count = i64::try_from(count(state)).unwrap_or(i64::MAX);
+        KEPT.with_label_values(&[state]).set(count);
+    }
+}
+
 /// As [`show_all`], of what the cache alone has.
 pub fn show_registry() {
     for state in super::registry::BuilderState::ALL {
@@ -212,6 +229,7 @@ pub fn show_all() {
         UPLOADS.with_label_values(&[outcome]);
     }
     show_uploads(0, 0, 0);
+    show_kept(|_| 0);
     LazyLock::force(&UPLOADS_DROPPED);
     LazyLock::force(&EVENTS_QUEUED);
     LazyLock::force(&PODS);

@@ -14,9 +14,11 @@ use super::events::EventRecorder;
 use super::gc::holders::Holders;
 use super::gc::used::Used;
 use super::gc::{GcConfig, GcHandle, GcScheduler, Meet, Rules};
+use super::keeper::{Keeper, KeeperConfig, KeeperHandle};
 use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
 use super::reconciler::{ConfigReconciler, Item, NixConf, ReconcilerConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
+use super::resolve::Resolver;
 use super::uploads::{CacheUploader, UploadsConfig, UploadsHandle};
 use super::views::{Views, ViewsConfig, ViewsHandle};
 use super::volume::{Directory, VolumeError, Volumes, VolumesConfig};
@@ -74,6 +76,7 @@ pub struct NodeActorsConfig {
     pub sweep_after: Duration,
     /// `None`: there is no cache to upload to.
     pub uploads: Option<UploadsConfig>,
+    pub keeper: KeeperConfig,
     pub gc: GcActorConfig,
     pub used: Used,
 }
@@ -91,13 +94,13 @@ pub struct GcActorConfig {
 pub(super) fn start_gc(
     config: GcActorConfig,
     store: Arc<dyn Garbage>,
-    used: Used,
+    (used, roots): (Used, Option<PathBuf>),
     health: &Health,
 ) -> Addr<GcScheduler> {
     health.set(GC, &Condition::Ready);
     let GcActorConfig { rules, interval, look, after } = config;
     let health = health.clone();
-    let config = GcConfig { store, used, rules, interval, look, part: GC, health, after };
+    let config = GcConfig { store, used, rules, roots, interval, look, part: GC, health, after };
     // Without it mounts go on; the supervisor says so.
     supervise(GcScheduler::new(config), PATIENT, |_| {})
 }
@@ -143,6 +146,7 @@ pub struct NodeActors {
     /// The node's pods, if somebody watches them.
     pub pods: Option<PodLookup>,
     pub uploads: Option<UploadsHandle>,
+    pub keeper: KeeperHandle,
     pub gc: GcHandle,
     /// Held, because an actor without an address is not restarted.
     _watch: Option<Addr<Pods>>,
@@ -177,7 +181,12 @@ impl NodeActors {
             let child = ChildProcess::new(spec, SSHD, &[DAEMON, CONFIG], health.clone()).optional();
             supervise(child, PATIENT, |_| {})
         });
-        let gc = start_gc(config.gc, nix.clone(), config.used.clone(), health);
+        let gc = start_gc(
+            config.gc,
+            nix.clone(),
+            (config.used.clone(), Some(config.roots.clone())),
+            health,
+        );
         let nix: Arc<dyn Nix> = nix;
         let uploads = config.uploads.map(|config| {
             let uploader = CacheUploader::new(nix.clone(), config);
@@ -220,8 +229,11 @@ impl NodeActors {
             boot_id: config.boot_id,
             abandon_after: config.abandon_after,
         };
-        let (theirs, end) = (views.clone(), watch(VOLUMES));
-        let directory = Volumes::start(volumes, mounts, builds.clone(), theirs, events, CORE, end)?;
+        let resolver = Resolver { builds: builds.clone(), views: views.clone() };
+        let (theirs, end) = (resolver.clone(), watch(VOLUMES));
+        let directory = Volumes::start(volumes, mounts, theirs, events, CORE, end)?;
+        // Its end costs warmth and nothing else; the supervisor says so.
+        let keeper = supervise(Keeper::new(resolver.clone(), config.keeper), PATIENT, |_| {});
         let pods = config.cluster.map(|api| {
             let table = PodTable::default();
             let (directory, sweep_after) = (directory.clone(), config.sweep_after);
@@ -237,6 +249,7 @@ impl NodeActors {
             views,
             pods,
             uploads,
+            keeper: KeeperHandle { keeper, resolver },
             gc: GcHandle(gc),
             _watch: watch,
             _reconciler: reconciler,

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::nix as settings;
 use super::{NodeError, fail, gc, ssh};
 use crate::actors::builds::MemoryConfig;
+use crate::actors::keeper::KeeperConfig;
 use crate::actors::node::{DAEMON, NodeActors, NodeActorsConfig};
 use crate::config::NodeConfig;
 use crate::health::{Condition, Health};
@@ -71,7 +72,13 @@ pub(super) fn start(
         cluster,
         sweep_after: config.cluster.sweep_after,
         uploads,
-        gc: gc::node(&config.gc)?,
+        keeper: KeeperConfig {
+            sources: config.kept.keep.iter().flat_map(|list| list.sources.clone()).collect(),
+            file: config.kept.keep_file.clone(),
+            record: config.process.state_dir.join("kept.json"),
+            refresh: config.kept.keep_refresh,
+        },
+        gc: gc::node(config)?,
         used,
     };
     NodeActors::start(actors, Arc::new(nix), mounts, health, given_up)

@@ -22,7 +22,7 @@ use crate::k8s::{Builders, RealBuilders};
 use crate::model::{KeyFile, PublicKey};
 use crate::nix::ssh::SshClient;
 use crate::nix::ssh_key::{make_key, with_pub};
-use crate::nix::{Config, NixError, daemon, greeting, sshd};
+use crate::nix::{Config, NixError, daemon, greeting, notes_readings, sshd};
 use crate::relay::{Desk, Limits};
 use crate::telemetry::LogFilter;
 
@@ -54,6 +54,12 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
     let conf = nix::conf(process, &nix);
     let builders = builders(&config).await?;
     let (given_up, mut gave_up) = mpsc::unbounded_channel();
+    if !notes_readings(&nix_config.store_dir) {
+        tracing::warn!(
+            "the store's file system is mounted noatime: what is served counts as used when it came \
+             (docs/gc.md)"
+        );
+    }
     let (gc, used, store) = (gc::cache(&config.gc)?, gc::used(process), Arc::new(nix));
     let sshd = sshd.child;
     let actors = CacheActorsConfig { daemon, sshd, items, conf, builders, gc, used, store };
@@ -63,7 +69,7 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
         .await
         .map_err(|e| fail(&format!("can't listen on --http {}", process.http))(&e))?;
     let count = Arc::new(|| async {}.boxed());
-    let state = HttpState { probed: Probed::Parts(health.clone()), count, log_filter };
+    let state = HttpState { probed: Probed::Parts, count, log_filter, health: health.clone() };
     let stop = CancellationToken::new();
     tokio::spawn(desk.serve());
     let mut served = tokio::spawn(http::serve(listener, state, stop.clone().cancelled_owned()));

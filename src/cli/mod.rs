@@ -3,6 +3,7 @@
 mod builds;
 mod gc;
 mod mount;
+mod prefetch;
 mod status;
 mod target;
 mod unmount;
@@ -13,6 +14,7 @@ use std::fmt::Display;
 pub use builds::builds;
 pub use gc::gc;
 pub use mount::mount;
+pub use prefetch::prefetch;
 pub use status::status;
 pub use unmount::unmount;
 pub use uploads::uploads;

@@ -1,6 +1,7 @@
 //! `nix-csi mount`.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,7 +14,7 @@ use crate::grpc::proto::admin::{Build, ProgressRequest, RetryBuildsRequest, Stat
 use crate::grpc::proto::csi::volume_capability::access_mode::Mode;
 use crate::grpc::proto::csi::volume_capability::{AccessMode, AccessType, MountVolume};
 use crate::grpc::proto::csi::{NodePublishVolumeRequest, VolumeCapability};
-use crate::model::VolumeId;
+use crate::model::{SIZE, VolumeId};
 use crate::nix::lock_local_flake;
 
 /// How often progress is asked for; a person sees no faster.
@@ -22,7 +23,16 @@ const POLL: Duration = Duration::from_millis(200);
 pub async fn mount(args: MountArgs) -> Result<(), Failure> {
     let target = target::resolve(&args.directory)?;
     let id = target::volume_id(&target)?;
-    let (key, value) = attribute(&args).await?;
+    let (key, value) = match args.source.clone() {
+        SourceArgs { store_path: Some(path), .. } => ("storePath", path),
+        SourceArgs { expr: Some(text), .. } => ("nixExpr", text),
+        SourceArgs { flake_ref: Some(reference), .. } => {
+            ("flakeRef", lock_local_flake(&args.nix, &reference).await?)
+        }
+        SourceArgs { .. } => unreachable!("clap asks for one source"),
+    };
+    let mut volume_context = HashMap::from([(key.to_owned(), value)]);
+    volume_context.extend(args.size.map(|size| (SIZE.to_owned(), size)));
     let call = NodePublishVolumeRequest {
         volume_id: id.to_string(),
         target_path: target.to_string(),
@@ -31,14 +41,10 @@ pub async fn mount(args: MountArgs) -> Result<(), Failure> {
             access_mode: Some(AccessMode { mode: Mode::SingleNodeWriter.into() }),
         }),
         readonly: !args.rw,
-        volume_context: HashMap::from([(key.to_owned(), value)]),
+        volume_context,
         ..NodePublishVolumeRequest::default()
     };
-    // A person who asks again wants it tried again.
-    if let Ok(mut admin) = client::admin(args.sockets.admin_endpoint.path()).await {
-        let source = call.volume_context[key].clone();
-        drop(admin.retry_builds(RetryBuildsRequest { numbers: Vec::new(), source }).await);
-    }
+    forgive(&args.sockets, &call.volume_context[key]).await;
     let began = Instant::now();
     publish(&args.sockets, &id, call).await?;
     let seconds = began.elapsed().as_secs_f64();
@@ -46,15 +52,12 @@ pub async fn mount(args: MountArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn attribute(args: &MountArgs) -> Result<(&'static str, String), Failure> {
-    Ok(match &args.source {
-        SourceArgs { store_path: Some(path), .. } => ("storePath", path.clone()),
-        SourceArgs { expr: Some(text), .. } => ("nixExpr", text.clone()),
-        SourceArgs { flake_ref: Some(reference), .. } => {
-            ("flakeRef", lock_local_flake(&args.nix, reference).await?)
-        }
-        SourceArgs { .. } => unreachable!("clap asks for one source"),
-    })
+/// A person who asks again wants it tried again.
+pub(super) async fn forgive(sockets: &Sockets, source: &str) {
+    if let Ok(mut admin) = client::admin(sockets.admin_endpoint.path()).await {
+        let ask = RetryBuildsRequest { numbers: Vec::new(), source: source.to_owned() };
+        drop(admin.retry_builds(ask).await);
+    }
 }
 
 /// Publishes, showing progress; a call that was held too long is made again, as the kubelet does.
@@ -63,9 +66,6 @@ async fn publish(
     id: &VolumeId,
     call: NodePublishVolumeRequest,
 ) -> Result<(), Failure> {
-    let bar = ProgressBar::new_spinner();
-    bar.set_style(ProgressStyle::with_template("{spinner} {msg} ({elapsed})")?);
-    let shown = show_progress(sockets, id, &bar);
     let published = async {
         loop {
             let mut node = client::node(sockets.endpoint.path()).await?;
@@ -76,15 +76,26 @@ async fn publish(
             }
         }
     };
+    with_progress(sockets, id, published).await
+}
+
+/// Shows how far what is realised for `id` is, until `work` ends.
+pub(super) async fn with_progress<T>(
+    sockets: &Sockets,
+    id: &VolumeId,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(ProgressStyle::with_template("{spinner} {msg} ({elapsed})")?);
     let result = tokio::select! {
-        result = published => result,
-        () = shown => Ok(()), // never: progress is shown until the publish ends
+        result = work => result,
+        never = show_progress(sockets, id, &bar) => match never {},
     };
     bar.finish_and_clear();
     result
 }
 
-async fn show_progress(sockets: &Sockets, id: &VolumeId, bar: &ProgressBar) {
+async fn show_progress(sockets: &Sockets, id: &VolumeId, bar: &ProgressBar) -> Infallible {
     let Ok(mut admin) = client::admin(sockets.admin_endpoint.path()).await else {
         return std::future::pending().await; // a bar is a comfort, not a condition
     };

@@ -1,5 +1,7 @@
 //! `nix-csi status`.
 
+use std::time::Duration;
+
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
@@ -7,7 +9,7 @@ use super::mount::describe;
 use super::{Failure, message, size};
 use crate::config::{Output, StatusArgs};
 use crate::grpc::client;
-use crate::grpc::proto::admin::{Build, StatusRequest, StatusResponse, View, Volume};
+use crate::grpc::proto::admin::{Build, Gc, Kept, StatusRequest, StatusResponse, View, Volume};
 
 pub async fn status(args: StatusArgs) -> Result<(), Failure> {
     let mut admin = client::admin(args.sockets.admin_endpoint.path()).await?;
@@ -52,6 +54,13 @@ fn as_tables(status: &StatusResponse) -> String {
             describe(build)
         );
     }
+    for kept in &status.kept {
+        text += &format!("{}\n", kept_line(kept));
+    }
+    text += &status.gc.as_ref().map(gc_lines).unwrap_or_default();
+    for refused in &status.refused_sources {
+        text += &format!("WARNING: not kept warm: {refused}\n");
+    }
     for view in status.views.iter().filter(|v| !v.replaced.is_empty()) {
         text += &format!(
             "WARNING: paths were replaced below view {}: {}\n",
@@ -63,6 +72,43 @@ fn as_tables(status: &StatusResponse) -> String {
         text += &format!("WARNING: unreadable record {}: {}\n", record.path, record.reason);
     }
     text
+}
+
+/// `garbage collected 3m ago: 7 paths deleted, 12 MB freed`.
+fn gc_lines(gc: &Gc) -> String {
+    let span = |seconds: f64| {
+        let whole = Duration::try_from_secs_f64(seconds.floor()).unwrap_or_default();
+        humantime::format_duration(whole).to_string()
+    };
+    let mut lines = Vec::new();
+    if let Some(ago) = gc.last_seconds_ago {
+        lines.push(format!("garbage collected {} ago: {}\n", span(ago), gc.last));
+    }
+    if !gc.step.is_empty() {
+        lines.push(format!("collecting garbage: {}, for {}\n", gc.step, span(gc.step_seconds)));
+    }
+    if !gc.error.is_empty() {
+        lines.push(format!("WARNING: the last garbage collection failed: {}\n", gc.error));
+    }
+    lines.concat()
+}
+
+/// `kept warm: flakeRef github:o/r#x, ready, for 2days more`.
+fn kept_line(kept: &Kept) -> String {
+    let span = |seconds: u64| humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    let mut parts = vec![format!("kept warm: {} {}", kept.source_kind, short(&kept.source))];
+    parts.push(kept.state.clone());
+    if let Some(until) = kept.until.filter(|_| !kept.setting) {
+        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
+        parts.push(format!("for {} more", span(until.saturating_sub(now))));
+    }
+    if !kept.reason.is_empty() {
+        let had = if kept.root.is_empty() { "" } else { ", with what it had" };
+        let again = Duration::try_from_secs_f64(kept.again_in.unwrap_or_default().ceil());
+        let again = span(again.unwrap_or_default().as_secs());
+        parts.push(format!("tried again in {again}{had}: {}", kept.reason.replace('\n', "\n  ")));
+    }
+    parts.join(", ")
 }
 
 fn in_brackets(reason: &str) -> String {
@@ -78,7 +124,7 @@ pub(super) fn table(header: &[&str]) -> Table {
 
 fn row(volume: &Volume) -> [String; 7] {
     let age = jiff::Timestamp::now().as_second() - volume.published_at;
-    let age = std::time::Duration::from_secs(age.try_into().unwrap_or(0));
+    let age = Duration::from_secs(age.try_into().unwrap_or(0));
     [
         volume.target_path.clone(),
         format!("{} {}", volume.source_kind, short(&volume.source)),
@@ -118,6 +164,29 @@ fn as_json(status: &StatusResponse) -> Value {
         "unreadable": status.unreadable.iter()
             .map(|u| json!({ "path": u.path, "reason": u.reason }))
             .collect::<Vec<_>>(),
+        "kept": status.kept.iter().map(kept_json).collect::<Vec<_>>(),
+        "refusedSources": status.refused_sources,
+        "gc": status.gc.as_ref().map(|gc| json!({
+            "step": gc.step,
+            "stepSeconds": gc.step_seconds,
+            "last": gc.last,
+            "lastSecondsAgo": gc.last_seconds_ago,
+            "error": gc.error,
+        })),
+    })
+}
+
+fn kept_json(k: &Kept) -> Value {
+    json!({
+        "sourceKind": k.source_kind,
+        "source": k.source,
+        "state": k.state,
+        "root": k.root,
+        "viewId": k.view_id,
+        "reason": k.reason,
+        "againInSeconds": k.again_in,
+        "setting": k.setting,
+        "until": k.until,
     })
 }
 

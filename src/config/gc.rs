@@ -14,7 +14,8 @@ use crate::model::StorePath;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Garbage collection")]
 pub struct GcSettings {
-    /// What nothing holds and was not used for so long goes; 1h on a node, 24h on a cache.
+    /// What nothing holds and was not used for so long goes; 1h on a node, 24h on a cache. With
+    /// --nix-daemon-socket nothing is collected unless this is given.
     #[arg(long, env = "NIX_CSI_GC_OLDER_THAN", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub gc_older_than: Option<Duration>,
     /// Between two collections, about; there is one at the start.

@@ -9,12 +9,15 @@ use tonic::{Request, Response, Status};
 use super::proto::admin::admin_server::Admin;
 use super::proto::admin::{
     Build, BuildChange, BuildsRequest, BuildsResponse, FailedBuild, ListUploadsRequest,
-    ListUploadsResponse, Node, ProgressRequest, ProgressResponse, RetryBuildsRequest,
-    RetryBuildsResponse, RetryUploadsRequest, RetryUploadsResponse, StatusRequest, StatusResponse,
-    UnreadableRecord, View, Volume, WatchBuildsRequest,
+    ListUploadsResponse, Node, PrefetchRequest, PrefetchResponse, ProgressRequest,
+    ProgressResponse, ReleaseRequest, ReleaseResponse, RetryBuildsRequest, RetryBuildsResponse,
+    RetryUploadsRequest, RetryUploadsResponse, StatusRequest, StatusResponse, UnreadableRecord,
+    View, Volume, WatchBuildsRequest,
 };
-use super::uploads;
+use super::{gc, keep, uploads};
 use crate::actors::builds::{BuildEvent, BuildSummary, BuildsHandle, Remembered};
+use crate::actors::gc::GcHandle;
+use crate::actors::keeper::KeeperHandle;
 use crate::actors::uploads::UploadsHandle;
 use crate::actors::views::{ViewSummary, ViewsHandle};
 use crate::actors::volume::{Directory, VolumeStatus};
@@ -42,15 +45,22 @@ pub struct AdminService {
     pub views: ViewsHandle,
     /// `None`: there is no cache to upload to.
     pub uploads: Option<UploadsHandle>,
-    /// Ends the streams, which would hold up a shutdown.
+    pub keeper: KeeperHandle,
+    pub gc: GcHandle,
+    /// Ends streams and prefetches, which would hold up a shutdown.
     pub stop: CancellationToken,
 }
 
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let (volumes, builds, views) =
-            tokio::join!(self.directory.status(), self.builds.list(), self.views.list());
+        let (volumes, builds, views, kept, gc) = tokio::join!(
+            self.directory.status(),
+            self.builds.list(),
+            self.views.list(),
+            self.keeper.list(),
+            gc::gc(&self.gc)
+        );
         let unreadable = self
             .directory
             .unreadable()
@@ -62,6 +72,9 @@ impl Admin for AdminService {
             builds: builds.into_iter().map(build).collect(),
             views: views.iter().map(view).collect(),
             unreadable: unreadable.collect(),
+            kept: kept.kept.into_iter().map(keep::kept).collect(),
+            refused_sources: kept.refused,
+            gc,
         }))
     }
 
@@ -131,6 +144,23 @@ impl Admin for AdminService {
     ) -> Result<Response<RetryUploadsResponse>, Status> {
         uploads::retry(self.uploads.as_ref(), request.into_inner()).await.map(Response::new)
     }
+
+    async fn prefetch(
+        &self,
+        request: Request<PrefetchRequest>,
+    ) -> Result<Response<PrefetchResponse>, Status> {
+        tokio::select! {
+            done = keep::prefetch(&self.keeper, request.into_inner()) => done.map(Response::new),
+            () = self.stop.cancelled() => Err(Status::unavailable("the node stops: ask again")),
+        }
+    }
+
+    async fn release(
+        &self,
+        request: Request<ReleaseRequest>,
+    ) -> Result<Response<ReleaseResponse>, Status> {
+        keep::release(&self.keeper, request.into_inner()).await.map(Response::new)
+    }
 }
 
 impl AdminService {
@@ -191,13 +221,16 @@ fn volume(status: VolumeStatus) -> Volume {
         name_of(view.presentation).clone_into(&mut volume.presentation);
     }
     volume.revision = status.revision.unwrap_or_default();
-    let origin = status.origin.map(|origin| match origin {
+    status.origin.map(origin).unwrap_or_default().clone_into(&mut volume.origin);
+    volume
+}
+
+pub(super) fn origin(origin: Origin) -> &'static str {
+    match origin {
         Origin::Present => "present",
         Origin::Substituted => "substituted",
         Origin::Built => "built",
-    });
-    origin.unwrap_or_default().clone_into(&mut volume.origin);
-    volume
+    }
 }
 
 fn build(summary: BuildSummary) -> Build {

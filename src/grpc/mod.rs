@@ -3,7 +3,9 @@
 
 mod admin;
 pub mod client;
+mod gc;
 mod identity;
+mod keep;
 mod node;
 mod publish_request;
 mod registration;

@@ -10,8 +10,8 @@ use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use crate::actors::volume::Request;
 use crate::k8s::{KubeletVolume, split_attributes};
 use crate::model::{
-    Access, HOST_USERS, Layout, PodInfo, Source, System, TargetPath, VolumeId, VolumeSpec,
-    choose_source,
+    Access, HOST_USERS, Layout, PodInfo, SIZE, Source, System, TargetPath, VolumeId, VolumeSize,
+    VolumeSpec, choose_source,
 };
 
 /// Bytes of all attributes together; one expression may take most of it.
@@ -57,10 +57,10 @@ pub(super) fn parse(
             "secrets (nodePublishSecretRef) are not supported: leave them out",
         ));
     }
-    let size: usize = call.volume_context.iter().map(|(k, v)| k.len() + v.len()).sum();
-    if size > MAX_ATTRIBUTES {
+    let bytes: usize = call.volume_context.iter().map(|(k, v)| k.len() + v.len()).sum();
+    if bytes > MAX_ATTRIBUTES {
         return Err(Status::invalid_argument(format!(
-            "volumeAttributes have {size} bytes, more than the {MAX_ATTRIBUTES} allowed"
+            "volumeAttributes have {bytes} bytes, more than the {MAX_ATTRIBUTES} allowed"
         )));
     }
     let (attributes, pod) = split_attributes(call.volume_context);
@@ -72,7 +72,8 @@ pub(super) fn parse(
         refuse_local(&source)?;
     }
     let layout = layout_of(access, &attributes, host_users)?;
-    let spec = VolumeSpec { access, access_mode, attributes, source, pod, layout };
+    let size = size_of(access, &attributes)?;
+    let spec = VolumeSpec { access, access_mode, attributes, source, pod, layout, size };
     Ok((id, Request { spec, target }))
 }
 
@@ -180,6 +181,23 @@ fn layout_of(
          write readOnly: true beside driver in the pod's volumes[].csi (readOnly in volumeMounts is \
          not enough), or hostUsers: true into the pod's spec"
     )))
+}
+
+fn size_of(
+    access: Access,
+    attributes: &BTreeMap<String, String>,
+) -> Result<Option<VolumeSize>, Status> {
+    let Some(text) = attributes.get(SIZE) else {
+        return Ok(None);
+    };
+    let size = VolumeSize::parse(text).map_err(|e| Status::invalid_argument(e.to_string()))?;
+    if access == Access::ReadOnly {
+        return Err(Status::invalid_argument(
+            "volumeAttributes.size limits what a pod writes, and this volume is read-only: leave size \
+             out, or readOnly: true in the pod's volumes[].csi",
+        ));
+    }
+    Ok(Some(size))
 }
 
 #[cfg(test)]

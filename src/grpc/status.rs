@@ -70,7 +70,8 @@ fn code_of_mount(error: &MountError) -> Code {
         | MountError::NotADirectory { .. } => Code::InvalidArgument,
         MountError::NoParent { .. }
         | MountError::Foreign { .. }
-        | MountError::MissingPath { .. } => Code::FailedPrecondition,
+        | MountError::MissingPath { .. }
+        | MountError::Unbounded { .. } => Code::FailedPrecondition,
         MountError::Busy { .. } | MountError::ViewInUse { .. } => Code::Unavailable,
         MountError::NoSpace { .. } => Code::ResourceExhausted,
         MountError::Io { source, .. } => code_of_io(source),

@@ -29,6 +29,7 @@ pub struct HttpState {
     /// Counts what is only counted when somebody looks.
     pub count: Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
     pub log_filter: LogFilter,
+    pub health: Health,
 }
 
 /// Who says whether the process is ready.
@@ -37,7 +38,7 @@ pub enum Probed {
     /// The CSI service behind this socket.
     CsiSocket(PathBuf),
     /// The process's parts.
-    Parts(Health),
+    Parts,
 }
 
 type Answer = Result<String, (StatusCode, String)>;
@@ -70,19 +71,21 @@ async fn healthz(State(state): State<HttpState>) -> Answer {
 }
 
 async fn readyz(State(state): State<HttpState>) -> Answer {
-    if probe(&state).await? {
-        Ok("ready\n".to_owned())
-    } else {
-        Err((StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()))
+    if !probe(&state).await? {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()));
     }
+    Ok(match state.health.overall() {
+        (Condition::Impaired(reason), _) => format!("ready, but: {reason}\n"),
+        _ => "ready\n".to_owned(),
+    })
 }
 
 async fn probe(state: &HttpState) -> Result<bool, (StatusCode, String)> {
     let sick = |reason: String| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
     let csi_socket = match &state.probed {
         Probed::CsiSocket(path) => path,
-        Probed::Parts(health) => {
-            return match health.overall() {
+        Probed::Parts => {
+            return match state.health.overall() {
                 (Condition::Ready | Condition::Impaired(_), _) => Ok(true),
                 (Condition::Starting, _) => Ok(false),
                 (Condition::Sick(_), reason) => Err(sick(reason)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{InvalidStorePath, StorePath, without_credentials};
+use super::{InvalidStorePath, SIZE, StorePath, without_credentials};
 
 /// Bytes; the kernel refuses a single argument above 128 KiB, and the expression becomes one.
 const MAX_EXPRESSION: usize = 64 * 1024;
@@ -61,6 +61,15 @@ pub enum Source {
 }
 
 impl Source {
+    /// A source of the kind that the attribute `key` carries.
+    pub fn parse(key: &str, value: &str) -> Result<Self, InvalidSource> {
+        if SOURCE_KEYS.contains(&key) {
+            parse(key, value)
+        } else {
+            Err(InvalidSource::UnknownKey { key: key.chars().take(80).collect() })
+        }
+    }
+
     /// The attribute that carries this kind of source.
     pub fn key(&self) -> &'static str {
         match self {
@@ -105,7 +114,7 @@ pub enum InvalidSource {
     )]
     Several { system: String, seen: Vec<String> },
     #[error(
-        "volumeAttributes has an unknown key {key:?}: known are storePath, flakeRef, nixExpr, expression, hostUsers and systems such as x86_64-linux"
+        "volumeAttributes has an unknown key {key:?}: known are storePath, flakeRef, nixExpr, expression, hostUsers, size and systems such as x86_64-linux"
     )]
     UnknownKey { key: String },
     #[error("volumeAttributes.{key} is empty: give it a value or leave the key out")]
@@ -141,7 +150,8 @@ pub fn choose_source(
     system: &System,
 ) -> Result<Source, InvalidSource> {
     let own: Vec<&String> = attributes.keys().filter(|k| !k.contains('/')).collect();
-    let is_known = |k: &str| SOURCE_KEYS.contains(&k) || k == HOST_USERS || System::is_key(k);
+    let is_known =
+        |k: &str| SOURCE_KEYS.contains(&k) || k == HOST_USERS || k == SIZE || System::is_key(k);
     if let Some(unknown) = own.iter().find(|k| !is_known(k)) {
         return Err(InvalidSource::UnknownKey { key: unknown.chars().take(80).collect() });
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Source;
+use super::{Source, VolumeSize};
 
 /// How the pod may use the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,15 +45,36 @@ pub enum Shape {
     Idmapped,
     /// An overlay of the volume's own over the view. The runtime can't idmap it.
     Writable,
+    /// The same, with a file system of the volume's own of this size for what is written.
+    Bounded(VolumeSize),
 }
 
 impl Shape {
-    /// A writable volume has one layout only; the edge refuses to promise it another.
-    pub fn of(access: Access, layout: Layout) -> Self {
-        match (access, layout) {
-            (Access::ReadOnly, Layout::Plain) => Self::ReadOnly,
-            (Access::ReadOnly, Layout::Idmapped) => Self::Idmapped,
-            (Access::Writable, _) => Self::Writable,
+    /// A writable volume has one layout only; the edge refuses to promise it another, and a read-only
+    /// one a size.
+    pub fn of(access: Access, layout: Layout, size: Option<VolumeSize>) -> Self {
+        match (access, layout, size) {
+            (Access::ReadOnly, Layout::Plain, _) => Self::ReadOnly,
+            (Access::ReadOnly, Layout::Idmapped, _) => Self::Idmapped,
+            (Access::Writable, _, None) => Self::Writable,
+            (Access::Writable, _, Some(size)) => Self::Bounded(size),
+        }
+    }
+
+    /// Of a writable one, from what it was made with.
+    pub fn writable(size: Option<VolumeSize>) -> Self {
+        size.map_or(Self::Writable, Self::Bounded)
+    }
+
+    pub fn is_writable(self) -> bool {
+        matches!(self, Self::Writable | Self::Bounded(_))
+    }
+
+    /// How much may be written.
+    pub fn size(self) -> Option<VolumeSize> {
+        match self {
+            Self::Bounded(size) => Some(size),
+            Self::ReadOnly | Self::Idmapped | Self::Writable => None,
         }
     }
 }
@@ -85,11 +106,13 @@ pub struct VolumeSpec {
     /// Follows from the pod, so it is not part of the comparison: what the driver can learn of a pod
     /// may change while its volume stays as it was made.
     pub layout: Layout,
+    /// Of a writable volume; parsed from the attributes.
+    pub size: Option<VolumeSize>,
 }
 
 impl VolumeSpec {
     pub fn shape(&self) -> Shape {
-        Shape::of(self.access, self.layout)
+        Shape::of(self.access, self.layout, self.size)
     }
 
     /// The kubelet's own keys are not part of the comparison: a restarted kubelet may add some.

@@ -45,6 +45,11 @@ impl VolumeId {
         }
     }
 
+    /// In whose name a node realises what it keeps by itself; the kubelet has no such ids.
+    pub fn of_keeper(number: u64) -> Self {
+        Self(format!("keep-{number}").into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

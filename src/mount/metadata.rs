@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::failure::{failed, io_error};
 use super::{MountError, Presentation, ViewId};
 use crate::crash::crash_point;
-use crate::model::{StorePath, TargetPath};
+use crate::model::{StorePath, TargetPath, VolumeSize};
 
 const VERSION: u32 = 1;
 
@@ -49,6 +49,9 @@ pub(super) struct VolumeRecord {
     /// then nothing is mounted at the target either.
     pub(super) dev: u64,
     pub(super) ino: u64,
+    /// Of its own file system, if it is bounded.
+    #[serde(default)]
+    pub(super) size: Option<VolumeSize>,
 }
 
 impl VolumeRecord {

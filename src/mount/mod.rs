@@ -10,14 +10,18 @@ use std::path::{Path, PathBuf};
 use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId};
 use crate::nix::NixError;
 
+mod bounded;
 mod copy;
 mod detach;
 mod failure;
 pub mod fake;
+mod files;
+mod fsopen;
 mod hardlink;
 mod identity;
 mod idmapped;
 mod layer;
+mod loopdev;
 mod metadata;
 mod mountinfo;
 mod paths;
@@ -41,6 +45,8 @@ pub const CRASH_POINTS: &[&str] = &[
     "record-temporary-written",
     "view-complete",
     "attach-dir-made",
+    "attach-image-made",
+    "attach-image-shown",
     "attach-files-made",
     "attach-record-written",
     "attach-top-shown",
@@ -152,6 +158,11 @@ pub enum MountError {
     MissingPath { path: StorePath },
     #[error("no space left on the file system of {}", .path.display())]
     NoSpace { path: PathBuf },
+    /// A writable volume's size can't be kept here.
+    #[error(
+        "volumeAttributes.size can't be kept on this node: {reason}: have the node's operator see to that, or leave size out"
+    )]
+    Unbounded { reason: String },
     #[error("the view {} is still shown by a mount", .id.as_str())]
     ViewInUse { id: ViewId },
     /// `detail` is the kernel's own text where it gives one.
@@ -176,6 +187,7 @@ impl MountError {
             Self::Busy { .. }
             | Self::MissingPath { .. }
             | Self::NoSpace { .. }
+            | Self::Unbounded { .. }
             | Self::ViewInUse { .. }
             | Self::Io { .. }
             | Self::Metadata { .. }
@@ -217,7 +229,8 @@ pub trait Mounts: Send + Sync + 'static {
     fn replaced_paths(&self, id: &ViewId) -> Result<Vec<StorePath>, MountError>;
 
     /// Shows `view` at `target`, creating the target directory. `Ours` already there is success. A
-    /// writable volume that is mounted at another target is `Busy` there.
+    /// writable volume that is mounted at another target is `Busy` there; one whose size the node
+    /// can't keep is `Unbounded`.
     fn attach(
         &self,
         view: &ViewId,
@@ -240,7 +253,8 @@ pub trait Mounts: Send + Sync + 'static {
         shape: Shape,
     ) -> Result<Attached, MountError>;
 
-    /// Statistics of the file system that takes a writable volume's writes; O(1).
+    /// Statistics of the file system that takes a mounted writable volume's writes; a bounded one has
+    /// its own. O(1).
     fn writable_usage(&self, volume: &VolumeId) -> Result<Usage, MountError>;
 
     /// Volume ids that have files of their own (writable layers) on disk.

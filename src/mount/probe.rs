@@ -9,15 +9,19 @@ use std::path::{Path, PathBuf};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
+use super::bounded;
 use super::failure::failed;
+use super::files::Layers;
+use super::fsopen::{self, Overlay};
 use super::layer::{self, LAYER, MNT, SHOWN, StoreDir};
 use super::real::RealMounts;
-use super::sys::{self, Overlay};
+use super::sys;
 use super::views::gone;
 use super::{MountError, Presentation, ViewId, hardlink, redirect};
-use crate::model::{Closure, PathInfo, StorePath};
+use crate::model::{Closure, PathInfo, StorePath, VolumeSize};
 
 const SCRATCH: &str = ".probe";
+const SCRATCH_BOUNDED: &str = ".probe-bounded";
 /// Of the pretend path in a store that has no directory to try with.
 const PRETEND: &str = "00000000000000000000000000000000-probe";
 /// A store has many files before the first directory only if it is odd.
@@ -28,14 +32,19 @@ pub(super) struct Outcome {
     pub(super) presentation: Presentation,
     /// Why writable volumes don't.
     pub(super) writable_refusal: Option<String>,
+    /// Why those with a size don't.
+    pub(super) bounded_refusal: Option<String>,
     /// Works, but not as it should.
     pub(super) warning: Option<String>,
 }
 
 /// Makes and mounts a view of one path in a scratch directory, and undoes it.
 pub(super) fn run(mounts: &RealMounts, presentation: Presentation) -> Result<Outcome, MountError> {
-    let scratch =
-        Scratch { view: mounts.views_dir.join(SCRATCH), volume: mounts.volumes_dir.join(SCRATCH) };
+    let scratch = Scratch {
+        view: mounts.views_dir.join(SCRATCH),
+        volume: mounts.volumes_dir.join(SCRATCH),
+        bounded: mounts.volumes_dir.join(SCRATCH_BOUNDED),
+    };
     scratch.clear()?; // of a process that died here
     let tried = attempt(mounts, presentation, &scratch);
     let cleared = scratch.clear();
@@ -72,11 +81,12 @@ fn attempt(
         "views and store are on different file systems or mounts: files are copied, not linked"
             .to_owned()
     });
-    Ok(Outcome {
-        presentation,
-        writable_refusal: writable(scratch, &shown).err().map(|e| e.to_string()),
-        warning,
-    })
+    let writable_refusal = refusal(writable(&scratch.volume, &shown, None));
+    let bounded_refusal = match writable_refusal {
+        None => refusal(writable(&scratch.bounded, &shown, Some(VolumeSize::MIN))),
+        Some(_) => None, // which is said already
+    };
+    Ok(Outcome { presentation, writable_refusal, bounded_refusal, warning })
 }
 
 /// The view's mount, not shown yet.
@@ -143,12 +153,16 @@ fn same_mount(mounts: &RealMounts, layer_dir: &Path) -> bool {
     linked != Err(Errno::XDEV)
 }
 
-fn writable(scratch: &Scratch, shown: &Path) -> Result<(), MountError> {
-    let (upper, work) = (scratch.volume.join("upper"), scratch.volume.join("work"));
-    for dir in [&scratch.volume, &upper, &work] {
-        layer::make_dir(dir)?;
-    }
-    sys::overlay(&Overlay {
+fn refusal(tried: Result<(), MountError>) -> Option<String> {
+    tried.err().map(|e| match e {
+        MountError::Unbounded { reason } => reason,
+        other => other.to_string(),
+    })
+}
+
+fn writable(dir: &Path, shown: &Path, size: Option<VolumeSize>) -> Result<(), MountError> {
+    let Layers { upper, work } = Layers::make(dir, size)?;
+    fsopen::overlay(&Overlay {
         source: "nix-csi-probe",
         layers: &[shown],
         upper: Some((&upper, &work)),
@@ -160,6 +174,7 @@ fn writable(scratch: &Scratch, shown: &Path) -> Result<(), MountError> {
 struct Scratch {
     view: PathBuf,
     volume: PathBuf,
+    bounded: PathBuf,
 }
 
 impl Scratch {
@@ -168,7 +183,8 @@ impl Scratch {
         while sys::is_mount_root(&mnt)? {
             sys::unmount(&mnt).map_err(failed("unmount", &mnt))?;
         }
-        for dir in [&mnt, &self.volume, &self.view] {
+        bounded::hide(&self.bounded)?;
+        for dir in [&mnt, &self.volume, &self.bounded, &self.view] {
             gone(fs::remove_dir_all(dir)).map_err(failed("remove", dir))?;
         }
         Ok(())

@@ -66,6 +66,7 @@ pub struct RealMounts {
     presentation: Presentation,
     fallback: Option<String>,
     writable_refusal: Option<String>,
+    bounded_refusal: Option<String>,
     targets: [Mutex<()>; STRIPES],
     /// Attaching reads a view, removing it writes: a view is never removed from under an attach.
     pub(super) views: [RwLock<()>; STRIPES],
@@ -98,6 +99,7 @@ impl RealMounts {
             presentation: Presentation::Redirect,
             fallback: None,
             writable_refusal: None,
+            bounded_refusal: None,
             targets: [const { Mutex::new(()) }; STRIPES],
             views: [const { RwLock::new(()) }; STRIPES],
         };
@@ -120,6 +122,7 @@ impl RealMounts {
         };
         self.presentation = found.presentation;
         self.writable_refusal = found.writable_refusal;
+        self.bounded_refusal = found.bounded_refusal;
         if let Some(warning) = found.warning {
             let before = self.fallback.take().map(|f| f + "; ").unwrap_or_default();
             self.fallback = Some(before + &warning);
@@ -135,6 +138,11 @@ impl RealMounts {
     /// Why writable volumes don't work here, if they don't.
     pub fn writable_refusal(&self) -> Option<&str> {
         self.writable_refusal.as_deref()
+    }
+
+    /// Why those with a size don't, where others do. At the start; a publish tries it again.
+    pub fn bounded_refusal(&self) -> Option<&str> {
+        self.bounded_refusal.as_deref()
     }
 
     pub(super) fn view_dir(&self, id: &ViewId) -> PathBuf {

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use super::copy;
 use super::failure::{failed, failed_in};
+use super::fsopen::{self, Overlay};
 use super::layer::{Filled, StoreDir};
-use super::sys::{self, Overlay};
 use super::{MountError, ViewId};
 use crate::model::{Closure, StorePath};
 
@@ -88,7 +88,7 @@ pub(super) fn mount(
     store: &Path,
     metacopy: bool,
 ) -> Result<OwnedFd, MountError> {
-    sys::overlay(&Overlay {
+    fsopen::overlay(&Overlay {
         source: &source(id),
         layers: &[layer, store],
         upper: None,

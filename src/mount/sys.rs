@@ -1,6 +1,6 @@
-//! Thin wrappers over the kernel's mount API (`fsopen`, `open_tree`, `move_mount`,
-//! `mount_setattr`): a mount is made detached, given its attributes, and only then shown, so that
-//! nobody ever sees a half-configured one. The one module with `unsafe` code.
+//! Thin wrappers over the kernel's mount API (`open_tree`, `move_mount`, `mount_setattr`; for `fsopen`
+//! see `fsopen`): a mount is made detached, given its attributes, and only then shown, so that nobody
+//! ever sees a half-configured one. And the ioctls of loop devices. The one module with `unsafe` code.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -8,17 +8,10 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use super::MountError;
-use super::failure::{failed, io_error, mount_failed};
-
-/// Bytes that one `fsconfig` string may have, without its NUL.
-const MAX_FSCONFIG: usize = 255;
-/// Each message is a read of its own; more than a few are noise.
-const MAX_MESSAGES: usize = 8;
+use super::failure::{failed, mount_failed};
 
 /// `MS_PRIVATE` of linux/mount.h.
 const PRIVATE: u64 = 1 << 18;
@@ -31,117 +24,6 @@ const BUSY_PAUSES: [Duration; 5] = [
     Duration::from_millis(10),
     Duration::from_millis(20),
 ];
-
-/// What an overlay is made of. `layers` is ordered from top to bottom.
-pub(super) struct Overlay<'a> {
-    /// Shown as the device in mount tables.
-    pub(super) source: &'a str,
-    pub(super) layers: &'a [&'a Path],
-    /// `upperdir` and `workdir`; without them the overlay is read-only.
-    pub(super) upper: Option<(&'a Path, &'a Path)>,
-    /// Further options; `None` is a flag.
-    pub(super) options: &'a [(&'a str, Option<&'a str>)],
-}
-
-#[derive(Clone, Copy)]
-enum LayerStyle {
-    /// `lowerdir+`, one call per layer (Linux 6.8): each may be as long as the limit.
-    Each,
-    /// One `lowerdir` with colons.
-    Joined,
-}
-
-/// An error with the kernel's own words.
-struct Refusal {
-    errno: Errno,
-    detail: Option<String>,
-}
-
-/// A new detached overlay, nosuid and nodev.
-pub(super) fn overlay(spec: &Overlay<'_>) -> Result<OwnedFd, MountError> {
-    configure(spec, LayerStyle::Each)
-        .or_else(|first| {
-            // An unknown option is EINVAL, from `fsconfig` or, in old kernels, only at the end.
-            if first.errno == Errno::INVAL {
-                configure(spec, LayerStyle::Joined)
-            } else {
-                Err(first)
-            }
-        })
-        .map_err(|refusal| {
-            let top = spec.upper.map_or(spec.layers[0], |(upper, _)| upper);
-            io_error("make an overlay of", top.to_owned(), refusal.errno.into(), refusal.detail)
-        })
-}
-
-fn configure(spec: &Overlay<'_>, style: LayerStyle) -> Result<OwnedFd, Refusal> {
-    let plain = |errno| Refusal { errno, detail: None };
-    let context =
-        rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| Refusal {
-            errno: e,
-            detail: (e == Errno::NODEV).then(|| "this kernel has no overlayfs".to_owned()),
-        })?;
-    apply(spec, style, context.as_fd())
-        .map_err(|errno| Refusal { errno, detail: messages(&context) })?;
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    if spec.upper.is_none() {
-        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
-    }
-    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-        .map_err(plain)
-}
-
-fn apply(spec: &Overlay<'_>, style: LayerStyle, context: BorrowedFd<'_>) -> Result<(), Errno> {
-    use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string};
-    fsconfig_set_string(context, "source", spec.source)?;
-    match style {
-        LayerStyle::Each => {
-            for layer in spec.layers {
-                fsconfig_set_string(context, "lowerdir+", *layer)?;
-            }
-        }
-        LayerStyle::Joined => {
-            let joined = spec
-                .layers
-                .iter()
-                .map(|l| l.as_os_str())
-                .collect::<Vec<_>>()
-                .join(std::ffi::OsStr::new(":"));
-            if joined.len() > MAX_FSCONFIG {
-                return Err(Errno::NAMETOOLONG);
-            }
-            fsconfig_set_string(context, "lowerdir", joined)?;
-        }
-    }
-    if let Some((upper, work)) = spec.upper {
-        fsconfig_set_string(context, "upperdir", upper)?;
-        fsconfig_set_string(context, "workdir", work)?;
-    }
-    for (key, value) in spec.options {
-        match value {
-            Some(value) => fsconfig_set_string(context, *key, *value)?,
-            None => fsconfig_set_flag(context, *key)?,
-        }
-    }
-    fsconfig_create(context)
-}
-
-/// What the kernel says in the context's log, `e overlay: …` per line, without the level letter.
-fn messages(context: &OwnedFd) -> Option<String> {
-    let mut all = Vec::new();
-    let mut buffer = [0_u8; 1024];
-    while all.len() < MAX_MESSAGES {
-        match rustix::io::read(context, &mut buffer) {
-            Ok(n) if n > 0 => {
-                let text = String::from_utf8_lossy(&buffer[..n]);
-                let text = text.trim_end();
-                all.push(text.split_once(' ').map_or(text, |(_, t)| t).to_owned());
-            }
-            _ => break,
-        }
-    }
-    (!all.is_empty()).then(|| all.join("; "))
-}
 
 /// A detached copy of the mount at `path`, from `path` downwards and without what is mounted below
 /// it: read-only, nosuid, nodev, and a peer of nothing.
@@ -201,11 +83,55 @@ fn set_attributes(
             size_of::<MountAttr>(),
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
-    }
+    if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Of linux/loop.h.
+const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+const LO_FLAGS_DIRECT_IO: u32 = 16;
+
+/// The kernel's `struct loop_config` with the `struct loop_info64` in it.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    before_flags: [u32; 13],
+    flags: u32,
+    after_flags: [u64; 30],
+}
+
+/// The number of a loop device that has no file, made if there is none.
+#[expect(unsafe_code, reason = "neither libc nor rustix wraps the ioctls of loop devices")]
+pub(super) fn free_loop(control: BorrowedFd<'_>) -> Result<u32, Errno> {
+    // SAFETY: this ioctl takes no argument.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+    u32::try_from(number).map_err(|_| last_error())
+}
+
+/// Gives the loop device its file, which it keeps until nobody has the device open or mounted. Its
+/// blocks are read and written past the page cache if the file's system can do that.
+#[expect(unsafe_code, reason = "neither libc nor rustix wraps the ioctls of loop devices")]
+pub(super) fn configure_loop(
+    device: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    block_size: u32,
+) -> Result<(), Errno> {
+    let config = LoopConfig {
+        fd: u32::try_from(file.as_raw_fd()).map_err(|_| Errno::BADF)?,
+        block_size,
+        before_flags: [0; 13],
+        flags: LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO,
+        after_flags: [0; 30],
+    };
+    // SAFETY: `config` has the layout and size that this ioctl reads, and lives across the call.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// Shows a detached mount at the directory `at`; `path` is its name for the error.

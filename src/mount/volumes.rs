@@ -1,28 +1,26 @@
 //! Volumes at their targets. A read-only one is a bind of the view's `mnt/v`, or of its parts (see
 //! `idmapped`); a writable one is an
-//! overlay of its own over it, with its files in `<volumes>/<id>/` (`upper/`, `work/`, and
-//! `volume.json`, written before the mount is shown).
+//! overlay of its own over it, with files of its own (`files`).
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::PoisonError;
 
 use rustix::io::Errno;
 
+use super::bounded;
 use super::failure::failed;
+use super::files::Layers;
+use super::fsopen::{self, Overlay};
 use super::identity::{ViewIdentity, is_overlay, place};
-use super::layer::{self, SHOWN};
+use super::layer::SHOWN;
 use super::metadata::{self, VolumeRecord};
 use super::paths::Target;
 use super::real::RealMounts;
-use super::sys::{self, Overlay, Place};
-use super::views::gone;
-use super::{Attached, MountError, Mounts as _, Usage, ViewId};
+use super::sys::{self, Place};
+use super::{Attached, MountError, ViewId};
 use crate::crash::crash_point;
-use crate::model::{Shape, TargetPath, VolumeId};
+use crate::model::{Shape, TargetPath, VolumeId, VolumeSize};
 
-const UPPER: &str = "upper";
-const WORK: &str = "work";
 /// In mount tables, the device of mounts that are one volume's own is this and the volume's id.
 pub(super) const SOURCE: &str = "nix-csi-volume:";
 
@@ -96,7 +94,7 @@ impl RealMounts {
             return Ok(());
         }
         self.refuse_second_target(at.path, volume)?;
-        self.attach_writable(at.path, &dir, view, volume).inspect_err(|_| {
+        self.attach_writable(at.path, &dir, view, volume, shape.size()).inspect_err(|_| {
             if let Err(e) = self.remove_files(volume) {
                 tracing::warn!(%volume, error = %e, "files of a failed mount stay");
             }
@@ -109,15 +107,17 @@ impl RealMounts {
         dir: &OwnedFd,
         view: &ViewId,
         volume: &VolumeId,
+        size: Option<VolumeSize>,
     ) -> Result<(), MountError> {
         // A volatile upper can't be mounted a second time.
         self.remove_files(volume)?;
         let files = self.volume_dir(volume);
-        for dir in [&files, &files.join(UPPER), &files.join(WORK)] {
-            layer::make_dir(dir)?;
-        }
+        let layers = Layers::make(&files, size)?;
         crash_point("attach-files-made");
-        let tree = self.writable_overlay(view, volume)?;
+        let tree = self.writable_overlay(view, volume, &layers)?;
+        if size.is_some() {
+            bounded::hide(&files)?;
+        }
         let root = place(&tree, target.as_path())?;
         let record = VolumeRecord {
             version: metadata::version(),
@@ -126,6 +126,7 @@ impl RealMounts {
             target: target.clone(),
             dev: root.dev,
             ino: root.ino,
+            size,
         };
         metadata::write(&files, &record)?;
         crash_point("attach-record-written");
@@ -136,12 +137,16 @@ impl RealMounts {
 
     /// Detached, over the view as it is mounted: over the view's own layers every path would also be
     /// there without its redirect, and be stale after a copy-up.
-    fn writable_overlay(&self, view: &ViewId, volume: &VolumeId) -> Result<OwnedFd, MountError> {
-        let files = self.volume_dir(volume);
-        sys::overlay(&Overlay {
+    fn writable_overlay(
+        &self,
+        view: &ViewId,
+        volume: &VolumeId,
+        layers: &Layers,
+    ) -> Result<OwnedFd, MountError> {
+        fsopen::overlay(&Overlay {
             source: &format!("{SOURCE}{volume}"),
             layers: &[&self.mnt(view).join(SHOWN)],
-            upper: Some((&files.join(UPPER), &files.join(WORK))),
+            upper: Some((&layers.upper, &layers.work)),
             options: &[
                 // Nobody needs the upper after a crash of the node; unmounting it must not sync.
                 ("volatile", None),
@@ -186,9 +191,9 @@ impl RealMounts {
         let ours = match shape {
             Shape::ReadOnly => self.shows_view(dir, here, view, target)?,
             Shape::Idmapped => return self.whose_idmapped(dir, here, view, target, volume),
-            Shape::Writable => self
-                .record_of(volume)?
-                .is_some_and(|r| r.view == *view && is_overlay_of(&r, dir, here, target)),
+            Shape::Writable | Shape::Bounded(_) => self.record_of(volume)?.is_some_and(|r| {
+                r.view == *view && r.size == shape.size() && is_overlay_of(&r, dir, here, target)
+            }),
         };
         Ok(if ours { Attached::Ours } else { Attached::Foreign })
     }
@@ -205,10 +210,6 @@ impl RealMounts {
         })
     }
 
-    pub(super) fn record_of(&self, volume: &VolumeId) -> Result<Option<VolumeRecord>, MountError> {
-        metadata::read(&self.volume_dir(volume), &self.boot_id)
-    }
-
     /// The volume's files are those of a live mount elsewhere: they must stay.
     pub(super) fn refuse_second_target(
         &self,
@@ -218,52 +219,10 @@ impl RealMounts {
         let Some(record) = self.record_of(volume)?.filter(|r| r.target != *target) else {
             return Ok(());
         };
-        match self.look_at(&record.view, &record.target, volume, Shape::Writable)? {
+        match self.look_at(&record.view, &record.target, volume, Shape::writable(record.size))? {
             Attached::Ours => Err(MountError::Busy { target: record.target }),
             Attached::Nothing | Attached::Foreign => Ok(()),
         }
-    }
-
-    pub(super) fn remove_files(&self, volume: &VolumeId) -> Result<(), MountError> {
-        let dir = self.volume_dir(volume);
-        // The record goes last: without it the rest would be a stranger's.
-        for part in [UPPER, WORK] {
-            let part = dir.join(part);
-            gone(fs::remove_dir_all(&part)).map_err(failed("remove", &part))?;
-        }
-        gone(fs::remove_dir_all(&dir)).map_err(failed("remove", &dir))
-    }
-
-    pub(super) fn clear_unused_files(&self) -> Result<(), MountError> {
-        for volume in self.list_volume_files()? {
-            match self.record_of(&volume) {
-                Ok(None) => {
-                    // One that can't be removed is no reason for the others to wait.
-                    if let Err(error) = self.remove_files(&volume) {
-                        tracing::error!(%volume, %error, "an unused writable layer stays");
-                    }
-                }
-                Ok(Some(_)) => {}
-                Err(error) => {
-                    tracing::error!(%volume, %error, "unreadable writable layer, kept");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn usage(&self, volume: &VolumeId) -> Result<Usage, MountError> {
-        let upper = self.volume_dir(volume).join(UPPER);
-        let s =
-            rustix::fs::statvfs(&upper).map_err(failed("look at the file system of", &upper))?;
-        Ok(Usage {
-            bytes_total: s.f_blocks * s.f_frsize,
-            bytes_used: s.f_blocks.saturating_sub(s.f_bfree) * s.f_frsize,
-            bytes_available: s.f_bavail * s.f_frsize,
-            inodes_total: s.f_files,
-            inodes_used: s.f_files.saturating_sub(s.f_ffree),
-            inodes_available: s.f_favail,
-        })
     }
 }
 

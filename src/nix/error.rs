@@ -178,7 +178,10 @@ impl RealiseError {
                 in_brackets(hint)
             ),
             Self::NoSpace { step, cause } => {
-                format!("{step} failed{after}: no space left on the store's file system: {cause}")
+                format!(
+                    "{step} failed{after}: no space left on the store's file system: {cause} (what \
+                     nothing holds is collected now; `nix-csi gc --dry-run` counts what is held)"
+                )
             }
             Self::Temporary { step, cause } => format!("{step} failed for now{after}: {cause}"),
             Self::TimedOut(limit) => limit.to_string(),

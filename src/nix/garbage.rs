@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use futures::future::BoxFuture;
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
 use rustix::io::Errno;
 
 use crate::model::{StoreGraph, StorePath};
@@ -53,6 +53,11 @@ impl Space {
             free_inodes: stat.f_favail,
         })
     }
+}
+
+/// Blocking. Whether the file system notes when files are read; what can't be told is taken for yes.
+pub fn notes_readings(dir: &Path) -> bool {
+    statvfs(dir).map_or(true, |stat| !stat.f_flag.contains(StatVfsMountFlags::NOATIME))
 }
 
 /// What a deletion gives back.

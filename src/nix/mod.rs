@@ -73,7 +73,7 @@ pub use error::{Limit, NixError, RealiseError, Step, TimedOut};
 pub use evaluator::{EvalMode, Evaluator};
 pub use flake::{Lock, locked_revision};
 pub use flake_lock::lock_local_flake;
-pub use garbage::{Deletion, Freed, Garbage, Root, Sole, Space};
+pub use garbage::{Deletion, Freed, Garbage, Root, Sole, Space, notes_readings};
 pub use gc_lock::sweep_staging;
 pub use progress::{Progress, ProgressSink, Stage};
 pub use push::PushTo;

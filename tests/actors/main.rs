@@ -6,6 +6,7 @@
 mod builds;
 mod events;
 mod gc;
+mod keeper;
 mod pods;
 mod registrar;
 mod registry;

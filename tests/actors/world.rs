@@ -9,6 +9,7 @@ use nix_csi::actors::builds::MemoryConfig;
 use nix_csi::actors::gc::Rules;
 use nix_csi::actors::gc::used::{Used, WallClock};
 use nix_csi::actors::gc::water::Watermarks;
+use nix_csi::actors::keeper::KeeperConfig;
 use nix_csi::actors::node::{GcActorConfig, NodeActors, NodeActorsConfig};
 use nix_csi::actors::uploads::UploadsConfig;
 use nix_csi::actors::volume::{Request, VolumeError};
@@ -17,7 +18,7 @@ use nix_csi::k8s::fake::FakeApi;
 use nix_csi::model::{Access, Layout, Source, StorePath, TargetPath, VolumeId, VolumeSpec};
 use nix_csi::mount::fake::FakeMounts;
 use nix_csi::nix::fake::FakeNix;
-use nix_csi::nix::{Origin, PushTo};
+use nix_csi::nix::{Origin, PushTo, Space};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
@@ -34,6 +35,18 @@ pub const GC_INTERVAL: Duration = Duration::from_mins(15);
 pub const GC_GRACE: Duration = Duration::from_mins(10);
 pub const GC_LOOK: Duration = Duration::from_secs(10);
 pub const GC_STEP: Duration = Duration::from_mins(10);
+pub const KEEP_REFRESH: Duration = Duration::from_secs(3600);
+
+const ROOMY: Space =
+    Space { bytes: 1_000_000, free_bytes: 900_000, inodes: 1_000_000, free_inodes: 900_000 };
+
+/// What a driver is told to do otherwise than others.
+#[derive(Clone, Copy, Default)]
+pub struct Settings<'a> {
+    pub upload_derivations: bool,
+    pub keep: &'a [Source],
+    pub keep_file: Option<&'a Path>,
+}
 
 pub struct World {
     pub dir: tempfile::TempDir,
@@ -69,20 +82,27 @@ impl World {
         let mounts = FakeMounts::new();
         let api = FakeApi::default();
         nix.set_roots_dirs(&[&dir.path().join("roots")]);
+        nix.set_space(ROOMY); // how full this machine's disk is, is no matter of these tests
         let health = Health::default();
-        let actors = start(dir.path(), &nix, &mounts, &api, (&health, look), false);
+        let settings = Settings::default();
+        let actors = start(dir.path(), &nix, &mounts, &api, (&health, look), settings);
         Self { dir, nix, mounts, api, health, look, actors }
     }
 
     /// Another driver after this one was killed: same disk, same kernel, no memory.
     pub fn restarted(&self) -> NodeActors {
-        start(self.dir.path(), &self.nix, &self.mounts, &self.api, (&self.health, self.look), false)
+        self.restarted_with(Settings::default())
+    }
+
+    pub fn restarted_with(&self, settings: Settings<'_>) -> NodeActors {
+        let World { dir, nix, mounts, api, health, .. } = self;
+        start(dir.path(), nix, mounts, api, (health, self.look), settings)
     }
 
     /// The same with a driver that uploads derivations.
     pub fn uploads_derivations(&mut self) {
-        let World { dir, nix, mounts, api, health, .. } = &*self;
-        self.actors = start(dir.path(), nix, mounts, api, (health, self.look), true);
+        let settings = Settings { upload_derivations: true, ..Settings::default() };
+        self.actors = self.restarted_with(settings);
     }
 
     pub fn records(&self) -> PathBuf {
@@ -120,7 +140,7 @@ fn start(
     mounts: &FakeMounts,
     api: &FakeApi,
     (health, look): (&Health, Duration),
-    derivations: bool,
+    settings: Settings<'_>,
 ) -> NodeActors {
     let used = Used::open(&dir.join("used.sqlite"), clock());
     let config = NodeActorsConfig {
@@ -147,16 +167,22 @@ fn start(
         sweep_after: SWEEP_AFTER,
         uploads: Some(UploadsConfig {
             to: PushTo::Store { url: "ssh-ng://cache".to_owned(), signing_key: None },
-            derivations,
+            derivations: settings.upload_derivations,
             records: dir.join("uploads"),
             roots: dir.join("roots/uploads"),
             attempts: UPLOAD_ATTEMPTS,
             slots: 1,
             used: used.clone(),
         }),
+        keeper: KeeperConfig {
+            sources: settings.keep.to_vec(),
+            file: settings.keep_file.map(Path::to_owned),
+            record: dir.join("kept.json"),
+            refresh: KEEP_REFRESH,
+        },
         gc: GcActorConfig {
             rules: Rules {
-                older_than: GC_OLDER_THAN,
+                older_than: Some(GC_OLDER_THAN),
                 grace: GC_GRACE,
                 watermarks: Some(Watermarks { high: 85, low: 80 }),
                 step: GC_STEP,
@@ -197,6 +223,7 @@ pub fn request(name: &str, source: &Source) -> Request {
     let attributes = BTreeMap::from([(source.key().to_owned(), source.text())]);
     let access = Access::ReadOnly;
     let (source, layout) = (source.clone(), Layout::Plain);
-    let spec = VolumeSpec { access, access_mode: 1, attributes, source, pod: None, layout };
+    let spec =
+        VolumeSpec { access, access_mode: 1, attributes, source, pod: None, layout, size: None };
     Request { spec, target: target(name) }
 }

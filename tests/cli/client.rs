@@ -90,7 +90,7 @@ async fn mounting_showing_and_unmounting() {
     fs::create_dir(lab.path("work")).unwrap();
     symlink("work", lab.path("link")).unwrap();
     let run = |args: &[&str]| client(&lab, &node, "work", args);
-    assert_eq!(run(&["status"]).success().lines().last(), Some("no volumes"));
+    assert!(run(&["status"]).success().lines().any(|line| line == "no volumes"));
 
     let made = mounted(&run(&["mount", "--store-path", &path, "a"]));
     assert_eq!(
@@ -128,6 +128,10 @@ async fn mounting_showing_and_unmounting() {
 
     mounted(&run(&["mount", "--rw", "--store-path", &path, "w"]));
     lab.ok("touch", &[lab.path("work/w/store/new").to_str().unwrap()]);
+    assert_eq!(
+        run(&["mount", "--rw", "--size", "8Mi", "--store-path", &path, "s"]).failure(),
+        "volumeAttributes.size \"8Mi\" is too small for a file system: give it 16Mi or more"
+    );
     let json: Value = serde_json::from_str(run(&["status", "-o", "json"]).success()).unwrap();
     check_json(&json, &path);
     for name in ["a", "b", "w"] {
@@ -142,7 +146,10 @@ fn keys(value: &Value) -> Vec<&str> {
 
 /// Programs rely on these names.
 fn check_json(json: &Value, path: &str) {
-    assert_eq!(keys(json), ["builds", "node", "unreadable", "views", "volumes"]);
+    assert_eq!(
+        keys(json),
+        ["builds", "kept", "node", "refusedSources", "unreadable", "views", "volumes"]
+    );
     let node =
         "driver health healthReason nixVersion nodeId presentation presentationReason version";
     assert_eq!(keys(&json["node"]).join(" "), node);
@@ -193,7 +200,7 @@ async fn a_node_that_is_not_there_or_not_for_you() {
 
 #[test]
 fn wrong_usage_exits_64() {
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (&[], "Usage: nix-csi <COMMAND>"),
         (&["mount", "dir"], "the following required arguments were not provided"),
         (
@@ -201,6 +208,7 @@ fn wrong_usage_exits_64() {
             "the argument '--expr <EXPR>' cannot be used with '--store-path <STORE_PATH>'",
         ),
         (&["mount", "--expr", "1"], "<DIRECTORY>"),
+        (&["mount", "--expr", "1", "--size", "1Gi", "dir"], "--rw"),
         (&["unmount"], "<DIRECTORY>"),
         (&["status", "--endpont", "x"], "unexpected argument '--endpont' found"),
     ];

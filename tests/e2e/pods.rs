@@ -85,6 +85,45 @@ fn a_writable_volume_is_the_pods_own() {
     nothing_left(&cluster);
 }
 
+/// A container's `/dev` has what there was when it started, and needs more than that.
+#[test]
+fn a_volume_with_a_size_is_full_for_its_own_pod() {
+    let cluster = Cluster::get();
+    let space = cluster.space("size");
+    let expression = package("size", "");
+    let names: Vec<_> = (0..12).map(|n| format!("sized-{n}")).collect();
+    let pods = names.iter().map(|name| {
+        let mut pod = writable(pod(name, ("nixExpr", &expression), "serve"));
+        pod["spec"]["volumes"][0]["csi"]["volumeAttributes"]["size"] = "64Mi".into();
+        pod
+    });
+    space.apply(pods.collect());
+    for name in &names {
+        space.running(name);
+    }
+    let listing = space.kubectl(&["exec", &names[0], "--", "/nix/var/result/bin/hello"]);
+    let dir = listing.lines().find(|line| line.ends_with("-busybox")).unwrap();
+    let busybox = format!("/nix/store/{dir}/bin/busybox");
+    let write = |pod: &str, megabytes: &str| {
+        let count = format!("count={megabytes}");
+        let dd = ["dd", "if=/dev/zero", "of=/nix/big", "bs=1M", &count];
+        space.ask(&[&["exec", pod, "--", &busybox], &dd[..]].concat())
+    };
+    assert!(write(&names[0], "100").is_none());
+    let said = space.kubectl(&["exec", &names[0], "--", &busybox, "du", "-m", "/nix/big"]);
+    let size: u32 = said.split_whitespace().next().unwrap().parse().unwrap();
+    assert!((50..64).contains(&size), "{said}");
+    for name in &names[1..] {
+        assert!(write(name, "40").is_some(), "{name}");
+    }
+    assert!(write(&names[0], "40").is_some(), "a smaller file in its place");
+    drop(space);
+    nothing_left(&cluster);
+    let loops = "cat /sys/block/loop*/loop/backing_file 2>/dev/null || true";
+    let files = cluster.on_node(&["sh", "-c", loops]);
+    assert!(!files.contains("/nix-csi/volumes/"), "{files}");
+}
+
 /// What a container's own `readOnly` and `subPath` do; docs/pods.md says what to make of it.
 #[test]
 fn a_container_may_mount_a_part_of_it_and_read_only() {

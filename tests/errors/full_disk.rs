@@ -100,10 +100,11 @@ async fn a_full_store() {
     let (before, reason) = text.split_once(" s: ").unwrap();
     assert!(before.starts_with("build failed after "), "{text}");
     let full = "no space left on the store's file system:";
+    let way = "(what nothing holds is collected now; `nix-csi gc --dry-run` counts what is held)";
     let reasons = [
-        format!("{full} writing to file: No space left on device"),
+        format!("{full} writing to file: No space left on device {way}"),
         // 2.34
-        format!("{full} note: build failure may have been caused by lack of free disk space"),
+        format!("{full} note: build failure may have been caused by lack of free disk space {way}"),
     ];
     assert!(reasons.iter().any(|expected| expected == reason), "{text}");
     free(&lab, "/nix/var");

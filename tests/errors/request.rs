@@ -53,7 +53,7 @@ const CASES: &[(Change, &str)] = &[
     (
         |c| attributes(c, &[("storepath", PATH)]),
         "volumeAttributes has an unknown key \"storepath\": known are storePath, flakeRef, \
-         nixExpr, expression, hostUsers and systems such as x86_64-linux",
+         nixExpr, expression, hostUsers, size and systems such as x86_64-linux",
     ),
     (
         |c| attributes(c, &[("flakeRef", "  ")]),
@@ -116,6 +116,26 @@ const CASES: &[(Change, &str)] = &[
         "volumeAttributes.hostUsers is false, and a writable volume can't be mapped into a user \
          namespace: write readOnly: true beside driver in the pod's volumes[].csi (readOnly in \
          volumeMounts is not enough), or hostUsers: true into the pod's spec",
+    ),
+    (
+        |c| {
+            attributes(c, &[("storePath", PATH), ("size", "64MB")]);
+            c.readonly = false;
+        },
+        "volumeAttributes.size \"64MB\" is no quantity: give it bytes, such as 500Mi, 2Gi or 1G, or \
+         leave it out for no limit",
+    ),
+    (
+        |c| {
+            attributes(c, &[("storePath", PATH), ("size", "1Mi")]);
+            c.readonly = false;
+        },
+        "volumeAttributes.size \"1Mi\" is too small for a file system: give it 16Mi or more",
+    ),
+    (
+        |c| attributes(c, &[("storePath", PATH), ("size", "64Mi")]),
+        "volumeAttributes.size limits what a pod writes, and this volume is read-only: leave size out, \
+         or readOnly: true in the pod's volumes[].csi",
     ),
     (
         |c| mode(c, 99),

@@ -5,4 +5,8 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod collects;
+mod full;
+mod races;
 mod shown;
+mod world;

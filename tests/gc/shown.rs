@@ -5,23 +5,9 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::lab::{self, Gate, Lab, NO_IDLE, node_binary};
-
-macro_rules! lab {
-    () => {
-        match Lab::new() {
-            Ok(lab) => lab,
-            Err(reason) => return lab::skipped(module_path!(), &reason),
-        }
-    };
-}
-
-/// The command's standard output, or its standard error.
-fn gc(lab: &Lab, args: &[&str]) -> Result<String, String> {
-    let output = lab.command(node_binary()).arg("gc").args(args).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-}
+use crate::lab;
+use crate::lab::{Gate, Lab, NO_IDLE, until};
+use crate::world::{change, gc};
 
 fn would_go(lab: &Lab, older_than: &str) -> (BTreeSet<String>, Value) {
     let said = gc(lab, &["--dry-run", "--older-than", older_than, "-o", "json"]).unwrap();
@@ -35,14 +21,6 @@ fn dead_to_nix(lab: &Lab) -> BTreeSet<String> {
     let options = ["--option", "keep-derivations", "false", "--option", "keep-outputs", "false"];
     let print = ["--gc", "--print-dead"];
     lab.ok("nix-store", &[&print[..], &options].concat()).lines().map(str::to_owned).collect()
-}
-
-/// In the store's database.
-fn change(lab: &Lab, sql: &str) {
-    lab.inside(|| {
-        let database = rusqlite::Connection::open("/nix/var/nix/db/db.sqlite").unwrap();
-        database.execute_batch(sql).unwrap();
-    });
 }
 
 #[test]
@@ -109,13 +87,12 @@ async fn each_reason_is_told() {
     let node = lab.node(NO_IDLE).await;
     let volume = lab.volume("v", &[("storePath", &free)]);
     node.publish(&volume).await.unwrap();
-    let said = why(&lab, &free);
     let admin = format!("unix://{}", lab.path("run/admin.sock").display());
     let said = gc(&lab, &["--explain", &free, "--admin-endpoint", &admin]).unwrap();
     let user = format!("the volume {}, at {}\n", volume.id, volume.target.display());
     assert!(said.contains("the view ") && said.contains(&user), "{said}");
     // Without a node there is the root alone.
-    let said = why(&lab, &free);
+    let said = gc(&lab, &["--explain", &free, "--admin-endpoint", "unix:///nowhere"]).unwrap();
     assert!(said.contains("the view ") && !said.contains("the volume "), "{said}");
     let gate = Gate::new(&lab, "held");
     let building = lab.volume("b", &[("nixExpr", &gate.expression())]);
@@ -128,6 +105,34 @@ async fn each_reason_is_told() {
     };
     let (published, ()) = tokio::join!(node.publish(&building), derivation);
     published.unwrap();
+
+    // Kept warm, and on its way to a cache that does not take it.
+    drop(node);
+    let kept = lab.unrooted(&["--argstr", "seed", "kept"]);
+    let node =
+        lab.node(&[NO_IDLE, &["--keep", &kept, "--upload-command", "/bin/false"]].concat()).await;
+    until("it to be kept", async || node.status().await.kept[0].state == "ready").await;
+    let said = gc(&lab, &["--explain", &kept, "--admin-endpoint", &admin]).unwrap();
+    let by = format!("kept warm by the node's settings: storePath {kept}\n");
+    assert!(said.contains("the view ") && said.contains(&by), "{said}");
+    let uploaded = lab.volume("u", &[("nixExpr", &gate.expression())]);
+    node.publish(&uploaded).await.unwrap();
+    let root = node
+        .status()
+        .await
+        .volumes
+        .iter()
+        .find(|v| v.volume_id == uploaded.id)
+        .unwrap()
+        .root
+        .clone();
+    until("the upload to be queued", async || why(&lab, &root).contains("the upload ")).await;
+    for volume in [&uploaded, &building] {
+        node.unpublish(volume).await.unwrap();
+    }
+    until("the view to go", async || !why(&lab, &root).contains("the view ")).await;
+    let said = why(&lab, &root);
+    assert!(said.contains("the upload ") && said.contains("`nix-csi uploads` shows it"), "{said}");
 
     // What is no path of this store.
     let absent = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";

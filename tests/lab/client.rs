@@ -165,8 +165,13 @@ impl Node {
 
     /// The text of `/metrics`.
     pub fn metrics(&self) -> String {
+        self.get("/metrics")
+    }
+
+    /// An HTTP answer, head and all.
+    pub fn get(&self, path: &str) -> String {
         let mut stream = connect(self.network, &self.http).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         text

@@ -2,16 +2,22 @@
 
 use std::path::PathBuf;
 
-use nix_csi::model::Shape::{Idmapped, ReadOnly, Writable};
-use nix_csi::model::{Closure, Shape, TargetPath, VolumeId};
+use nix_csi::model::Shape::{Bounded, Idmapped, ReadOnly, Writable};
+use nix_csi::model::{Closure, Shape, TargetPath, VolumeId, VolumeSize};
 use nix_csi::mount::fake::FakeMounts;
 use nix_csi::mount::{Attached, MountError, Mounts, ViewId};
 
 use crate::world::{
-    BOTH, World, in_namespace, lose_mount, mount_tmpfs, no_database, store_path, volume,
+    BOTH, World, can_bound, in_namespace, lose_mount, mount_tmpfs, no_database, store_path, volume,
 };
 
-const SHAPES: [Shape; 3] = [ReadOnly, Idmapped, Writable];
+fn shapes() -> Vec<Shape> {
+    let mut shapes = vec![ReadOnly, Idmapped, Writable];
+    if can_bound() {
+        shapes.extend([Bounded(VolumeSize::MIN), Bounded(VolumeSize::parse("32Mi").unwrap())]);
+    }
+    shapes
+}
 
 /// What the outside world does to an implementation.
 trait Outside {
@@ -109,20 +115,20 @@ fn views(mounts: &dyn Mounts) {
 fn volumes(mounts: &dyn Mounts, outside: &dyn Outside) {
     mounts.create_view(&id(1), &closure(), &no_database).unwrap();
     mounts.create_view(&id(2), &closure(), &no_database).unwrap();
-    for shape in SHAPES {
+    for shape in shapes() {
         let (target, vol) = (outside.target("a"), volume("vol-a"));
         let at = |view, shape| mounts.attached(&view, &target, &vol, shape).unwrap();
         assert_eq!(at(id(1), shape), Attached::Nothing);
         mounts.attach(&id(1), &target, &vol, shape).unwrap();
         assert_eq!(at(id(1), shape), Attached::Ours);
         assert_eq!(at(id(2), shape), Attached::Foreign);
-        for other in SHAPES.into_iter().filter(|other| *other != shape) {
+        for other in shapes().into_iter().filter(|other| *other != shape) {
             assert_eq!(at(id(1), other), Attached::Foreign);
         }
         mounts.attach(&id(1), &target, &vol, shape).unwrap();
         let files = mounts.list_volume_files().unwrap();
-        assert_eq!(files, Vec::from_iter((shape == Writable).then(|| vol.clone())));
-        assert_eq!(mounts.writable_usage(&vol).is_ok(), shape == Writable);
+        assert_eq!(files, Vec::from_iter(shape.is_writable().then(|| vol.clone())));
+        assert_usage(mounts, &vol, shape);
 
         let e = mounts.attach(&id(2), &target, &vol, shape).unwrap_err();
         assert!(matches!(e, MountError::Foreign { .. }), "{e}");
@@ -150,7 +156,7 @@ fn volumes(mounts: &dyn Mounts, outside: &dyn Outside) {
 
 fn foreign_and_busy(mounts: &dyn Mounts, outside: &dyn Outside) {
     mounts.create_view(&id(1), &closure(), &no_database).unwrap();
-    for shape in SHAPES {
+    for shape in shapes() {
         let (target, vol) = (outside.target("c"), volume("vol-c"));
         outside.mount_foreign(&target);
         let e = mounts.attach(&id(1), &target, &vol, shape).unwrap_err();
@@ -168,11 +174,28 @@ fn foreign_and_busy(mounts: &dyn Mounts, outside: &dyn Outside) {
             let found = mounts.attached(&id(1), &target, &vol, shape).unwrap();
             assert_eq!(found, Attached::Ours);
             let files = mounts.list_volume_files().unwrap();
-            assert_eq!(files.len(), usize::from(shape == Writable));
+            assert_eq!(files.len(), usize::from(shape.is_writable()));
         });
         mounts.detach(&target, &vol).unwrap();
     }
     mounts.remove_view(&id(1)).unwrap();
+}
+
+fn assert_usage(mounts: &dyn Mounts, vol: &VolumeId, shape: Shape) {
+    let usage = mounts.writable_usage(vol);
+    assert_eq!(usage.is_ok(), shape.is_writable(), "{usage:?}");
+    let Some(size) = shape.size() else {
+        return;
+    };
+    let usage = usage.unwrap();
+    // Its own tables take some.
+    let most = size.bytes() * 8 / 10..=size.bytes();
+    assert!(
+        most.contains(&usage.bytes_total) && most.contains(&usage.bytes_available),
+        "{usage:?}"
+    );
+    assert!(usage.bytes_used <= size.bytes() / 10, "{usage:?}");
+    assert!(usage.inodes_used < 20 && usage.inodes_available > 900, "{usage:?}");
 }
 
 /// What a death half-way leaves.

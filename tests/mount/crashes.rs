@@ -3,17 +3,18 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix_csi::model::Shape;
+use nix_csi::model::{Shape, VolumeSize};
 use nix_csi::mount::{Attached, CRASH_POINTS, Mounts, Presentation, RealMounts};
 
 use crate::compare;
-use crate::world::{BOTH, World, in_namespace, volume};
+use crate::world::{BOTH, World, can_bound, in_namespace, loops_below, volume};
 
 const VARIABLE: &str = "MOUNT_TEST_LIFE";
 const SIGKILL: i32 = 9;
+const BOUNDED: Shape = Shape::Bounded(VolumeSize::MIN);
 
 fn life(world: &World, mounts: &RealMounts, shape: Shape) {
     let (target, vol) = (world.target("a"), volume("v"));
@@ -37,7 +38,7 @@ fn helper() {
     };
     let world = World::at(Path::new(&base));
     let presentation = BOTH.into_iter().find(|p| format!("{p:?}") == presentation);
-    let shapes = [Shape::ReadOnly, Shape::Idmapped, Shape::Writable];
+    let shapes = [Shape::ReadOnly, Shape::Idmapped, Shape::Writable, BOUNDED];
     let shape = shapes.into_iter().find(|a| format!("{a:?}") == shape);
     if when == "start" {
         nix_csi::crash::arm(&point);
@@ -74,6 +75,8 @@ fn finish(world: &World, mounts: &RealMounts, shape: Shape, what: &str) {
     let expected = if shape == Shape::Idmapped { 3 } else { 1 };
     assert_eq!(world.mounts_below(&world.pods), expected, "{what}");
     assert_eq!(world.mounts_below(&world.views), 1, "{what}");
+    assert_eq!(world.mounts_below(&world.volumes), 0, "{what}");
+    assert_eq!(loops_below(&world.base).len(), usize::from(shape == BOUNDED), "{what}");
     for info in world.closure().paths {
         let name = info.path.base_name();
         let shown = target.as_path().join("store").join(name);
@@ -93,6 +96,7 @@ fn clean_up(world: &World, mounts: &RealMounts, what: &str) {
         mounts.remove_view(&view).unwrap();
     }
     assert_eq!(world.mounts_below(&world.base), 0, "{what}");
+    assert_eq!(loops_below(&world.base), [""; 0].map(PathBuf::from), "{what}");
     for dir in [&world.views, &world.volumes] {
         assert_eq!(fs::read_dir(dir).unwrap().count(), 0, "{what}: {}", dir.display());
     }
@@ -102,7 +106,8 @@ fn clean_up(world: &World, mounts: &RealMounts, what: &str) {
 /// Whether a volume of this shape comes along the point in its life.
 fn is_passed(point: &str, shape: Shape) -> bool {
     match point {
-        "attach-files-made" | "attach-record-written" => shape == Shape::Writable,
+        "attach-image-made" | "attach-image-shown" => shape == BOUNDED,
+        "attach-files-made" | "attach-record-written" => shape.is_writable(),
         "attach-top-shown" | "attach-part-shown" | "detach-part-unmounted" => {
             shape == Shape::Idmapped
         }
@@ -121,7 +126,9 @@ fn at_every_point(presentation: Presentation, shape: Shape) {
             clean_up(world, &mounts, &what);
 
             die(world, presentation, shape, point, "later");
-            clean_up(world, &world.open(presentation), &what);
+            let mounts = world.open(presentation);
+            mounts.clear_unused_volume_files().unwrap();
+            clean_up(world, &mounts, &what);
         }
         assert!(die(world, presentation, shape, "view-skeleton-made", "start"));
         clean_up(world, &world.open(presentation), "a start");
@@ -156,4 +163,35 @@ fn a_hard_link_views_idmapped_volume_survives() {
 #[test]
 fn a_hard_link_views_writable_volume_survives() {
     at_every_point(Presentation::Hardlink, Shape::Writable);
+}
+
+#[test]
+fn a_redirect_views_bounded_volume_survives() {
+    if can_bound() {
+        at_every_point(Presentation::Redirect, BOUNDED);
+    }
+}
+
+#[test]
+fn a_hard_link_views_bounded_volume_survives() {
+    if can_bound() {
+        at_every_point(Presentation::Hardlink, BOUNDED);
+    }
+}
+
+/// At the start, before anything is known of the volume.
+#[test]
+fn what_a_death_leaves_of_a_bounded_volume_is_unused() {
+    if !can_bound() {
+        return;
+    }
+    in_namespace(|world| {
+        for point in ["attach-image-made", "attach-image-shown", "attach-files-made"] {
+            assert!(die(world, BOTH[0], BOUNDED, point, "later"));
+            assert!(world.volumes.join("v/image").is_file());
+            world.open(BOTH[0]).clear_unused_volume_files().unwrap();
+            assert_eq!(fs::read_dir(&world.volumes).unwrap().count(), 0, "{point}");
+            assert_eq!(loops_below(&world.base), [""; 0].map(PathBuf::from), "{point}");
+        }
+    });
 }

@@ -2,6 +2,7 @@
 //! namespace of its own; without root it is skipped, and says so.
 #![expect(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
+mod bounded;
 mod compare;
 mod contract;
 mod crashes;

@@ -5,11 +5,11 @@ use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
 
-use nix_csi::model::{Closure, PathInfo, Shape, StorePath};
+use nix_csi::model::{Closure, PathInfo, Shape, StorePath, VolumeSize};
 use nix_csi::mount::{Mounts, Presentation};
 use tokio::time::Instant;
 
-use crate::world::{World, in_namespace, mount_tmpfs, no_database, volume};
+use crate::world::{World, can_bound, in_namespace, mount_tmpfs, no_database, volume};
 
 const PATHS: usize = 500;
 const ROUNDS: u32 = 200;
@@ -73,7 +73,9 @@ fn a_volume_costs_little() {
         let mounts = world.open(Presentation::Redirect);
         world.view(&mounts, 1).unwrap();
         let (target, vol) = (world.target("a"), volume("v"));
-        for shape in [Shape::ReadOnly, Shape::Idmapped, Shape::Writable] {
+        let shapes = [Shape::ReadOnly, Shape::Idmapped, Shape::Writable];
+        let bounded = Shape::Bounded(VolumeSize::parse("1Gi").unwrap());
+        for shape in shapes.into_iter().chain(can_bound().then_some(bounded)) {
             let mut best = [Duration::MAX; 3];
             for _ in 0..ROUNDS {
                 let start = Instant::now();

@@ -41,6 +41,15 @@ pub(crate) fn in_namespace(test: impl Fn(&World) + Send + Sync + 'static) {
     }
 }
 
+/// Whether this machine has loop devices, which volumes with a size need.
+pub(crate) fn can_bound() -> bool {
+    let can = fs::File::open("/dev/loop-control").is_ok();
+    if !can {
+        std::io::stderr().write_all(b"SKIPPED volumes with a size: no loop devices\n").unwrap();
+    }
+    can
+}
+
 /// The calling thread's own mounts from now on.
 pub(crate) fn enter_namespace() {
     #[expect(deprecated, reason = "the other form is unsafe; file tables stay shared here")]
@@ -160,6 +169,16 @@ impl World {
             .filter(|line| Path::new(line.split(' ').nth(4).unwrap()).starts_with(path))
             .count()
     }
+}
+
+/// Loop devices of files below the path.
+pub(crate) fn loops_below(path: &Path) -> Vec<PathBuf> {
+    let device = |entry: std::io::Result<fs::DirEntry>| {
+        let dir = entry.unwrap().path();
+        let file = fs::read_to_string(dir.join("loop/backing_file")).ok()?;
+        Path::new(&file).starts_with(path).then_some(dir)
+    };
+    fs::read_dir("/sys/block").unwrap().filter_map(device).collect()
 }
 
 pub(crate) fn mount_tmpfs(at: &Path, options: &str) {

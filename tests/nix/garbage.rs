@@ -1,11 +1,11 @@
 //! What a collector needs of a store: one suite over the fake and an installed Nix.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use nix_csi::model::StorePath;
 use nix_csi::nix::fake::{Call, FakeNix};
@@ -102,11 +102,12 @@ async fn what_is_alive_stays(store: &Store<'_>) {
     assert_eq!(store.delete(&[]).await, deletion(&[], &[]));
 }
 
-/// More paths below the new root than Nix would be asked for one by one.
+/// More paths below the new root than Nix would be asked for one by one, and all of them before the root
+/// itself and the others in Nix's order.
 async fn what_became_alive_since_stays(store: &Store<'_>) {
-    let leaves: Vec<_> = (0..40).map(|n| store.path(&format!("leaf-{n}"), &[])).collect();
-    let top = store.path("top", &leaves.iter().collect::<Vec<_>>());
     let others: Vec<_> = (0..3).map(|n| store.path(&format!("other-{n}"), &[])).collect();
+    let leaves: Vec<_> = (0..40).map(|n| store.path(&format!("leaf-{n}"), &[])).collect();
+    let top = store.path("last-top", &leaves.iter().collect::<Vec<_>>());
     assert!(store.nix.roots().await.unwrap().iter().all(|root| root.path != top));
 
     let link = store.root(&top);
@@ -193,12 +194,12 @@ fn looking_is_no_reading(store: &Store) {
         utimensat(CWD, &dir, &times, AtFlags::empty()).unwrap();
     }
     assert!(store.frees(&[&path])[0].inodes >= 3);
-    assert_eq!(store.nix.last_read(&[path.clone()]), [Some(LONG_AGO)]);
+    assert_eq!(store.nix.last_read(std::slice::from_ref(&path)), [Some(LONG_AGO)]);
     assert_eq!(fs::metadata(file.join("sub")).unwrap().atime().unsigned_abs(), LONG_AGO);
 
     if !statvfs(&store.dir).unwrap().f_flag.contains(StatVfsMountFlags::NOATIME) {
         assert!(fs::read_dir(&file).unwrap().count() > 0);
-        assert!(store.nix.last_read(&[path.clone()])[0] > Some(LONG_AGO));
+        assert!(store.nix.last_read(std::slice::from_ref(&path))[0] > Some(LONG_AGO));
     }
     fs::remove_dir_all(&file).unwrap();
     assert_eq!(store.nix.last_read(&[path]), [None]);
@@ -242,22 +243,24 @@ async fn the_fake_has_what_a_collector_needs() {
 fn register(name: &str, references: &[StorePath]) -> StorePath {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    // Nix sorts paths: those made later come first.
-    let path = StorePath::parse(&format!("/nix/store/{:0>32}-{name}", 999 - number)).unwrap();
+    // Nix sorts paths: those made later come first, but for those that are to be the last.
+    let number = if name.starts_with("last") { 1000 + number } else { 999 - number };
+    let path = StorePath::parse(&format!("/nix/store/{number:0>32}-{name}")).unwrap();
     let dir = PathBuf::from(path.to_string());
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("name"), name).unwrap();
-    let mut text = format!("{path}\n\n{}\n", references.len());
-    for reference in references {
-        text += &format!("{reference}\n");
+    let database = rusqlite::Connection::open("/nix/var/nix/db/db.sqlite").unwrap();
+    database.busy_timeout(Duration::from_secs(5)).unwrap();
+    let row =
+        "insert into ValidPaths (path, hash, registrationTime, narSize) values (?1, ?2, 1, 9)";
+    let hash = format!("sha256:{:064}", 0);
+    database.execute(row, (path.to_string(), hash)).unwrap();
+    let row = "insert into Refs select ?1, id from ValidPaths where path = ?2";
+    let id = database.last_insert_rowid();
+    // As a program that knows where it is.
+    for reference in references.iter().chain([&path]) {
+        assert_eq!(database.execute(row, (id, reference.to_string())).unwrap(), 1);
     }
-    let mut child = Command::new("nix-store")
-        .args(["--option", "build-users-group", "", "--register-validity"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
     path
 }
 
@@ -308,7 +311,7 @@ async fn a_daemon_deletes_for_a_collector() {
     let mut command = daemon::daemon_command(&config).unwrap().command();
     let command = command.stderr(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn().unwrap();
-    daemon::ready(&socket, std::time::Duration::from_secs(10)).await.unwrap();
+    daemon::ready(&socket, Duration::from_secs(10)).await.unwrap();
     let nix = RealNix::open(config);
     let store = real_store(&nix);
     what_is_alive_stays(&store).await;
@@ -348,16 +351,30 @@ async fn what_nix_says_is_told() {
     let home = tempfile::tempdir().unwrap();
     super::nix_store(&["--init"]);
     let path = register("told", &[]);
-    let other = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-other";
-    let refusal = format!("error: Cannot delete path '{other}' since it is still alive.");
-    for says in ["error: disk I/O error", &refusal] {
+    let says = |script: &str| {
         let bin = home.path().join("nix-store");
-        fs::write(&bin, format!("#!/bin/sh\necho more >&2\necho \"{says}\" >&2\nexit 1\n"))
-            .unwrap();
+        fs::write(&bin, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&bin, fs::Permissions::from_mode(0o755)).unwrap();
         let program = home.path().join("nix");
-        let nix = RealNix::open(Config { program, ..config(home.path()) });
+        RealNix::open(Config { program, ..config(home.path()) })
+    };
+    let refusal =
+        |path: &str| format!("error: Cannot delete path '{path}' since it is still alive.");
+    let other = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-other";
+    for text in ["error: disk I/O error", &refusal(other)] {
+        let nix = says(&format!("echo more >&2\necho \"{text}\" >&2\nexit 1"));
         let error = nix.delete(vec![path.clone()]).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("nix-store --delete failed: {says}"));
+        assert_eq!(error.to_string(), format!("nix-store --delete failed: {text}"));
     }
+
+    // Who holds it is not always to be seen a moment later. It is not asked for again.
+    let log = home.path().join("log");
+    let text = refusal(&path.to_string());
+    let script = format!(
+        "case \"$*\" in *--delete*) echo x >>{}; echo \"{text}\" >&2; exit 1;; esac",
+        log.display()
+    );
+    let done = says(&script).delete(vec![path.clone()]).await.unwrap();
+    assert_eq!(done, deletion(&[], &[&path]));
+    assert_eq!(fs::read_to_string(log).unwrap(), "x\n");
 }

@@ -38,8 +38,9 @@ pub(crate) struct Plan {
 
 impl Plan {
     fn of_this_run() -> Self {
-        let number = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let number = |name| number(name).map(|text| text.parse::<f64>().expect(name));
+        let text =
+            |name| std::env::var_os(name)?.into_string().ok().filter(|text| !text.is_empty());
+        let number = |name| text(name).map(|text| text.parse::<f64>().expect(name));
         let time = number("NIX_CSI_SOAK_MINUTES").map_or(15.0, |minutes| minutes * 60.0);
         let kill_every = number("NIX_CSI_SOAK_KILL_EVERY").unwrap_or(60.0);
         Self {

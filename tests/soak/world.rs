@@ -277,9 +277,8 @@ impl World {
             of(&counts.foreign),
             of(&counts.garbage),
         );
-        for (note, times) in &*counts.notes.lock().unwrap() {
-            text.push_str(&format!("\n  {times} × {note}"));
-        }
+        let notes = counts.notes.lock().unwrap();
+        text.extend(notes.iter().map(|(note, times)| format!("\n  {times} × {note}")));
         text
     }
 }

@@ -1,7 +1,7 @@
 //! A node that dies at each named point of its work: its successor finds a mounted volume or
 //! nothing, and everything works from there.
 
-use nix_csi::model::Shape;
+use nix_csi::model::{Shape, VolumeSize};
 use nix_csi::mount::CRASH_POINTS;
 
 use crate::lab;
@@ -9,6 +9,8 @@ use crate::lab::{Lab, Node, Volume, eventually};
 use crate::world::{
     NO_IDLE, assert_nothing_left, assert_shows, leftovers, record, target_mounts, until,
 };
+
+const BOUNDED: Shape = Shape::Bounded(VolumeSize::MIN);
 
 /// Publish, unpublish and the view's end, until the node dies of it.
 async fn live_until_death(lab: &Lab, point: &str, volume: &Volume) {
@@ -52,22 +54,25 @@ async fn survives(points: &[&str], presentation: &str) {
     let lab = lab!();
     let root = lab.closure(&["--arg", "files", "8"]);
     for point in points {
-        for shape in [Shape::ReadOnly, Shape::Idmapped, Shape::Writable] {
-            let only = match *point {
-                "attach-files-made" | "attach-record-written" => Some(Shape::Writable),
+        for shape in [Shape::ReadOnly, Shape::Idmapped, Shape::Writable, BOUNDED] {
+            let passes = match *point {
+                "attach-image-made" | "attach-image-shown" => shape == BOUNDED,
+                "attach-files-made" | "attach-record-written" => shape.is_writable(),
                 "attach-top-shown" | "attach-part-shown" | "detach-part-unmounted" => {
-                    Some(Shape::Idmapped)
+                    shape == Shape::Idmapped
                 }
-                _ => None,
+                _ => true,
             };
-            if only.is_some_and(|only| only != shape) {
+            if !passes {
                 continue;
             }
             eprintln!("{point}, {shape:?}");
             let users = (shape == Shape::Idmapped).then_some(("hostUsers", "false"));
-            let attributes: Vec<_> = [("storePath", &*root)].into_iter().chain(users).collect();
+            let size = (shape == BOUNDED).then_some(("size", "16Mi"));
+            let source = ("storePath", &*root);
+            let attributes: Vec<_> = [source].into_iter().chain(users).chain(size).collect();
             let mut volume = lab.volume(point, &attributes);
-            volume.readonly = shape != Shape::Writable;
+            volume.readonly = !shape.is_writable();
             live_until_death(&lab, point, &volume).await;
             let node = lab.node(&[NO_IDLE, &["--presentation", presentation]].concat()).await;
             assert_repaired(&lab, &node, &volume, &root).await;

@@ -7,6 +7,7 @@ mod compare;
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod bounded;
 mod collector;
 mod conflicts;
 mod contents;

@@ -158,6 +158,13 @@ impl Memory {
         insert(&mut inner.resolved, key, path, MOST);
     }
 
+    /// What an earlier process realised `source` as; counts if that is the same for ever.
+    pub(in crate::actors) fn recall(&self, source: &Source, path: StorePath) {
+        if matches!(source, Source::FlakeRef(text) if locked_revision(text).is_some()) {
+            insert(&mut self.inner().resolved, Key::of(source), path, MOST);
+        }
+    }
+
     /// The failure of a request that is not to be tried again yet.
     pub(super) fn too_early(&self, source: &Source) -> Option<Failure> {
         let keys = [Some(Key::of(source)), self.key(source)];

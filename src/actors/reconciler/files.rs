@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::MAX_FILE;
 
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+pub(in crate::actors) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let read = || {
         // A pipe would never end.
         let options = libc::O_NONBLOCK | libc::O_CLOEXEC;

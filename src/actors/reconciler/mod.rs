@@ -13,16 +13,21 @@ mod conf;
 mod files;
 mod keys;
 mod sync;
+mod watch;
 
 pub use actor::{ConfigReconciler, ReconcilerConfig};
 pub use conf::NixConf;
+pub(super) use files::read_file;
+pub(super) use sync::directory;
 pub use sync::{Item, Kind, bring_up_to_date};
+pub(super) use watch::{Looking, TICK, watch};
 
 /// What there is in logs and metrics.
-pub(super) const KINDS: [&str; 5] = [
+pub(super) const KINDS: [&str; 6] = [
     Kind::AuthorizedKeys.as_str(),
     Kind::PrivateKey.as_str(),
     Kind::KnownHosts.as_str(),
     Kind::SigningKey.as_str(),
     conf::KIND,
+    super::keeper::FILE,
 ];

@@ -59,7 +59,7 @@ impl Kind {
     }
 }
 
-pub(super) fn directory(file: &Path) -> PathBuf {
+pub(in crate::actors) fn directory(file: &Path) -> PathBuf {
     file.parent().unwrap_or(Path::new("/")).to_owned()
 }
 

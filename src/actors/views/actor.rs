@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Handler, Message, ResponseFuture};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::effects::Hands;
 use super::lease::{Lease, Leases};
@@ -44,6 +44,9 @@ pub struct ViewSummary {
     /// Store paths that were replaced below the mounted view.
     pub replaced: Vec<StorePath>,
 }
+
+/// How long views of an earlier process wait for who holds them now, however short the idle time is.
+const TAKE_OVER: Duration = Duration::from_secs(1);
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -198,7 +201,7 @@ impl Actor for Views {
                         let view = this.insert(view);
                         this.found_replaced(&view.id, replaced);
                     }
-                    tell(&ctx.address(), Tick);
+                    ctx.effect(sleep(TAKE_OVER), |_, (), ctx| tell(&ctx.address(), Tick));
                 }
                 Err(error) => ctx.fail(format!("can't read the views: {error}")),
             },
@@ -262,6 +265,6 @@ impl Handler<Tick> for Views {
             self.verify(ctx);
         }
         let interval = self.tick_interval();
-        ctx.effect(tokio::time::sleep(interval), |_, (), ctx| tell(&ctx.address(), Tick));
+        ctx.effect(sleep(interval), |_, (), ctx| tell(&ctx.address(), Tick));
     }
 }

@@ -13,11 +13,12 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::VolumeError;
-use super::effects::{Effects, Hands, Resolved};
+use super::effects::{Effects, Hands};
 use super::machine::{Effect, Event, Machine, Request, State};
 use super::record::Record;
 use crate::actors::core::{Ctx, Reply, answer_all, deferred, impl_supervised};
 use crate::actors::events::News;
+use crate::actors::resolve::Resolved;
 use crate::actors::views::Lease;
 use crate::model::{TargetPath, VolumeId};
 use crate::nix::Origin;

@@ -10,20 +10,17 @@ use super::claims::Claims;
 use super::machine::{PresentFailed, Request};
 use super::record::{Record, RecordStore};
 use super::{ViewError, VolumeError};
-use crate::actors::builds::{Abandon, BuildsHandle, Known, Realise};
-use crate::actors::core::{self, ask, tell};
+use crate::actors::core;
 use crate::actors::events::EventRecorder;
-use crate::actors::views::{Acquire, Lease, Views};
+use crate::actors::resolve::{Resolved, Resolver};
 use crate::crash::crash_point;
-use crate::model::{Source, StorePath, TargetPath, Tenant, VolumeId, VolumeSpec};
+use crate::model::{TargetPath, Tenant, VolumeId, VolumeSpec};
 use crate::mount::{Attached, MountError, Mounts};
-use crate::nix::Origin;
 
 /// Everything that volumes share; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Hands {
-    pub(super) builds: BuildsHandle,
-    pub(super) views: Addr<Views>,
+    pub(super) resolver: Resolver,
     pub(super) mounts: Arc<dyn Mounts>,
     pub(super) records: RecordStore,
     pub(super) boot_id: Arc<str>,
@@ -32,15 +29,6 @@ pub(super) struct Hands {
     pub(super) abandon_after: Duration,
     /// Who tells pods what happens; nobody without Kubernetes.
     pub(super) events: Option<Addr<EventRecorder>>,
-}
-
-/// A resolved volume: its view, and how the closure came to be there.
-#[derive(Debug, Clone)]
-pub(super) struct Resolved {
-    pub(super) lease: Arc<Lease>,
-    pub(super) origin: Origin,
-    /// Of a flake: the commit, or else the hash of its source.
-    pub(super) revision: Option<String>,
 }
 
 /// The hands of one volume. `turn` keeps its effects on the world apart, also from those that an
@@ -53,40 +41,13 @@ pub(super) struct Effects {
 }
 
 impl Effects {
-    /// A path that is known and in the store needs no Nix; everything else is realised first.
     pub(super) async fn resolve(self, spec: VolumeSpec) -> Result<Resolved, Arc<VolumeError>> {
-        if let Some(Known { path, revision }) = self.known(&spec.source)
-            && let Some(lease) = self.acquire(&path).await?
-        {
-            return Ok(Resolved { lease, origin: Origin::Present, revision });
-        }
         let tenant = Tenant::of(spec.pod.as_ref());
-        let realise = Realise { source: spec.source, volume: self.id.clone(), tenant };
-        let built = ask(&self.hands.builds.builds, realise).await?.map_err(VolumeError::Realise)?;
-        let root = &built.realised.root;
-        // `built` holds the closure's GC root until the view has its own.
-        match self.acquire(root).await? {
-            Some(lease) => {
-                let (origin, revision) = (built.realised.origin, built.revision.clone());
-                Ok(Resolved { lease, origin, revision })
-            }
-            None => Err(VolumeError::Vanished { path: root.clone() }.into()),
-        }
-    }
-
-    fn known(&self, source: &Source) -> Option<Known> {
-        match source {
-            Source::StorePath(path) => Some(Known { path: path.clone(), revision: None }),
-            _ => self.hands.builds.memory.known(source),
-        }
-    }
-
-    async fn acquire(&self, root: &StorePath) -> Result<Option<Arc<Lease>>, VolumeError> {
-        ask(&self.hands.views, Acquire(root.clone())).await?.map_err(VolumeError::View)
+        self.hands.resolver.resolve(spec.source, self.id, tenant).await
     }
 
     pub(super) fn abandon(&self) {
-        tell(&self.hands.builds.builds, Abandon(self.id.clone()));
+        self.hands.resolver.abandon(self.id.clone());
     }
 
     /// Record, then mount; on failure neither stays.

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::VolumeError;
 use super::machine::Request;
 use crate::model::{
-    Access, Layout, PodInfo, Source, StorePath, System, TargetPath, VolumeId, VolumeSpec,
-    choose_source,
+    Access, Layout, PodInfo, Shape, Source, StorePath, System, TargetPath, VolumeId, VolumeSize,
+    VolumeSpec, choose_source,
 };
 use crate::mount::ViewId;
 
@@ -34,6 +34,9 @@ pub struct Record {
     pub pod: Option<PodInfo>,
     #[serde(default)]
     pub layout: Layout,
+    /// How much may be written, if that is bounded.
+    #[serde(default)]
+    pub size: Option<VolumeSize>,
     /// What the source resolved to; it stays so until the volume is unpublished.
     pub root: StorePath,
     pub view: ViewId,
@@ -63,6 +66,7 @@ impl Record {
             attributes: spec.attributes.clone(),
             pod: spec.pod.clone(),
             layout: spec.layout,
+            size: spec.size,
             root,
             view,
             revision: None,
@@ -73,6 +77,10 @@ impl Record {
 
     pub fn with_revision(self, revision: Option<String>) -> Self {
         Self { revision, ..self }
+    }
+
+    pub fn shape(&self) -> Shape {
+        Shape::of(self.access, self.layout, self.size)
     }
 
     /// The request this record came from. The source is read from the attributes again; where a
@@ -87,6 +95,7 @@ impl Record {
             source,
             pod: self.pod.clone(),
             layout: self.layout,
+            size: self.size,
         };
         Request { spec, target: self.target.clone() }
     }
@@ -215,6 +224,7 @@ mod tests {
             attributes,
             pod: None,
             layout: Layout::Idmapped,
+            size: VolumeSize::parse("64Mi").ok(),
         };
         let target = TargetPath::parse("target_path", "/t/mount").unwrap();
         let view = ViewId::new(&root, 7);
@@ -233,18 +243,23 @@ mod tests {
         assert!(found[0].request().spec.is_same_request(&record.request().spec));
         assert_eq!(found[0].view, record.view);
         assert_eq!(found[0].request().spec.layout, Layout::Idmapped);
+        assert_eq!(found[0].request().spec.shape(), record.shape());
+        assert_eq!(record.shape().size(), VolumeSize::parse("64Mi").ok());
         store.remove(&record.id).unwrap();
         store.remove(&record.id).unwrap();
         assert!(store.read_all().unwrap().0.is_empty());
     }
 
-    /// Earlier versions knew one layout and did not write it down.
+    /// Earlier versions knew one layout and no bound, and wrote down neither.
     #[test]
-    fn a_record_without_a_layout_is_of_a_plain_volume() {
+    fn a_record_without_layout_and_size_is_of_a_plain_unbounded_volume() {
         let mut json = serde_json::to_value(record()).unwrap();
-        assert_eq!(json.as_object_mut().unwrap().remove("layout").unwrap(), "idmapped");
+        let fields = json.as_object_mut().unwrap();
+        assert_eq!(fields.remove("layout").unwrap(), "idmapped");
+        assert_eq!(fields.remove("size").unwrap(), 64 << 20);
         let old: Record = serde_json::from_value(json).unwrap();
         assert_eq!(old.request().spec.layout, Layout::Plain);
+        assert_eq!(old.shape(), Shape::Writable);
     }
 
     /// Defect 10 of the contract: what can't be read is reported and kept.

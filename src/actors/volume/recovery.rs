@@ -7,7 +7,6 @@ use super::effects::{Hands, blocking};
 use super::record::{Record, Unreadable};
 use crate::actors::core::ask;
 use crate::actors::views::{Adopt, Lease};
-use crate::model::Shape;
 use crate::mount::Attached;
 
 /// What recovery found, for the actor to act on.
@@ -28,7 +27,7 @@ pub(super) async fn recover(hands: Hands) -> Result<Found, VolumeError> {
     let (records, unreadable) = read.await??;
     let mut found = Found { unreadable, ..Found::default() };
     for record in records {
-        let lease = ask(&hands.views, Adopt(record.view.clone())).await??;
+        let lease = ask(&hands.resolver.views, Adopt(record.view.clone())).await??;
         let (mounts, record) = (hands.mounts.clone(), Arc::new(record));
         let (here, looked) = (record.clone(), record.clone());
         let boot_id = hands.boot_id.clone();
@@ -37,8 +36,7 @@ pub(super) async fn recover(hands: Hands) -> Result<Found, VolumeError> {
             if *looked.boot_id != *boot_id {
                 return Ok(Attached::Nothing);
             }
-            let shape = Shape::of(looked.access, looked.layout);
-            mounts.attached(&looked.view, &looked.target, &looked.id, shape)
+            mounts.attached(&looked.view, &looked.target, &looked.id, looked.shape())
         })
         .await?;
         let reason = match (at, lease) {

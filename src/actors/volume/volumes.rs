@@ -19,11 +19,10 @@ use super::directory::{Directory, UnreadableVolume};
 use super::effects::Hands;
 use super::record::{RecordStore, Unreadable};
 use super::recovery::{Found, recover};
-use crate::actors::builds::BuildsHandle;
 use crate::actors::core::{ActorGone, Backoff, Ctx, End, ask, impl_supervised, supervise, tell};
 use crate::actors::events::EventRecorder;
 use crate::actors::metrics;
-use crate::actors::views::Views;
+use crate::actors::resolve::Resolver;
 use crate::model::VolumeId;
 use crate::mount::Mounts;
 
@@ -76,16 +75,14 @@ impl Volumes {
     pub fn start(
         config: VolumesConfig,
         mounts: Arc<dyn Mounts>,
-        builds: BuildsHandle,
-        views: Addr<Views>,
+        resolver: Resolver,
         events: Option<Addr<EventRecorder>>,
         backoff: Backoff,
         on_end: impl FnOnce(End) + 'static,
     ) -> Result<Directory, VolumeError> {
         let records = RecordStore::open(config.records)?;
         let hands = Hands {
-            builds,
-            views,
+            resolver,
             mounts,
             records: records.clone(),
             boot_id: config.boot_id,

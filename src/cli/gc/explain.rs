@@ -84,6 +84,11 @@ fn users(node: &StatusResponse, id: &str) -> Vec<String> {
             format!("the volume {}{pod}, at {}", volume.volume_id, volume.target_path)
         })
         .collect();
+    let kept = node.kept.iter().filter(|kept| kept.view_id == id);
+    users.extend(kept.map(|kept| {
+        let why = if kept.setting { "the node's settings" } else { "`nix-csi prefetch --keep`" };
+        format!("kept warm by {why}: {} {}", kept.source_kind, kept.source)
+    }));
     if users.is_empty() && view.users == 0 {
         users.push("nobody at the moment: kept for the next volume".to_owned());
     }

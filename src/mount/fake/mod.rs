@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{MountError, View, ViewId};
-use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId};
+use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId, VolumeSize};
 
 mod table;
 
@@ -38,7 +38,7 @@ impl Shown {
     fn is(&self, view: &ViewId, volume: &VolumeId, shape: Shape) -> bool {
         match self {
             Self::Volume(v, id, s) => {
-                v == view && *s == shape && (shape != Shape::Writable || id == volume)
+                v == view && *s == shape && (!shape.is_writable() || id == volume)
             }
             Self::HalfMade(..) | Self::Foreign => false,
         }
@@ -49,7 +49,7 @@ impl Shown {
 struct State {
     views: BTreeMap<ViewId, (View, Closure)>,
     shown: BTreeMap<TargetPath, Shown>,
-    files: BTreeMap<VolumeId, ViewId>,
+    files: BTreeMap<VolumeId, (ViewId, Option<VolumeSize>)>,
     missing: BTreeSet<StorePath>,
     replaced: BTreeSet<StorePath>,
     busy: BTreeSet<TargetPath>,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{FakeMounts, Op, Shown, not_found};
-use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId};
+use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId, VolumeSize};
 use crate::mount::{
     Attached, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase,
 };
@@ -56,7 +56,7 @@ impl Mounts for FakeMounts {
     fn remove_view(&self, id: &ViewId) -> Result<(), MountError> {
         let mut state = self.enter(Op::RemoveView)?;
         let shows = |s: &Shown| matches!(s, Shown::Volume(view, ..) | Shown::HalfMade(view, _) if view == id);
-        if state.shown.values().any(shows) || state.files.values().any(|view| view == id) {
+        if state.shown.values().any(shows) || state.files.values().any(|(view, _)| view == id) {
             return Err(MountError::ViewInUse { id: id.clone() });
         }
         state.views.remove(id);
@@ -95,8 +95,8 @@ impl Mounts for FakeMounts {
             };
         }
         state.view(view)?;
-        if shape == Shape::Writable {
-            state.files.insert(volume.clone(), view.clone());
+        if shape.is_writable() {
+            state.files.insert(volume.clone(), (view.clone(), shape.size()));
         }
         let wanted = Shown::Volume(view.clone(), volume.clone(), shape);
         state.shown.insert(target.clone(), wanted);
@@ -146,13 +146,12 @@ impl Mounts for FakeMounts {
 
     fn writable_usage(&self, volume: &VolumeId) -> Result<Usage, MountError> {
         let state = self.enter(Op::WritableUsage)?;
-        if !state.files.contains_key(volume) {
-            return Err(not_found(volume.as_str()));
-        }
+        let (_, size) = state.files.get(volume).ok_or_else(|| not_found(volume.as_str()))?;
+        let bytes_total = size.map_or(1 << 30, VolumeSize::bytes);
         Ok(Usage {
-            bytes_total: 1 << 30,
+            bytes_total,
             bytes_used: 1 << 20,
-            bytes_available: (1 << 30) - (1 << 20),
+            bytes_available: bytes_total - (1 << 20),
             inodes_total: 1000,
             inodes_used: 10,
             inodes_available: 990,

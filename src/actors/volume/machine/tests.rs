@@ -24,6 +24,7 @@ fn request(expression: &str, at: &str) -> Request {
         source: Source::NixExpr(expression.to_owned()),
         pod: None,
         layout: Layout::Plain,
+        size: None,
     };
     Request { spec, target: target(at) }
 }

@@ -1,0 +1,128 @@
+//! What is kept, on disk: `<state-dir>/kept.json`, replaced as a whole. Blocking.
+//!
+//! It spares the next process evaluations, and holds what a person keeps. It has sources as their authors
+//! wrote them, so it is for root alone.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{InvalidSource, Source, StorePath};
+
+const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Recorded {
+    pub(super) source: Source,
+    pub(super) root: StorePath,
+    /// Seconds since the epoch.
+    pub(super) until: Option<u64>,
+    pub(super) is_setting: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OnDisk {
+    version: u32,
+    kept: Vec<Line>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    kind: String,
+    source: String,
+    root: StorePath,
+    until: Option<u64>,
+    setting: bool,
+}
+
+pub(super) struct RecordFile {
+    path: PathBuf,
+    /// An earlier life of the actor may still be writing.
+    turn: Mutex<()>,
+}
+
+impl RecordFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, turn: Mutex::default() }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// One that can't be read is set aside: what it kept is warm no longer, and nothing else is lost.
+    pub(super) fn load(&self) -> Vec<Recorded> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = match fs::read(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+            text => text.map_err(|error| error.to_string()),
+        };
+        text.and_then(|text| parse(&text)).unwrap_or_else(|reason| {
+            let aside = self.path.with_extension("unreadable");
+            let set_aside = fs::rename(&self.path, &aside);
+            tracing::warn!(record = %self.path.display(), reason, ?set_aside, "what was kept is forgotten");
+            Vec::new()
+        })
+    }
+
+    /// Whole or not at all, also after a power failure.
+    pub(super) fn save(&self, kept: Vec<Recorded>) -> io::Result<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = kept.into_iter().map(|recorded| Line {
+            kind: recorded.source.key().to_owned(),
+            source: recorded.source.text(),
+            root: recorded.root,
+            until: recorded.until,
+            setting: recorded.is_setting,
+        });
+        let text = serde_json::to_vec(&OnDisk { version: VERSION, kept: lines.collect() })?;
+        let staged = self.path.with_extension("new");
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&staged, &self.path)
+    }
+}
+
+fn parse(text: &[u8]) -> Result<Vec<Recorded>, String> {
+    let found: OnDisk = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if found.version != VERSION {
+        return Err(format!("version {} is not {VERSION}", found.version));
+    }
+    let recorded = |line: Line| -> Result<Recorded, InvalidSource> {
+        let source = Source::parse(&line.kind, &line.source)?;
+        Ok(Recorded { source, root: line.root, until: line.until, is_setting: line.setting })
+    };
+    let all: Result<_, _> = found.kept.into_iter().map(recorded).collect();
+    all.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_comes_back_as_it_was_and_what_is_none_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RecordFile::new(dir.path().join("kept.json"));
+        assert!(file.load().is_empty());
+        let root = StorePath::parse("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-hello").unwrap();
+        let sources = [Source::StorePath(root.clone()), Source::FlakeRef("github:o/r#x".into())];
+        let kept = sources.map(|source| {
+            let until = Some(7).filter(|_| source.key() == "flakeRef");
+            Recorded { source, root: root.clone(), until, is_setting: until.is_none() }
+        });
+        file.save(kept.to_vec()).unwrap();
+        assert_eq!(file.load(), kept);
+
+        fs::write(file.path(), "{\"version\":2,\"kept\":[]}").unwrap();
+        assert!(file.load().is_empty());
+        assert!(fs::metadata(dir.path().join("kept.unreadable")).is_ok());
+        assert!(fs::metadata(file.path()).is_err());
+    }
+}

@@ -1,0 +1,82 @@
+//! From a source to a view that is held: what volumes, prefetches and the keeper have in common.
+
+use std::sync::Arc;
+
+use actix::Addr;
+
+use super::builds::{Abandon, BuildsHandle, Known, Realise};
+use super::core::{ask, tell};
+use super::views::{Acquire, Lease, Views};
+use super::volume::VolumeError;
+use crate::model::{Source, StorePath, Tenant, VolumeId};
+use crate::nix::Origin;
+
+/// A source's view, and how the closure came to be there.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    pub lease: Arc<Lease>,
+    pub origin: Origin,
+    /// Of a flake: the commit, or else the hash of its source.
+    pub revision: Option<String>,
+}
+
+/// Who is asked. Cheap to clone.
+#[derive(Clone)]
+pub struct Resolver {
+    pub(super) builds: BuildsHandle,
+    pub(super) views: Addr<Views>,
+}
+
+impl Resolver {
+    /// A path that is known and in the store needs no Nix; everything else is realised first.
+    pub(super) async fn resolve(
+        &self,
+        source: Source,
+        volume: VolumeId,
+        tenant: Tenant,
+    ) -> Result<Resolved, Arc<VolumeError>> {
+        if let Some(present) = self.present(&source).await? {
+            return Ok(present);
+        }
+        let realise = Realise { source, volume, tenant };
+        let built = ask(&self.builds.builds, realise).await?.map_err(VolumeError::Realise)?;
+        let root = &built.realised.root;
+        // `built` holds the closure's GC root until the view has its own.
+        match self.acquire(root).await? {
+            Some(lease) => {
+                let (origin, revision) = (built.realised.origin, built.revision.clone());
+                Ok(Resolved { lease, origin, revision })
+            }
+            None => Err(VolumeError::Vanished { path: root.clone() }.into()),
+        }
+    }
+
+    /// What is known and in the store. `None`: it has to be realised.
+    pub(super) async fn present(&self, source: &Source) -> Result<Option<Resolved>, VolumeError> {
+        let Some(Known { path, revision }) = self.known(source) else {
+            return Ok(None);
+        };
+        let lease = self.acquire(&path).await?;
+        Ok(lease.map(|lease| Resolved { lease, origin: Origin::Present, revision }))
+    }
+
+    fn known(&self, source: &Source) -> Option<Known> {
+        match source {
+            Source::StorePath(path) => Some(Known { path: path.clone(), revision: None }),
+            _ => self.builds.memory.known(source),
+        }
+    }
+
+    /// `None`: the path is not valid in the store.
+    pub(super) async fn acquire(
+        &self,
+        root: &StorePath,
+    ) -> Result<Option<Arc<Lease>>, VolumeError> {
+        ask(&self.views, Acquire(root.clone())).await?.map_err(VolumeError::View)
+    }
+
+    /// Nobody waits any more for what was to be realised in this name.
+    pub(super) fn abandon(&self, volume: VolumeId) {
+        tell(&self.builds.builds, Abandon(volume));
+    }
+}

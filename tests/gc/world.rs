@@ -1,0 +1,63 @@
+//! What these tests ask of a machine again and again.
+
+use std::collections::BTreeSet;
+
+use crate::lab::{Lab, node_binary};
+
+/// A node that collects all the time what nobody has used for a second.
+pub const EAGER: &[&str] = &[
+    "--gc-older-than",
+    "1s",
+    "--gc-grace",
+    "0s",
+    "--gc-interval",
+    "100ms",
+    "--gc-look-interval",
+    "100ms",
+    "--gc-high-watermark",
+    "100",
+    "--keep-idle",
+    "100ms",
+];
+
+/// The command's standard output, or its standard error.
+pub fn gc(lab: &Lab, args: &[&str]) -> Result<String, String> {
+    let output = lab.command(node_binary()).arg("gc").args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// In the store's database.
+pub fn change(lab: &Lab, sql: &str) {
+    change_in(lab, "/nix/var/nix/db/db.sqlite", sql);
+}
+
+pub fn change_in(lab: &Lab, database: &str, sql: &str) {
+    lab.inside(|| {
+        let database = rusqlite::Connection::open(database).unwrap();
+        database.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+        database.execute_batch(sql).unwrap();
+    });
+}
+
+/// All valid paths.
+pub fn valid(lab: &Lab) -> BTreeSet<String> {
+    lab.inside(|| {
+        let database = rusqlite::Connection::open("/nix/var/nix/db/db.sqlite").unwrap();
+        database.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+        let mut rows = database.prepare("select path from ValidPaths").unwrap();
+        let rows = rows.query_map((), |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    })
+}
+
+/// Nix's own word on the store, contents and all.
+pub fn assert_sound(lab: &Lab) {
+    let output = lab.run("nix-store", &["--verify", "--check-contents"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let is_trouble = |line: &&str| {
+        ["error", "disappeared", "modified", "not valid"].iter().any(|w| line.contains(w))
+    };
+    let trouble: Vec<_> = said.lines().filter(is_trouble).collect();
+    assert!(output.status.success() && trouble.is_empty(), "{said}");
+}
