@@ -1,8 +1,10 @@
 # The commands of the project; `make help` lists them. Each installs what it lacks.
 
 T ?=
+MINUTES ?= 20
+KILL_EVERY ?= 60
 
-.PHONY: help build demo test check fmt sanity e2e bench nightly clean
+.PHONY: help build demo test soak check fmt sanity e2e bench nightly clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -16,6 +18,11 @@ demo: ## mount a real closure on this machine, show it, clean up (root)
 test: ## run the tests; T=word: those with the word in their path (root, or mounts are skipped)
 	@scripts/install-nix.sh e2fsprogs openssh-server iproute2
 	@scripts/test.sh "$(T)"
+
+soak: ## everything at once for MINUTES=n, the node killed each KILL_EVERY=seconds, 0 is never (root)
+	@scripts/install-nix.sh
+	NIX_CSI_SOAK_MINUTES=$(MINUTES) NIX_CSI_SOAK_KILL_EVERY=$(KILL_EVERY) \
+		cargo test --locked --test soak -- --nocapture
 
 check: ## format, lints, licences and tests
 	cargo fmt --check
@@ -36,10 +43,11 @@ bench: ## run the benchmarks, which write target/bench.json (root)
 	@scripts/install-nix.sh
 	cargo bench --locked --bench publish
 
-nightly: ## what is too slow for each change: benchmarks, builds of minutes, other versions of Nix, all of e2e (root)
+nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, other versions of Nix, all of e2e (root)
 	@$(MAKE) --no-print-directory bench
 	NIX_CSI_FULL=1 scripts/test.sh builds
 	NIX_CSI_FULL=1 scripts/test.sh crowd
+	@$(MAKE) --no-print-directory soak MINUTES=20
 	scripts/test-nix-versions.sh
 	scripts/e2e.sh
 

@@ -1,9 +1,9 @@
 //! What it costs to know what of a large store could go.
 
-use std::collections::HashMap;
 use std::fs;
 
 use nix_csi::actors::gc::plan::dead;
+use nix_csi::actors::gc::used::Uses;
 use nix_csi::nix::{Config, Garbage, RealNix};
 use tokio::time::Instant;
 
@@ -55,5 +55,5 @@ fn plan() -> usize {
     let roots = runtime.block_on(nix.roots()).unwrap();
     let graph = nix.graph().unwrap();
     let reached = graph.reached(roots.iter().filter_map(|root| graph.find(&root.path)));
-    dead(&graph, &reached, &HashMap::new()).len()
+    dead(&graph, &reached, &Uses::default()).len()
 }

@@ -63,7 +63,7 @@ impl CacheActors {
             part: CONFIG,
             health: health.clone(),
         };
-        let gc = start_gc(config.gc, config.store, config.used, health);
+        let gc = start_gc(config.gc, config.store, (config.used, None), health);
         tell(&gc, Meet(Holders::default()));
         let builders = config.builders.map(|(config, source, probe)| {
             let registry = BuilderRegistry::new(config, source);

@@ -94,13 +94,13 @@ pub struct GcActorConfig {
 pub(super) fn start_gc(
     config: GcActorConfig,
     store: Arc<dyn Garbage>,
-    used: Used,
+    (used, roots): (Used, Option<PathBuf>),
     health: &Health,
 ) -> Addr<GcScheduler> {
     health.set(GC, &Condition::Ready);
     let GcActorConfig { rules, interval, look, after } = config;
     let health = health.clone();
-    let config = GcConfig { store, used, rules, interval, look, part: GC, health, after };
+    let config = GcConfig { store, used, rules, roots, interval, look, part: GC, health, after };
     // Without it mounts go on; the supervisor says so.
     supervise(GcScheduler::new(config), PATIENT, |_| {})
 }
@@ -181,7 +181,12 @@ impl NodeActors {
             let child = ChildProcess::new(spec, SSHD, &[DAEMON, CONFIG], health.clone()).optional();
             supervise(child, PATIENT, |_| {})
         });
-        let gc = start_gc(config.gc, nix.clone(), config.used.clone(), health);
+        let gc = start_gc(
+            config.gc,
+            nix.clone(),
+            (config.used.clone(), Some(config.roots.clone())),
+            health,
+        );
         let nix: Arc<dyn Nix> = nix;
         let uploads = config.uploads.map(|config| {
             let uploader = CacheUploader::new(nix.clone(), config);

@@ -70,13 +70,14 @@ mod tests {
     use clap::Command;
 
     use super::*;
+    use crate::model::Source;
 
     fn parse(args: &[&str]) -> Result<Vec<String>, String> {
         let command = KeepSettings::augment_args(Command::new("node"));
         let found = command.try_get_matches_from([&["node"], args].concat());
         let found = found.map_err(|error| error.to_string())?;
         let lists = found.get_many::<SourceList>("keep").into_iter().flatten();
-        Ok(lists.flat_map(|list| &list.sources).map(|source| source.text()).collect())
+        Ok(lists.flat_map(|list| &list.sources).map(Source::text).collect())
     }
 
     #[test]

@@ -169,7 +169,7 @@ async fn a_new_closure_replaces_the_old_one_once_it_is_ready() {
 
         let (locked, new) = names(&world, "github:o/r#x", "new");
         let gate = world.nix.hold(locked);
-        sleep(KEEP_REFRESH - 2 * REFRESH).await;
+        sleep(KEEP_REFRESH.saturating_sub(2 * REFRESH)).await;
         assert_eq!(states(&actors).await, ["ready"]);
         assert_eq!(world.nix.calls(&reference).locked, 1);
         sleep(2 * REFRESH + KEEP_REFRESH / 4).await;
@@ -249,7 +249,7 @@ async fn the_file_is_followed_and_a_bad_line_costs_that_line() {
 
         write(&format!("# kept\n{a}\n--option\n"));
         tick().await;
-        assert_eq!(held().await, [a.clone()]);
+        assert_eq!(held().await, std::slice::from_ref(a));
         let told = refused().await;
         assert_eq!(told.len(), 1);
         assert!(told[0].ends_with(
@@ -364,7 +364,7 @@ async fn a_prefetch_is_warm_and_idles_unless_it_is_kept() {
         let made = world.actors.keeper.prefetch(source.clone(), id("p2"), Some(day)).await.unwrap();
         assert!(made.kept_until.is_some());
         drop(made);
-        sleep(day - 2 * KEEP_IDLE).await;
+        sleep(day.saturating_sub(2 * KEEP_IDLE)).await;
         assert_eq!(states(&world.actors).await, ["ready"]);
         assert_eq!(views(&world.actors).await, [(root.clone(), 1)]);
         sleep(4 * KEEP_IDLE).await;

@@ -90,7 +90,7 @@ async fn mounting_showing_and_unmounting() {
     fs::create_dir(lab.path("work")).unwrap();
     symlink("work", lab.path("link")).unwrap();
     let run = |args: &[&str]| client(&lab, &node, "work", args);
-    assert_eq!(run(&["status"]).success().lines().last(), Some("no volumes"));
+    assert!(run(&["status"]).success().lines().any(|line| line == "no volumes"));
 
     let made = mounted(&run(&["mount", "--store-path", &path, "a"]));
     assert_eq!(
@@ -148,7 +148,7 @@ fn keys(value: &Value) -> Vec<&str> {
 fn check_json(json: &Value, path: &str) {
     assert_eq!(
         keys(json),
-        ["builds", "kept", "node", "refusedSources", "unreadable", "views", "volumes"]
+        ["builds", "gc", "kept", "node", "refusedSources", "unreadable", "views", "volumes"]
     );
     let node =
         "driver health healthReason nixVersion nodeId presentation presentationReason version";

@@ -34,20 +34,11 @@ fn a_plain_store_is_collected_as_it_was_said() {
         .collect();
     assert!(named.contains(&gone) && !named.contains(&kept));
     let before = valid(&lab);
-    let space = || {
-        lab.inside(|| {
-            let stat = rustix::fs::statvfs("/nix/store").unwrap();
-            stat.f_bfree * stat.f_frsize
-        })
-    };
-    let free = space();
     let done = json(&gc(&lab, &all).unwrap());
     assert_eq!(&before - &valid(&lab), named);
     assert_eq!(number(&done, "deleted"), named.len() as u64);
     assert_eq!(number(&done, "freedBytes"), number(&told, "frees"));
     assert!(number(&told, "frees") > 3_000_000);
-    // The machine's disk has other writers.
-    assert!(space().saturating_sub(free) > 1_000_000);
     lab.ok("nix-store", &["--check-validity", &kept]);
     assert_sound(&lab);
     assert_eq!(number(&json(&gc(&lab, &all).unwrap()), "deleted"), 0);

@@ -186,7 +186,9 @@ impl State {
             Mode::Broken => Err("500 Internal Server Error"),
             Mode::Empty if path != "nix-cache-info" => Err("404 Not Found"),
             Mode::Empty | Mode::Serve => {
-                fs::read(self.dir.join(&path)).map_err(|_| "404 Not Found")
+                // Nix before 2.9 asks for a locked tarball with the lock in its query.
+                let file = path.split('?').next().unwrap_or_default();
+                fs::read(self.dir.join(file)).map_err(|_| "404 Not Found")
             }
         };
         let (status, body) = found.map_or_else(|status| (status, vec![]), |body| ("200 OK", body));

@@ -186,6 +186,11 @@ impl Node {
         self.end();
     }
 
+    /// `kill -9`, while others still wait for its answers.
+    pub fn shoot(&self) {
+        self.signal(rustix::process::Signal::KILL);
+    }
+
     /// SIGTERM; the exit code.
     pub fn stop(&mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);

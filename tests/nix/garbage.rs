@@ -351,16 +351,30 @@ async fn what_nix_says_is_told() {
     let home = tempfile::tempdir().unwrap();
     super::nix_store(&["--init"]);
     let path = register("told", &[]);
-    let other = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-other";
-    let refusal = format!("error: Cannot delete path '{other}' since it is still alive.");
-    for says in ["error: disk I/O error", &refusal] {
+    let says = |script: &str| {
         let bin = home.path().join("nix-store");
-        fs::write(&bin, format!("#!/bin/sh\necho more >&2\necho \"{says}\" >&2\nexit 1\n"))
-            .unwrap();
+        fs::write(&bin, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&bin, fs::Permissions::from_mode(0o755)).unwrap();
         let program = home.path().join("nix");
-        let nix = RealNix::open(Config { program, ..config(home.path()) });
+        RealNix::open(Config { program, ..config(home.path()) })
+    };
+    let refusal =
+        |path: &str| format!("error: Cannot delete path '{path}' since it is still alive.");
+    let other = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-other";
+    for text in ["error: disk I/O error", &refusal(other)] {
+        let nix = says(&format!("echo more >&2\necho \"{text}\" >&2\nexit 1"));
         let error = nix.delete(vec![path.clone()]).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("nix-store --delete failed: {says}"));
+        assert_eq!(error.to_string(), format!("nix-store --delete failed: {text}"));
     }
+
+    // Who holds it is not always to be seen a moment later. It is not asked for again.
+    let log = home.path().join("log");
+    let text = refusal(&path.to_string());
+    let script = format!(
+        "case \"$*\" in *--delete*) echo x >>{}; echo \"{text}\" >&2; exit 1;; esac",
+        log.display()
+    );
+    let done = says(&script).delete(vec![path.clone()]).await.unwrap();
+    assert_eq!(done, deletion(&[], &[&path]));
+    assert_eq!(fs::read_to_string(log).unwrap(), "x\n");
 }

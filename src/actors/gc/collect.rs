@@ -3,6 +3,7 @@
 //! Nothing is excluded by it but what Nix itself excludes while one of its deletions runs, and each is kept
 //! short. Every step has a time limit, and the next collection begins anew.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::plan::{Dead, dead};
 use super::report::{CollectError, Report};
 use super::used::{Used, Uses};
 use super::water::{Need, Watermarks};
+use super::why::drivers_directory;
 use crate::actors::core::blocking;
 use crate::model::{Index, StoreGraph, StorePath};
 use crate::nix::{Freed, Garbage, NixError, Space};
@@ -72,6 +74,8 @@ pub struct Collector {
     pub used: Used,
     pub holders: Holders,
     pub rules: Rules,
+    /// Where our own roots are, if there are any.
+    pub roots: Option<PathBuf>,
 }
 
 impl Collector {
@@ -91,7 +95,7 @@ impl Collector {
         }
         let noted = self.holders.note_mounted(&self.used);
         self.limited(&beat, "asking what is mounted", noted).await?;
-        let plan = self.plan(&beat).await?;
+        let plan = self.plan(&beat, &mut report).await?;
         let now = self.used.now();
         let unused = |all: &[Candidate], least: Duration| {
             let before = now.saturating_sub(least.as_secs());
@@ -133,11 +137,16 @@ impl Collector {
     }
 
     /// What nothing holds, least recently used first, referrers before what they refer to.
-    async fn plan(&self, beat: &Beat) -> Result<Vec<Candidate>, CollectError> {
+    async fn plan(&self, beat: &Beat, report: &mut Report) -> Result<Vec<Candidate>, CollectError> {
         // First what holds, then what there is: what came in between is held by nobody, and is young.
         let roots = self.limited(beat, "finding the roots", self.store.roots()).await?;
         let roots =
             roots.map_err(|error| CollectError::Nix { step: "finding the roots", error })?;
+        for dir in roots.iter().filter_map(|root| drivers_directory(&root.name)) {
+            if self.roots.as_deref() != Some(Path::new(dir)) {
+                *report.others.entry(dir.to_owned()).or_default() += 1;
+            }
+        }
         let (used, by_reading) = (self.used.clone(), self.rules.reading_is_use);
         self.blocking(beat, "planning", move |store| {
             let graph = store.graph()?;

@@ -1,5 +1,6 @@
 //! What is to go, in deletions that are short.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -104,6 +105,7 @@ impl<'a> Deleting<'a> {
                 }
                 self.report.alive += alive.len();
                 self.report.deleted += deleted.len();
+                let deleted: HashSet<_> = deleted.into_iter().collect();
                 for (candidate, freed) in chunk {
                     if deleted.contains(&candidate.path) {
                         self.report.freed = self.report.freed.and(*freed);

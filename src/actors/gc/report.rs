@@ -1,5 +1,6 @@
 //! What a collection came to.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::water::Need;
+use super::water::{Need, percent};
 use crate::model::StorePath;
 use crate::nix::{Freed, NixError, Space};
 
@@ -46,6 +47,9 @@ pub struct Report {
     /// What Nix could not delete, and why.
     pub stuck: Vec<(StorePath, NixError)>,
     pub leaked: Vec<Leaked>,
+    /// Directories of other drivers' roots, and how many there are: of a node with another state directory,
+    /// or of one that is no more.
+    pub others: BTreeMap<String, usize>,
     /// At the end.
     pub space: Space,
     /// What is still to go, and can't.
@@ -60,6 +64,21 @@ pub enum CollectError {
     TimedOut { step: &'static str, limit: Duration },
     #[error("{step}: {reason}")]
     Ended { step: &'static str, reason: String },
+}
+
+impl Report {
+    /// What is to be said where too little could go.
+    pub(super) fn too_full(&self) -> Option<String> {
+        if self.left.is_met() || self.left.is_all() {
+            return None;
+        }
+        let (bytes, inodes) = percent(&self.space);
+        Some(format!(
+            "the store's file system is too full ({bytes} % of its bytes, {inodes} % of its inodes), and \
+             nothing more can go: the rest is in use or was a moment ago (see nix-csi gc --dry-run), or \
+             is not the store's"
+        ))
+    }
 }
 
 impl fmt::Display for Report {

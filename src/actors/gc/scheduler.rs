@@ -1,5 +1,7 @@
 //! The actor: when a collection begins, and what is said of it.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use super::messages::{Full, GcStatus, GetGcStatus, Meet};
 use super::metrics;
 use super::report::{CollectError, Report};
 use super::used::Used;
-use super::water::{Need, percent};
+use super::water::Need;
 use crate::actors::core::{Ctx, blocking, impl_supervised, jitter, tell};
 use crate::health::{Condition, Health};
 use crate::nix::{Garbage, Space};
@@ -26,6 +28,8 @@ pub struct GcConfig {
     pub store: Arc<dyn Garbage>,
     pub used: Used,
     pub rules: Rules,
+    /// Where our own roots are, if there are any.
+    pub roots: Option<PathBuf>,
     /// Between two collections of what is old, about.
     pub interval: Duration,
     /// Between two looks at how full the disk is.
@@ -61,6 +65,8 @@ pub struct GcScheduler {
     full: bool,
     last: Option<(Instant, String)>,
     error: Option<String>,
+    /// What was said of other drivers' roots.
+    others: BTreeMap<String, usize>,
 }
 
 impl_supervised!(GcScheduler, "gc", |this| {
@@ -81,6 +87,7 @@ impl GcScheduler {
             full: false,
             last: None,
             error: None,
+            others: BTreeMap::new(),
         }
     }
 
@@ -138,9 +145,9 @@ impl GcScheduler {
         let (beat, began) = (Beat::default(), Instant::now());
         self.running = Some(beat.clone());
         tracing::debug!(?why, "a collection begins");
-        let GcConfig { store, used, rules, .. } = &self.config;
-        let collector =
-            Collector { store: store.clone(), used: used.clone(), holders, rules: *rules };
+        let GcConfig { store, used, rules, roots, .. } = &self.config;
+        let (store, used, roots) = (store.clone(), used.clone(), roots.clone());
+        let collector = Collector { store, used, holders, rules: *rules, roots };
         ctx.effect(collector.collect(need, beat), move |this, result, _| {
             this.running = None;
             metrics::SECONDS.observe(began.elapsed().as_secs_f64());
@@ -174,6 +181,16 @@ impl GcScheduler {
     }
 
     fn succeeded(&mut self, report: &Report, now: Instant) {
+        if report.others != self.others {
+            for (dir, roots) in &report.others {
+                tracing::warn!(
+                    dir,
+                    roots,
+                    "roots of another node's are kept; if there is none, remove them"
+                );
+            }
+            self.others.clone_from(&report.others);
+        }
         metrics::show(report);
         let text = report.to_string();
         if report.deleted + report.views + report.stuck.len() > 0 {
@@ -182,17 +199,10 @@ impl GcScheduler {
             tracing::debug!("garbage collected: {text}");
         }
         (self.last, self.error) = (Some((now, text)), None);
-        let too_full = !report.left.is_met() && !report.left.is_all();
-        if too_full || report.left.is_all() {
+        if !report.left.is_met() {
             self.relieve_from = now + PAUSE * self.config.look;
         }
-        if too_full {
-            let (bytes, inodes) = percent(&report.space);
-            let text = format!(
-                "the store's file system is too full ({bytes} % of its bytes, {inodes} % of its inodes), \
-                 and nothing more can go: the rest is in use or was a moment ago (see nix-csi gc \
-                 --dry-run), or is not the store's"
-            );
+        if let Some(text) = report.too_full() {
             tracing::warn!("{text}");
             self.say(&Condition::Impaired(text));
         } else if let Some((path, error)) = report.stuck.first() {

@@ -74,8 +74,11 @@ fn part(total: u64, percent: u8) -> u64 {
 
 /// Percent in use, of bytes and of inodes.
 pub fn percent(space: &Space) -> (u64, u64) {
-    let of = |total: u64, free: u64| (total - free.min(total)) / (total / 100).max(1);
-    (of(space.bytes, space.free_bytes).min(100), of(space.inodes, space.free_inodes).min(100))
+    let of = |total: u64, free: u64| {
+        let used = u128::from(total - free.min(total));
+        u64::try_from(used * 100 / u128::from(total.max(1))).unwrap_or(100)
+    };
+    (of(space.bytes, space.free_bytes), of(space.inodes, space.free_inodes))
 }
 
 #[cfg(test)]

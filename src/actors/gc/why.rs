@@ -47,6 +47,15 @@ impl Holder {
     }
 }
 
+/// The directory of a driver's roots that this one lies in: `/nix/var/nix/gcroots/nix-csi-…`.
+pub fn drivers_directory(name: &str) -> Option<&str> {
+    let (before, _) = name.rsplit_once('/')?;
+    let (dir, kind) = before.rsplit_once('/')?;
+    let is_a_drivers = ["views", "builds", "uploads"].contains(&kind)
+        && dir.rsplit_once("/gcroots/").is_some_and(|(_, own)| own.starts_with("nix-csi"));
+    is_a_drivers.then_some(dir)
+}
+
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -103,6 +112,17 @@ mod tests {
             ),
         ] {
             assert_eq!(Holder::of(&name), holder, "{name}");
+        }
+    }
+
+    #[test]
+    fn roots_of_drivers_are_told_by_their_directory() {
+        let dir = "/nix/var/nix/gcroots/nix-csi-0123456789ab";
+        assert_eq!(drivers_directory(&format!("{dir}/views/x.1")), Some(dir));
+        for other in
+            ["{temp:1}", "/nix/var/nix/gcroots/mine", "/a/gcroots/x/views/y", "/proc/1/exe"]
+        {
+            assert_eq!(drivers_directory(other), None, "{other}");
         }
     }
 }

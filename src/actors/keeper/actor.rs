@@ -1,21 +1,22 @@
 //! The keeper; see the module above.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message, MessageResult, ResponseFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, MessageResult, ResponseFuture};
 use tokio::time::{Instant, sleep_until};
 
+use super::KeptReport;
+use super::file::list;
 use super::messages::{Keep, KeepError, ListKept, Release, ReleaseError};
 use super::record::{RecordFile, Recorded};
 use super::table::{Look, Looked, Table};
-use super::{FILE, KeptReport};
-use crate::actors::core::{Ctx, Reply, blocking, deferred, impl_supervised, tell};
+use crate::actors::core::{Ctx, Reply, blocking, deferred, impl_supervised};
 use crate::actors::metrics;
-use crate::actors::reconciler::{Looking, TICK, directory, read_file, watch};
+use crate::actors::reconciler::Looking;
 use crate::actors::resolve::Resolver;
-use crate::model::{Source, SourceList, Tenant, VolumeId};
+use crate::model::{Source, Tenant, VolumeId};
 
 #[derive(Debug, Clone)]
 pub struct KeeperConfig {
@@ -31,14 +32,14 @@ pub struct KeeperConfig {
 
 pub struct Keeper {
     resolver: Resolver,
-    config: KeeperConfig,
+    pub(super) config: KeeperConfig,
     record: Arc<RecordFile>,
     table: Table,
     /// What the file named last.
-    listed: Option<Vec<Source>>,
+    pub(super) listed: Option<Vec<Source>>,
     /// What of the file can't be used.
-    refused: Vec<String>,
-    reading: Looking,
+    pub(super) refused: Vec<String>,
+    pub(super) reading: Looking,
     writing: Looking,
     /// `None`: nobody can tell.
     written: Option<Vec<Recorded>>,
@@ -54,15 +55,6 @@ impl_supervised!(Keeper, "keeper", |this| {
     (this.listed, this.written, this.armed) = (None, None, None);
     (this.reading, this.writing) = (Looking::default(), Looking::default());
 });
-
-/// The file may have changed.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct ReadFile;
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Tick;
 
 impl Keeper {
     pub fn new(resolver: Resolver, config: KeeperConfig) -> Self {
@@ -81,27 +73,7 @@ impl Keeper {
         }
     }
 
-    /// What the file says counts from now on; one that can't be read changes nothing. Whether there is
-    /// anything new.
-    fn read(&mut self, read: Result<SourceList, String>) -> bool {
-        let before = self.listed.clone();
-        let refused = match read {
-            Ok(SourceList { sources, refused }) => {
-                self.listed = Some(sources);
-                refused
-            }
-            Err(why) => vec![why],
-        };
-        for why in refused.iter().filter(|why| !self.refused.contains(why)) {
-            tracing::warn!(kind = FILE, "{why}");
-        }
-        let count = i64::try_from(refused.len()).unwrap_or(i64::MAX);
-        metrics::CONFIG_REFUSED.with_label_values(&[FILE]).set(count);
-        self.refused = refused;
-        self.listed != before
-    }
-
-    fn apply_settings(&mut self, ctx: &mut Ctx<Self>) {
+    pub(super) fn apply_settings(&mut self, ctx: &mut Ctx<Self>) {
         let more = match (&self.config.file, &self.listed) {
             (None, _) => Vec::new(),
             (Some(_), Some(listed)) => listed.clone(),
@@ -199,28 +171,6 @@ impl Keeper {
             }
         });
     }
-
-    fn read_again(&mut self, ctx: &mut Ctx<Self>) {
-        let Some(file) = self.config.file.clone() else {
-            return;
-        };
-        if !self.reading.begin() {
-            return;
-        }
-        ctx.effect(blocking(move || list(&file)), |this, read, ctx| {
-            match read {
-                Ok(read) => {
-                    if this.read(read) {
-                        this.apply_settings(ctx);
-                    }
-                }
-                Err(panic) => return ctx.fail(format!("reading the list of sources: {panic}")),
-            }
-            if this.reading.end() {
-                this.read_again(ctx);
-            }
-        });
-    }
 }
 
 /// Needs no Nix. `None`: it is not known, or not there.
@@ -232,14 +182,6 @@ async fn find(resolver: Resolver, look: Look) -> Looked {
         return Ok(Some(lease));
     }
     Ok(resolver.present(&look.source).await?.map(|present| present.lease))
-}
-
-fn list(file: &Path) -> Result<SourceList, String> {
-    let told = |why: String| format!("{}: {why}", file.display());
-    let text = read_file(file).map_err(&told)?;
-    let text = String::from_utf8(text).map_err(|_| told("it is not UTF-8".to_owned()))?;
-    let SourceList { sources, refused } = SourceList::parse(&text);
-    Ok(SourceList { sources, refused: refused.into_iter().map(told).collect() })
 }
 
 fn wall_clock() -> u64 {
@@ -264,32 +206,7 @@ impl Actor for Keeper {
             }
             Err(panic) => ctx.fail(format!("reading what is kept: {panic}")),
         }));
-        let Some(file) = &self.config.file else {
-            return;
-        };
-        tell(&ctx.address(), Tick);
-        let address = ctx.address();
-        let watched = watch([directory(file)].into(), move || tell(&address, ReadFile));
-        ctx.effect(watched, |_, error, _| {
-            tracing::warn!(%error, "file events are not heard; a look each {TICK:?} remains");
-        });
-    }
-}
-
-impl Handler<ReadFile> for Keeper {
-    type Result = ();
-
-    fn handle(&mut self, _: ReadFile, ctx: &mut Ctx<Self>) {
-        self.read_again(ctx);
-    }
-}
-
-impl Handler<Tick> for Keeper {
-    type Result = ();
-
-    fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
-        self.read_again(ctx);
-        ctx.effect(tokio::time::sleep(TICK), |_, (), ctx| tell(&ctx.address(), Tick));
+        self.follow(ctx);
     }
 }
 

@@ -45,7 +45,7 @@ async fn collect(args: &GcArgs) -> Result<(), Failure> {
     };
     let used = Used::fixed(store::uses(&args.state_dir)?, wall_clock());
     let store = Arc::new(store::open(args));
-    let collector = Collector { store, used, holders: Holders::default(), rules };
+    let collector = Collector { store, used, holders: Holders::default(), rules, roots: None };
     let collected = collector.collect(Need::default(), Beat::default()).await;
     let Some(report) = collected.map_err(|error| Failure(error.to_string()))? else {
         return Err(Failure(

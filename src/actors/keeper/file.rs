@@ -1,0 +1,103 @@
+//! The file that lists sources, and how it is followed.
+
+use std::path::Path;
+
+use actix::{AsyncContext, Handler, Message};
+
+use super::FILE;
+use super::actor::Keeper;
+use crate::actors::core::{Ctx, blocking, tell};
+use crate::actors::metrics;
+use crate::actors::reconciler::{TICK, directory, read_file, watch};
+use crate::model::SourceList;
+
+/// The file may have changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ReadFile;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tick;
+
+impl Keeper {
+    pub(super) fn follow(&mut self, ctx: &mut Ctx<Self>) {
+        let Some(file) = &self.config.file else {
+            return;
+        };
+        tell(&ctx.address(), Tick);
+        let address = ctx.address();
+        let watched = watch([directory(file)].into(), move || tell(&address, ReadFile));
+        ctx.effect(watched, |_, error, _| {
+            tracing::warn!(%error, "file events are not heard; a look each {TICK:?} remains");
+        });
+    }
+
+    /// What the file says counts from now on; one that can't be read changes nothing. Whether there is
+    /// anything new.
+    pub(super) fn read(&mut self, read: Result<SourceList, String>) -> bool {
+        let before = self.listed.clone();
+        let refused = match read {
+            Ok(SourceList { sources, refused }) => {
+                self.listed = Some(sources);
+                refused
+            }
+            Err(why) => vec![why],
+        };
+        for why in refused.iter().filter(|why| !self.refused.contains(why)) {
+            tracing::warn!(kind = FILE, "{why}");
+        }
+        let count = i64::try_from(refused.len()).unwrap_or(i64::MAX);
+        metrics::CONFIG_REFUSED.with_label_values(&[FILE]).set(count);
+        self.refused = refused;
+        self.listed != before
+    }
+
+    fn read_again(&mut self, ctx: &mut Ctx<Self>) {
+        let Some(file) = self.config.file.clone() else {
+            return;
+        };
+        if !self.reading.begin() {
+            return;
+        }
+        ctx.effect(blocking(move || list(&file)), |this, read, ctx| {
+            match read {
+                Ok(read) => {
+                    if this.read(read) {
+                        this.apply_settings(ctx);
+                    }
+                }
+                Err(panic) => return ctx.fail(format!("reading the list of sources: {panic}")),
+            }
+            if this.reading.end() {
+                this.read_again(ctx);
+            }
+        });
+    }
+}
+
+/// Blocking.
+pub(super) fn list(file: &Path) -> Result<SourceList, String> {
+    let told = |why: String| format!("{}: {why}", file.display());
+    let text = read_file(file).map_err(&told)?;
+    let text = String::from_utf8(text).map_err(|_| told("it is not UTF-8".to_owned()))?;
+    let SourceList { sources, refused } = SourceList::parse(&text);
+    Ok(SourceList { sources, refused: refused.into_iter().map(told).collect() })
+}
+
+impl Handler<ReadFile> for Keeper {
+    type Result = ();
+
+    fn handle(&mut self, _: ReadFile, ctx: &mut Ctx<Self>) {
+        self.read_again(ctx);
+    }
+}
+
+impl Handler<Tick> for Keeper {
+    type Result = ();
+
+    fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
+        self.read_again(ctx);
+        ctx.effect(tokio::time::sleep(TICK), |_, (), ctx| tell(&ctx.address(), Tick));
+    }
+}
