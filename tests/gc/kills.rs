@@ -107,7 +107,7 @@ async fn of_the_node() {
         held.assert_is_there(&lab);
     }
     let node = lab.node(EAGER).await;
-    eventually("all garbage to go", || valid(&lab) == held.all());
+    eventually("all garbage to go", || valid(&lab) == held.all() && strays(&lab).is_empty());
     assert!(node.status().await.volumes.iter().all(|volume| volume.state == "mounted"));
     node.kill();
     assert_alone(&lab);

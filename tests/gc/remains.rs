@@ -37,7 +37,17 @@ async fn of_a_killed_build_goes_and_of_one_that_runs_stays() {
     lab.ok("nix-store", &["--init"]);
     let killed = half(&lab, "killed");
     let mut build = lab.command("nix-build");
-    build.args(["--option", "sandbox", "false", "--option", "substituters", "", "--no-out-link", "-E", &killed]);
+    build.args([
+        "--option",
+        "sandbox",
+        "false",
+        "--option",
+        "substituters",
+        "",
+        "--no-out-link",
+        "-E",
+        &killed,
+    ]);
     let mut build = build.stdout(Stdio::null()).spawn().unwrap();
     eventually("the build to be half done", || is_half_there(&lab, "killed"));
     // Nobody takes it from who is at it, however old it is.

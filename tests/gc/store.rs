@@ -31,13 +31,12 @@ pub(crate) fn garbage(lab: &Lab, seed: &str, count: usize, files: usize) {
     fs::remove_dir_all(dir).unwrap();
 }
 
-/// What lies in the store and is no valid path.
+/// What lies in the store and is no valid path, but for locks.
 pub(crate) fn strays(lab: &Lab) -> Vec<String> {
     let valid = valid(lab);
     let names = lab.names("/nix/store").into_iter();
-    names
-        .filter(|name| name != ".links" && !valid.contains(&format!("/nix/store/{name}")))
-        .collect()
+    let is_path = |name: &String| name != ".links" && !name.ends_with(".lock");
+    names.filter(|name| is_path(name) && !valid.contains(&format!("/nix/store/{name}"))).collect()
 }
 
 pub(crate) fn closure_of(lab: &Lab, root: &str) -> BTreeSet<String> {
