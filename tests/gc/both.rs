@@ -1,13 +1,32 @@
 //! Two collectors of ours on one store.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::lab;
 use crate::lab::{eventually, node_binary, signal_inside, until};
 use crate::store::Hanging;
 use crate::world::{EAGER, assert_sound, gc, valid};
+
+/// A command that is stopped, and with it nsenter, which started it.
+struct Stopped(Child);
+
+impl Stopped {
+    fn new(child: Child) -> Self {
+        signal_inside(&child, Signal::STOP);
+        Self(child)
+    }
+}
+
+impl Drop for Stopped {
+    /// Killed where it is: the kernel gives its right back.
+    fn drop(&mut self) {
+        signal_inside(&self.0, Signal::KILL);
+        let _ = kill_process(Pid::from_child(&self.0), Signal::CONT);
+        let _ = self.0.wait();
+    }
+}
 
 const BUSY: &str = "another nix-csi collects garbage of this store at this moment: try again";
 
@@ -19,9 +38,9 @@ async fn a_node_waits_for_a_persons_command() {
     let hanging = Hanging::at(&lab, "--print-roots", ":");
     let mut command = lab.command(node_binary());
     let args = ["gc", "--older-than", "0s", "--nix", &hanging.nix()];
-    let mut command = command.args(args).stdout(Stdio::null()).spawn().unwrap();
+    let command = command.args(args).stdout(Stdio::null()).spawn().unwrap();
     eventually("the command to have the lock", || !hanging.processes(&lab).is_empty());
-    signal_inside(&command, Signal::STOP);
+    let stopped = Stopped::new(command);
 
     let node = lab.node(EAGER).await;
     let busy = "nixcsi_gc_cycles_total{outcome=\"busy\"} ";
@@ -40,12 +59,7 @@ async fn a_node_waits_for_a_persons_command() {
     assert_eq!(gc(&lab, &["--older-than", "0s"]).unwrap_err().trim(), format!("nix-csi: {BUSY}"));
     assert!(valid(&lab).contains(&gone));
 
-    // Killed while it is stopped: the kernel gives its right back.
-    signal_inside(&command, Signal::KILL);
-    // nsenter stops with its child.
-    rustix::process::kill_process(rustix::process::Pid::from_child(&command), Signal::CONT)
-        .unwrap();
-    command.wait().unwrap();
+    drop(stopped);
     until("the node to collect", async || !valid(&lab).contains(&gone)).await;
     assert_sound(&lab);
 }
