@@ -22,7 +22,7 @@ pub use crowd::{assert_all_ok, code, publish_all, unpublish_all, volumes};
 pub use gate::{Gate, until};
 pub use kubelet::{Call, Kubelet, Pace};
 pub use leftovers::{NO_IDLE, assert_nothing_left, leftovers, names, target_mounts};
-pub use machine::{Lab, node_binary, unique, wait_for};
+pub use machine::{Lab, node_binary, signal_inside, unique, wait_for};
 pub use network::Network;
 pub use role::CacheRole;
 pub use usage::{Peak, Usage};

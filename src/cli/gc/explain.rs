@@ -51,8 +51,11 @@ pub(super) async fn explain(
         return Ok(serde_json::to_string_pretty(&found)? + "\n");
     }
     let mut text = format!("{path} stays, because it is held by\n");
-    for (_, holder) in &holders {
+    for (name, holder) in &holders {
         text += &format!("  {holder}\n");
+        if matches!(holder, Holder::View(_) | Holder::Build(_) | Holder::Upload(_)) {
+            text += &format!("    by its GC root {name}\n");
+        }
         for user in users(holder) {
             text += &format!("    {user}\n");
         }
