@@ -10,6 +10,7 @@ use crate::model::{StoreGraph, StorePath};
 use super::command::{CommandSpec, guarded, pairs, push_options, spec};
 use super::{
     Config, Deletion, Freed, Garbage, NixError, RealNix, Root, Sole, Space, delete, frees, process,
+    remains,
 };
 
 /// Bytes: half a million roots. What is cut off must not be taken for dead.
@@ -34,6 +35,18 @@ impl Garbage for RealNix {
 
     fn delete(&self, paths: Vec<StorePath>) -> BoxFuture<'static, Result<Deletion, NixError>> {
         delete::delete(self.clone(), paths).boxed()
+    }
+
+    fn remains(&self, before: u64) -> Result<Vec<StorePath>, NixError> {
+        let Some(born) = remains::born(&self.config().state_dir.join("db/db.sqlite")) else {
+            return Ok(Vec::new());
+        };
+        remains::remains(&self.config().store_dir, || self.graph(), &(born..=before))
+    }
+
+    fn delete_remains(&self, path: StorePath) -> BoxFuture<'static, Result<bool, NixError>> {
+        let nix = self.clone();
+        async move { Ok(delete::run(&nix, &[path]).await?.is_none()) }.boxed()
     }
 
     fn space(&self) -> Result<Space, NixError> {

@@ -80,7 +80,7 @@ fn free(paths: &[StorePath], known: &[Known], held: &HashSet<StorePath>) -> Vec<
 }
 
 /// Gives the path at which Nix stopped because something holds it.
-async fn run(nix: &RealNix, paths: &[StorePath]) -> Result<Option<StorePath>, NixError> {
+pub(super) async fn run(nix: &RealNix, paths: &[StorePath]) -> Result<Option<StorePath>, NixError> {
     let names = paths.iter().map(|path| path.to_string().into());
     let spec = command(nix.config(), ["--delete".into()].into_iter().chain(names));
     let (mut alive, mut last) = (None, String::new());

@@ -124,6 +124,13 @@ pub trait Garbage: Send + Sync + 'static {
     /// referrers before what they refer to. What was not valid any more is neither.
     fn delete(&self, paths: Vec<StorePath>) -> BoxFuture<'static, Result<Deletion, NixError>>;
 
+    /// Blocking. What lies in the store, is not valid, and was not changed since `before` (seconds since
+    /// 1970): half made, or half deleted. Nothing that is older than the database.
+    fn remains(&self, before: u64) -> Result<Vec<StorePath>, NixError>;
+
+    /// Deletes one of them through Nix, unless somebody is making it; whether it is gone.
+    fn delete_remains(&self, path: StorePath) -> BoxFuture<'static, Result<bool, NixError>>;
+
     /// Blocking. What the store's file system has.
     fn space(&self) -> Result<Space, NixError>;
 

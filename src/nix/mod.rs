@@ -52,6 +52,7 @@ mod realise;
 #[cfg(test)]
 mod recorded;
 mod redact;
+mod remains;
 mod roots;
 mod sandbox;
 mod schema;

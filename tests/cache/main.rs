@@ -7,6 +7,7 @@ mod lab;
 
 mod crowd;
 mod flow;
+mod garbage;
 mod hangs;
 mod limits;
 mod nodes;

@@ -21,6 +21,7 @@ async fn a_node_waits_for_a_persons_command() {
     let args = ["gc", "--older-than", "0s", "--nix", &hanging.nix()];
     let mut command = command.args(args).stdout(Stdio::null()).spawn().unwrap();
     eventually("the command to have the lock", || !hanging.processes(&lab).is_empty());
+    signal_inside(&command, Signal::STOP);
 
     let node = lab.node(EAGER).await;
     let busy = "nixcsi_gc_cycles_total{outcome=\"busy\"} ";
@@ -39,8 +40,11 @@ async fn a_node_waits_for_a_persons_command() {
     assert_eq!(gc(&lab, &["--older-than", "0s"]).unwrap_err().trim(), format!("nix-csi: {BUSY}"));
     assert!(valid(&lab).contains(&gone));
 
-    // Killed while it waits: the kernel gives its right back.
+    // Killed while it is stopped: the kernel gives its right back.
     signal_inside(&command, Signal::KILL);
+    // nsenter stops with its child.
+    rustix::process::kill_process(rustix::process::Pid::from_child(&command), Signal::CONT)
+        .unwrap();
     command.wait().unwrap();
     until("the node to collect", async || !valid(&lab).contains(&gone)).await;
     assert_sound(&lab);

@@ -2,7 +2,7 @@
 
 use crate::lab;
 use crate::lab::{Lab, Node, until};
-use crate::store::{Hanging, garbage};
+use crate::store::{Hanging, garbage, strays};
 use crate::world::{EAGER, assert_sound, valid};
 
 /// More of those that hang than can be there when each has its time to end, which is longer than a step's.
@@ -46,8 +46,8 @@ async fn ends(option: &str, how: &str, step: &str) {
     let there = lab.closure(&["--argstr", "seed", "there"]);
     let gone = lab.unrooted(&["--argstr", "seed", "gone"]);
     let hanging = Hanging::at(&lab, option, how);
-    // Evaluations have to find it, too.
-    let limit = ["--gc-step-timeout", "1s", "--nix", &hanging.nix(), "--eval-path", &hanging.dir()];
+    let (nix, dir) = (hanging.nix(), hanging.dir.to_str().unwrap());
+    let limit = ["--gc-step-timeout", "1s", "--nix", &nix, "--eval-path", dir];
     let node = lab.node(&[EAGER, &limit].concat()).await;
     failures(&node, 1).await;
     let why = format!("{step} took longer than 1s");
@@ -83,15 +83,17 @@ async fn defect_12_a_deletion_that_hangs_is_ended() {
 /// The daemon's process for a client of which one argument is this.
 fn worker_of(lab: &Lab, argument: &str) -> Option<String> {
     let all = lab.processes();
+    // A guard has the same arguments.
     let is_client = |line: &&String| line.contains("nix-store ") && line.contains(argument);
-    // Its guard has the same arguments.
-    let clients = all.iter().filter(is_client).filter_map(|line| line.split(' ').next());
-    let workers = clients.map(|client| format!("nix-daemon {client} ")).collect::<Vec<_>>();
-    // Behind its name is the rest of its old arguments.
-    let is_worker =
-        |line: &&String| workers.iter().any(|worker| format!("{line} ").contains(worker));
-    let worker = all.iter().find(is_worker)?;
-    worker.split(' ').next().map(str::to_owned)
+    let clients: Vec<&str> =
+        all.iter().filter(is_client).filter_map(|line| line.split(' ').next()).collect();
+    // Nix puts the client's number among its arguments.
+    let is_worker = |line: &&String| {
+        let mut words = line.split(' ').skip(2);
+        words.next().is_some_and(|program| program.ends_with("nix-daemon"))
+            && words.next().is_some_and(|client| clients.contains(&client))
+    };
+    all.iter().find(is_worker)?.split(' ').next().map(str::to_owned)
 }
 
 /// The daemon's half of a deletion stops; its client can be ended, it can't.
@@ -100,19 +102,25 @@ async fn a_daemon_that_hangs_in_a_deletion_is_left() {
     let lab = lab!();
     let there = lab.closure(&["--argstr", "seed", "there"]);
     let gone = lab.unrooted(&["--argstr", "seed", "gone"]);
-    garbage(&lab, "many", 100);
+    // Long enough to be met.
+    garbage(&lab, "large", 2, 20_000);
     let node = lab.node(&["--gc-older-than", "1h"]).await;
     let mounted = lab.volume("mounted", &[("storePath", &there)]);
     node.publish(&mounted).await.unwrap();
     node.kill();
     let node = lab.starting_node(&[EAGER, &["--gc-step-timeout", "1s"]].concat());
-    let mut stopped = None;
-    lab::eventually("a deletion", || {
-        stopped = worker_of(&lab, "--delete");
-        stopped.is_some()
+    let mut worker = String::new();
+    let half_deleted = || strays(&lab).iter().any(|name| name.contains("-large-"));
+    lab::eventually("a deletion to stop", || {
+        let Some(found) = worker_of(&lab, "--delete").filter(|_| half_deleted()) else {
+            return false;
+        };
+        // It may have ended meanwhile.
+        lab.run("kill", &["-STOP", &found]);
+        worker = found;
+        let stopped = format!("{worker} T ");
+        half_deleted() && lab.processes().iter().any(|line| line.starts_with(&stopped))
     });
-    let worker = stopped.unwrap();
-    lab.ok("kill", &["-STOP", &worker]);
     node.ready().await;
     failures(&node, 3).await;
     assert!(node.log().contains("deleting took longer than 1s"), "{}", node.log());

@@ -96,7 +96,7 @@ async fn of_the_node() {
     let lab = lab!();
     let held = held(&lab).await;
     for (round, moment) in MOMENTS.into_iter().enumerate() {
-        garbage(&lab, &format!("round{round}"), GARBAGE);
+        garbage(&lab, &format!("round{round}"), GARBAGE, 8);
         let before = valid(&lab).len();
         let node = lab.starting_node(EAGER);
         moment.wait(&lab, before);
@@ -107,7 +107,7 @@ async fn of_the_node() {
         held.assert_is_there(&lab);
     }
     let node = lab.node(EAGER).await;
-    eventually("all garbage to go", || valid(&lab) == held.all());
+    eventually("all garbage to go", || valid(&lab) == held.all() && strays(&lab).is_empty());
     assert!(node.status().await.volumes.iter().all(|volume| volume.state == "mounted"));
     node.kill();
     assert_alone(&lab);
@@ -124,7 +124,7 @@ async fn of_a_persons_command() {
     let lab = lab!();
     let held = held(&lab).await;
     for (round, moment) in MOMENTS.into_iter().enumerate() {
-        garbage(&lab, &format!("round{round}"), GARBAGE);
+        garbage(&lab, &format!("round{round}"), GARBAGE, 8);
         let before = valid(&lab).len();
         let mut command = one_shot(&lab, &[]);
         moment.wait(&lab, before);

@@ -34,14 +34,12 @@ async fn roots_of_nothing_go_and_all_others_stay() {
     let made = ["view", "build", "upload", "mine", "others"]
         .map(|seed| lab.closure(&["--argstr", "seed", seed, "--arg", "paths", "2"]));
     let [view, build, upload, mine, others] = &made;
-    let mounted = lab.unrooted(&["--argstr", "seed", "mounted"]);
     let node = lab.node(&[EAGER, &["--upload-command", &uploader(&lab)]].concat()).await;
-    let volume = lab.volume("mounted", &[("storePath", &mounted)]);
+    let mounted = Gate::new(&lab, "mounted");
+    mounted.open();
+    let volume = lab.volume("mounted", &[("nixExpr", &mounted.expression())]);
     node.publish(&volume).await.unwrap();
-    let shown = closure_of(&lab, &mounted);
-    let built = "derivation { name = \"built\"; system = builtins.currentSystem; \
-                 builder = \"/bin/sh\"; args = [ \"-c\" \"echo > $out\" ]; }";
-    node.publish(&lab.volume("built", &[("nixExpr", built)])).await.unwrap();
+    let shown = closure_of(&lab, &node.status().await.volumes[0].root);
     let roots = |kind: &str| lab.names(&format!("/{OURS}/{kind}"));
     until("the upload to be queued", async || roots("uploads").len() == 1).await;
     let gate = Gate::new(&lab, "gated");

@@ -14,6 +14,7 @@ mod hangs;
 mod kills;
 mod leaks;
 mod races;
+mod remains;
 mod shown;
 mod store;
 mod world;

@@ -10,16 +10,13 @@ use crate::lab::{Lab, Volume, names};
 use crate::world::valid;
 
 const CLOSURES: &str = include_str!("../data/closures.nix");
-/// Files of one path that [`garbage`] makes.
-const FILES: usize = 8;
-
-/// Paths with files that nothing holds, and derivations that refer to each other.
-pub(crate) fn garbage(lab: &Lab, seed: &str, count: usize) {
+/// Paths that nothing holds, with so many files each, and derivations that refer to each other.
+pub(crate) fn garbage(lab: &Lab, seed: &str, count: usize, files: usize) {
     let dir = lab.path(&format!("garbage-{seed}"));
     let path = |n: usize| dir.join(format!("{seed}-{n}"));
     for n in 0..count {
         fs::create_dir_all(path(n)).unwrap();
-        for file in 0..FILES {
+        for file in 0..files {
             fs::write(path(n).join(file.to_string()), format!("{seed} {n} {file}\n")).unwrap();
         }
     }
@@ -34,13 +31,12 @@ pub(crate) fn garbage(lab: &Lab, seed: &str, count: usize) {
     fs::remove_dir_all(dir).unwrap();
 }
 
-/// What lies in the store and is no valid path.
+/// What lies in the store and is no valid path, but for locks.
 pub(crate) fn strays(lab: &Lab) -> Vec<String> {
     let valid = valid(lab);
     let names = lab.names("/nix/store").into_iter();
-    names
-        .filter(|name| name != ".links" && !valid.contains(&format!("/nix/store/{name}")))
-        .collect()
+    let is_path = |name: &String| name != ".links" && !name.ends_with(".lock");
+    names.filter(|name| is_path(name) && !valid.contains(&format!("/nix/store/{name}"))).collect()
 }
 
 pub(crate) fn closure_of(lab: &Lab, root: &str) -> BTreeSet<String> {
@@ -61,7 +57,7 @@ pub(crate) fn assert_shows(lab: &Lab, volume: &Volume, paths: &BTreeSet<String>)
 
 /// A directory of Nix's programs, of which `nix-store` hangs where it is told to.
 pub(crate) struct Hanging {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Hanging {
@@ -86,10 +82,6 @@ impl Hanging {
     /// For `--nix`.
     pub(crate) fn nix(&self) -> String {
         self.dir.join("nix").to_str().unwrap().to_owned()
-    }
-
-    pub(crate) fn dir(&self) -> String {
-        self.dir.to_str().unwrap().to_owned()
     }
 
     /// Nothing hangs from now on but what does.

@@ -70,6 +70,7 @@ async fn suite(store: &Store<'_>) {
     links_decide_what_is_freed(store);
     looking_is_no_reading(store);
     there_is_one_collector(store.nix);
+    what_is_not_valid_remains_and_can_be_deleted(store).await;
     let space = store.nix.space().unwrap();
     assert!(space.free_bytes > 0 && space.free_bytes < space.bytes, "{space:?}");
     assert!(space.free_inodes <= space.inodes, "{space:?}");
@@ -118,6 +119,20 @@ async fn what_became_alive_since_stays(store: &Store<'_>) {
 
     fs::remove_file(link).unwrap();
     assert_eq!(store.delete(&all).await, deletion(&alive, &[]));
+}
+
+async fn what_is_not_valid_remains_and_can_be_deleted(store: &Store<'_>) {
+    let valid = store.path("whole", &[]);
+    let half = StorePath::parse("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-half").unwrap();
+    let file = store.file(&half);
+    fs::create_dir(&file).unwrap();
+    fs::write(file.join("a"), "").unwrap();
+    let changed = u64::try_from(fs::metadata(&file).unwrap().ctime()).unwrap();
+    assert_eq!(store.nix.remains(changed - 60).unwrap(), []);
+    assert_eq!(store.nix.remains(changed + 60).unwrap(), [half.clone()]);
+    assert!(store.nix.delete_remains(half).await.unwrap());
+    assert!(!file.exists() && store.is_there(&valid));
+    assert_eq!(store.nix.remains(changed + 60).unwrap(), []);
 }
 
 async fn a_referrer_that_is_not_named_keeps_a_path(store: &Store<'_>) {

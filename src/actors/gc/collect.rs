@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::delete::Deleting;
 use super::holders::Holders;
+use super::metrics;
 use super::plan::{Dead, dead};
 use super::report::{CollectError, Report};
 use super::used::{Used, Uses};
@@ -86,6 +87,7 @@ impl Collector {
             return Ok(None);
         };
         let leaked = self.limited(&beat, "looking for leaked roots", self.holders.sweep()).await?;
+        metrics::LEAKED_ROOTS.inc_by(leaked.len() as u64);
         let mut report = Report { leaked, ..Report::default() };
         let space = self.space(&beat).await?;
         let mut need = if need.is_met() { self.begin(&space) } else { need };
@@ -103,7 +105,11 @@ impl Collector {
         };
         let rules = self.rules;
         let old = rules.older_than.map_or(0, |least| unused(&plan, least.max(rules.grace)));
-        Deleting::new(&self, &beat, &mut report).all(&plan[..old]).await?;
+        let mut deleting = Deleting::new(&self, &beat, &mut report);
+        deleting.all(&plan[..old]).await?;
+        if let Some(least) = rules.older_than {
+            deleting.remains(now.saturating_sub(least.max(rules.grace).as_secs())).await?;
+        }
         if !need.is_met() {
             need = self.remaining(need, report.freed, &beat).await?;
             let spare = unused(&plan, rules.grace).max(old);
@@ -172,7 +178,7 @@ impl Collector {
     }
 
     /// A step on a blocking thread. One that takes too long is left to itself.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         beat: &Beat,
         step: &'static str,

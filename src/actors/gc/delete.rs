@@ -6,11 +6,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::collect::{Beat, Candidate, Collector};
+use super::metrics;
 use super::report::{CollectError, Report};
 use super::water::Need;
 use crate::model::StorePath;
-use crate::nix::{Deletion, Freed};
+use crate::nix::{Deletion, Freed, Garbage, NixError};
 
+const STEP: &str = "deleting";
 /// How long one deletion may hold Nix's lock, about.
 const SHORT: Duration = Duration::from_millis(500);
 /// Between two of them, for those who wait for the lock.
@@ -72,6 +74,31 @@ impl<'a> Deleting<'a> {
         Ok(need)
     }
 
+    /// Deletes what deletions, builds and fetches have left that were killed, unless it was changed since.
+    pub(super) async fn remains(&mut self, before: u64) -> Result<(), CollectError> {
+        let look = move |store: &dyn Garbage| store.remains(before);
+        let remains = self.by.blocking(self.beat, "looking for remains", look).await?;
+        for path in remains {
+            let deleting = self.by.store.delete_remains(path.clone());
+            match self.by.limited(self.beat, STEP, deleting).await? {
+                Ok(is_gone) => self.report.remains += usize::from(is_gone),
+                Err(error) => self.stuck(path, error)?,
+            }
+            sleep(BREATH).await;
+        }
+        Ok(())
+    }
+
+    /// A few are told, and cost only themselves.
+    fn stuck(&mut self, path: StorePath, error: NixError) -> Result<(), CollectError> {
+        if self.report.stuck.len() >= MOST_STUCK {
+            return Err(CollectError::Nix { step: STEP, error });
+        }
+        tracing::warn!(%path, %error, "a path can't be deleted");
+        self.report.stuck.push((path, error));
+        Ok(())
+    }
+
     async fn chunk(&mut self, chunk: Vec<(&Candidate, Freed)>) -> Result<(), CollectError> {
         let began = Instant::now();
         let paths: Vec<_> = chunk.iter().map(|(candidate, _)| candidate.path.clone()).collect();
@@ -96,7 +123,6 @@ impl<'a> Deleting<'a> {
         mut paths: Vec<StorePath>,
         chunk: &[(&Candidate, Freed)],
     ) -> Result<Option<(Vec<StorePath>, Vec<StorePath>)>, CollectError> {
-        const STEP: &str = "deleting";
         let deleting = self.by.store.delete(paths.clone());
         match self.by.limited(self.beat, STEP, deleting).await? {
             Ok(Deletion { deleted, alive }) => {
@@ -105,24 +131,24 @@ impl<'a> Deleting<'a> {
                 }
                 self.report.alive += alive.len();
                 self.report.deleted += deleted.len();
+                metrics::DELETED.inc_by(deleted.len() as u64);
                 let deleted: HashSet<_> = deleted.into_iter().collect();
                 for (candidate, freed) in chunk {
                     if deleted.contains(&candidate.path) {
+                        metrics::FREED.inc_by(freed.bytes);
                         self.report.freed = self.report.freed.and(*freed);
                     }
                 }
                 Ok(None)
             }
-            Err(error) if paths.len() == 1 && self.report.stuck.len() < MOST_STUCK => {
-                tracing::warn!(path = %paths[0], %error, "a path can't be deleted");
-                self.report.stuck.extend(paths.pop().map(|path| (path, error)));
-                Ok(None)
-            }
-            Err(error) if paths.len() == 1 => Err(CollectError::Nix { step: STEP, error }),
-            Err(error) => {
+            Err(error) if paths.len() > 1 => {
                 tracing::debug!(paths = paths.len(), %error, "can't be deleted together");
                 let second = paths.split_off(paths.len() / 2);
                 Ok(Some((paths, second)))
+            }
+            Err(error) => {
+                paths.pop().map_or(Ok(()), |path| self.stuck(path, error))?;
+                Ok(None)
             }
         }
     }

@@ -61,9 +61,6 @@ pub(super) static STORE_SPACE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 
 /// Of a collection that succeeded.
 pub(super) fn show(report: &Report) {
-    DELETED.inc_by(report.deleted as u64);
-    FREED.inc_by(report.freed.bytes);
-    LEAKED_ROOTS.inc_by(report.leaked.len() as u64);
     STUCK.set(count(report.stuck.len() as u64));
     for (unit, left) in [("bytes", report.left.bytes), ("inodes", report.left.inodes)] {
         LACKING.with_label_values(&[unit]).set(if report.left.is_all() { 0 } else { count(left) });

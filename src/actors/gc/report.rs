@@ -44,6 +44,8 @@ pub struct Report {
     pub alive: usize,
     /// What would have given back next to nothing, since its files have links elsewhere.
     pub shared: usize,
+    /// What killed deletions, builds and fetches had left.
+    pub remains: usize,
     /// What Nix could not delete, and why.
     pub stuck: Vec<(StorePath, NixError)>,
     pub leaked: Vec<Leaked>,
@@ -88,6 +90,7 @@ impl fmt::Display for Report {
             (self.views, "idle views removed"),
             (self.alive, "paths became alive meanwhile"),
             (self.shared, "paths left that share their files with others"),
+            (self.remains, "half-made paths removed"),
             (self.stuck.len(), "paths can't be deleted"),
             (self.leaked.len(), "leaked roots removed"),
         ] {

@@ -193,7 +193,7 @@ impl GcScheduler {
         }
         metrics::show(report);
         let text = report.to_string();
-        if report.deleted + report.views + report.stuck.len() > 0 {
+        if report.deleted + report.views + report.remains + report.stuck.len() > 0 {
             tracing::info!("garbage collected: {text}");
         } else {
             tracing::debug!("garbage collected: {text}");

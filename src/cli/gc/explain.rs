@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::store::Store;
-use crate::actors::gc::why::{Holder, way};
+use crate::actors::gc::why::{Holder, drivers_directory, way};
 use crate::cli::Failure;
 use crate::config::{GcArgs, Output};
 use crate::grpc::client;
@@ -53,8 +53,9 @@ pub(super) async fn explain(
     let mut text = format!("{path} stays, because it is held by\n");
     for (name, holder) in &holders {
         text += &format!("  {holder}\n");
-        if matches!(holder, Holder::View(_) | Holder::Build(_) | Holder::Upload(_)) {
-            text += &format!("    by its GC root {name}\n");
+        // Of whichever driver: it may not be here.
+        if drivers_directory(name).is_some() {
+            text += &format!("    by the GC root {name}\n");
         }
         for user in users(holder) {
             text += &format!("    {user}\n");

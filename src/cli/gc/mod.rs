@@ -72,6 +72,7 @@ fn told(report: &Report, args: &GcArgs) -> Result<String, Failure> {
         "freedBytes": report.freed.bytes,
         "freedInodes": report.freed.inodes,
         "alive": report.alive,
+        "remains": report.remains,
         "stuck": stuck,
     });
     Ok(serde_json::to_string_pretty(&told)? + "\n")

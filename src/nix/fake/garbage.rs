@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{Call, FakeNix, Fault, Gate, State, reach};
 use crate::model::{Registered, StoreGraph, StorePath};
 use crate::nix::error::io_error;
-use crate::nix::{Deletion, Freed, Garbage, NixError, Root, Sole, Space, frees};
+use crate::nix::{Deletion, Freed, Garbage, NixError, Root, Sole, Space, frees, remains};
 
 /// Bytes, of every path.
 pub const NAR_SIZE: u64 = 1000;
@@ -194,6 +194,21 @@ impl Garbage for FakeNix {
             nix.state().collector.deletions.push(paths.clone());
             nix.begin(Call::Delete).await?;
             nix.delete_now(paths)
+        }
+        .boxed()
+    }
+
+    fn remains(&self, before: u64) -> Result<Vec<StorePath>, NixError> {
+        remains::remains(&self.store_dir, || self.graph(), &(0..=before))
+    }
+
+    fn delete_remains(&self, path: StorePath) -> BoxFuture<'static, Result<bool, NixError>> {
+        let nix = self.clone();
+        async move {
+            nix.begin(Call::Delete).await?;
+            let file = nix.store_dir.join(path.base_name());
+            fs::remove_dir_all(&file).map_err(|err| io_error("delete", &file, err))?;
+            Ok(true)
         }
         .boxed()
     }
