@@ -43,10 +43,11 @@ bench: ## run the benchmarks, which write target/bench.json (root)
 	@scripts/install-nix.sh
 	cargo bench --locked --bench publish
 
-nightly: ## what is too slow for each change: benchmarks, builds of minutes, other versions of Nix, all of e2e (root)
+nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, other versions of Nix, all of e2e (root)
 	@$(MAKE) --no-print-directory bench
 	NIX_CSI_FULL=1 scripts/test.sh builds
 	NIX_CSI_FULL=1 scripts/test.sh crowd
+	@$(MAKE) --no-print-directory soak MINUTES=20
 	scripts/test-nix-versions.sh
 	scripts/e2e.sh
 

@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
+use nix_csi::actors::gc::used::uses_in;
 use nix_csi::health::Condition;
 use nix_csi::model::StorePath;
 use nix_csi::nix::fake::Call;
@@ -75,6 +76,9 @@ async fn what_is_mounted_stays_for_ever_and_counts_from_its_end() {
         world.publish("a", &store_path(&path)).await.unwrap();
         sleep(10 * GC_OLDER_THAN).await;
         assert!(world.nix.is_valid(&path));
+        // It is noted all the while: a machine may stop at any time.
+        let uses = uses_in(&world.dir.path().join("used.sqlite")).unwrap().unwrap();
+        assert!(clock()() - uses.of(&path, 0) < SOON.as_secs());
         world.unpublish("a").await.unwrap();
         sleep(KEEP_IDLE + GC_OLDER_THAN / 2).await;
         assert!(world.nix.is_valid(&path), "used until half an hour ago");

@@ -11,7 +11,8 @@ use nix_csi::model::{Shape, VolumeSize};
 use nix_csi::mount::{Attached, MountError, Mounts, Presentation, RealMounts, Usage};
 
 use crate::world::{
-    BOTH, World, can_bound, in_namespace, loops_below, lose_mount, mount_tmpfs, unmount, volume,
+    BOTH, World, assert_no_loops_below, can_bound, in_namespace, loops_below, lose_mount,
+    mount_tmpfs, unmount, volume,
 };
 
 const SMALL: Shape = Bounded(VolumeSize::MIN);
@@ -62,7 +63,7 @@ fn usage(mounts: &RealMounts, name: &str) -> Usage {
 fn assert_nothing_left(world: &World) {
     assert_eq!(fs::read_dir(&world.volumes).unwrap().count(), 0);
     assert_eq!(world.mounts_below(&world.volumes) + world.mounts_below(&world.pods), 0);
-    assert_eq!(loops_below(&world.base), [""; 0].map(PathBuf::from));
+    assert_no_loops_below(&world.base, "the end");
 }
 
 #[test]

@@ -3,14 +3,16 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use nix_csi::model::{Shape, VolumeSize};
 use nix_csi::mount::{Attached, CRASH_POINTS, Mounts, Presentation, RealMounts};
 
 use crate::compare;
-use crate::world::{BOTH, World, can_bound, in_namespace, loops_below, volume};
+use crate::world::{
+    BOTH, World, assert_no_loops_below, can_bound, in_namespace, loops_below, volume,
+};
 
 const VARIABLE: &str = "MOUNT_TEST_LIFE";
 const SIGKILL: i32 = 9;
@@ -96,7 +98,7 @@ fn clean_up(world: &World, mounts: &RealMounts, what: &str) {
         mounts.remove_view(&view).unwrap();
     }
     assert_eq!(world.mounts_below(&world.base), 0, "{what}");
-    assert_eq!(loops_below(&world.base), [""; 0].map(PathBuf::from), "{what}");
+    assert_no_loops_below(&world.base, what);
     for dir in [&world.views, &world.volumes] {
         assert_eq!(fs::read_dir(dir).unwrap().count(), 0, "{what}: {}", dir.display());
     }
@@ -191,7 +193,7 @@ fn what_a_death_leaves_of_a_bounded_volume_is_unused() {
             assert!(world.volumes.join("v/image").is_file());
             world.open(BOTH[0]).clear_unused_volume_files().unwrap();
             assert_eq!(fs::read_dir(&world.volumes).unwrap().count(), 0, "{point}");
-            assert_eq!(loops_below(&world.base), [""; 0].map(PathBuf::from), "{point}");
+            assert_no_loops_below(&world.base, point);
         }
     });
 }

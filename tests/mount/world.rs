@@ -181,6 +181,19 @@ pub(crate) fn loops_below(path: &Path) -> Vec<PathBuf> {
     fs::read_dir("/sys/block").unwrap().filter_map(device).collect()
 }
 
+/// A device ends with its last mount, which may be in the namespace of a process that is ending.
+pub(crate) fn assert_no_loops_below(path: &Path, what: &str) {
+    let end = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let loops = loops_below(path);
+        if loops.is_empty() {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < end, "{what}: {loops:?}");
+        std::thread::yield_now();
+    }
+}
+
 pub(crate) fn mount_tmpfs(at: &Path, options: &str) {
     fs::create_dir_all(at).unwrap();
     let options = std::ffi::CString::new(options).unwrap();

@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -59,7 +60,7 @@ struct Inner {
     pending: Mutex<HashMap<StorePath, u64>>,
     /// `None`: it can't be had, and what is noted is lost with the process.
     open: Mutex<Option<Connection>>,
-    since: u64,
+    since: AtomicU64,
 }
 
 impl fmt::Debug for Used {
@@ -94,13 +95,14 @@ impl Used {
             }
         };
         let pending = Mutex::default();
+        let since = since.into();
         Self(Arc::new(Inner { file: file.to_owned(), now, pending, open: open.into(), since }))
     }
 
     /// What is known already, and noted nowhere.
     pub fn fixed(Uses { known, since }: Uses, now: WallClock) -> Self {
         let (file, pending) = (PathBuf::new(), Mutex::new(known));
-        Self(Arc::new(Inner { file, now, pending, open: Mutex::default(), since }))
+        Self(Arc::new(Inner { file, now, pending, open: Mutex::default(), since: since.into() }))
     }
 
     pub fn now(&self) -> u64 {
@@ -141,7 +143,9 @@ impl Used {
 
     /// Blocking. All that is known.
     pub fn all(&self) -> Uses {
-        let mut uses = Uses { known: HashMap::new(), since: self.0.since };
+        // A clock that was set back would make all of it young for long.
+        let since = self.0.since.fetch_min(self.now(), Ordering::Relaxed).min(self.now());
+        let mut uses = Uses { known: HashMap::new(), since };
         if let Some(connection) = &*lock(&self.0.open) {
             match read(connection) {
                 Ok(known) => uses.known = known,
@@ -224,6 +228,10 @@ fn open(file: &Path, now: u64) -> rusqlite::Result<(Connection, u64)> {
         making.pragma_update(None, "user_version", VERSION)?;
         making.commit()?;
     }
+    // Of a clock that was set back since.
+    let now = now.cast_signed();
+    connection.execute("update born set at = ?1 where at > ?1", [now])?;
+    connection.execute("update used set at = ?1 where at > ?1", [now])?;
     let since = born(&connection)?;
     read(&connection)?;
     Ok((connection, since))
@@ -259,8 +267,6 @@ fn write(connection: &mut Connection, noted: &HashMap<StorePath, u64>) -> rusqli
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
     use crate::model::Registered;
 
@@ -318,6 +324,23 @@ mod tests {
         }
         assert!(fs::read(dir.path().join("used.unreadable")).unwrap().starts_with(b"no database"));
         assert!(uses_in(&dir.path().join("none")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_does_not_keep_things_for_years() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("used.sqlite");
+        let (time, now) = clock(1_000_000);
+        let used = Used::open(&file, now.clone());
+        used.note(&path(1));
+        used.flush();
+        time.store(500, Ordering::Relaxed);
+        assert_eq!(used.all().of(&path(2), 7), 500);
+        let again = Used::open(&file, now);
+        time.store(900, Ordering::Relaxed);
+        assert_eq!(used.all().of(&path(2), 7), 500, "it grows older from then on");
+        let uses = again.all();
+        assert_eq!((uses.of(&path(1), 7), uses.of(&path(2), 7)), (500, 500));
     }
 
     #[test]
