@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is said about the volume, not about its source.
 pub const SIZE: &str = "size";
-/// Bytes: the tables of more take a second to make and hundreds of megabytes.
+/// Bytes: the tables of more take a second to make.
 const MAX: u64 = 8 << 40;
 /// Of the value in a message; longer ones are no quantities either.
 const MAX_TEXT: usize = 32;

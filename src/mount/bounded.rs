@@ -27,8 +27,9 @@ const SEARCH_PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin:/run/current-system/sw/
 /// Of ext4: what a store's many small files and links want, and nothing for a crash, since nobody reads
 /// the file after one. `none` takes away what a distribution's mke2fs.conf adds.
 const FEATURES: &str = "none,64bit,dir_index,dir_nlink,ext_attr,extent,extra_isize,filetype,flex_bg,\
-                        huge_file,large_file,sparse_super,uninit_bg";
-/// Nothing is kept for root, an inode per 8 KiB, and the zeroes of a new file are not written again.
+                        huge_file,large_file,sparse_super2,uninit_bg";
+/// Nothing is kept for root, an inode per 8 KiB, no superblock has a copy, and the zeroes of a new
+/// file are not written again.
 const ARGS: [&str; 13] = [
     "-q",
     "-F",
@@ -41,7 +42,7 @@ const ARGS: [&str; 13] = [
     "-m",
     "0",
     "-E",
-    "lazy_itable_init=1,nodiscard",
+    "lazy_itable_init=1,nodiscard,num_backup_sb=0",
     "-O",
 ];
 

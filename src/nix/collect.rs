@@ -81,6 +81,7 @@ fn parse(line: &str) -> Option<Root> {
     let path = StorePath::parse(path.trim_matches('"')).ok()?;
     Some(Root { name: name.trim_matches('"').to_owned(), path })
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,7 +30,7 @@ pub(super) fn remains(
     for entry in fs::read_dir(store_dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         // Those who make a path agree by its lock, which is small.
-        let name = name.to_str().filter(|name| !name.ends_with(".lock"));
+        let name = name.to_str().filter(|name| name.strip_suffix(".lock").is_none());
         found.extend(name.and_then(|name| StorePath::from_base_name(name).ok()));
     }
     // After the list: what has become valid in between stays.

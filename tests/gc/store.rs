@@ -35,7 +35,7 @@ pub(crate) fn garbage(lab: &Lab, seed: &str, count: usize, files: usize) {
 pub(crate) fn strays(lab: &Lab) -> Vec<String> {
     let valid = valid(lab);
     let names = lab.names("/nix/store").into_iter();
-    let is_path = |name: &String| name != ".links" && !name.ends_with(".lock");
+    let is_path = |name: &String| name != ".links" && name.strip_suffix(".lock").is_none();
     names.filter(|name| is_path(name) && !valid.contains(&format!("/nix/store/{name}"))).collect()
 }
 

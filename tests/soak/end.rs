@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::lab::{eventually, leftovers, names};
 use crate::samples::valid;
-use crate::world::{World, without_names};
+use crate::summary::without_names;
+use crate::world::World;
 
 /// Where volumes, views, roots and uploads leave nothing, in /nix/var.
 const EMPTY: [&str; 6] = [

@@ -14,6 +14,7 @@ mod load;
 mod outsiders;
 mod samples;
 mod sources;
+mod summary;
 mod tree;
 mod world;
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, interval, interval_at};
 
 use crate::sources;
-use crate::world::{World, count, without_names};
+use crate::summary::without_names;
+use crate::world::{World, count};
 
 const GARBAGE_EVERY: Duration = Duration::from_millis(400);
 const COLLECT_EVERY: Duration = Duration::from_secs(5);

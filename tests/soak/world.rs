@@ -12,6 +12,7 @@ use tokio::time::{Instant, interval};
 
 use crate::lab::{Cache, Lab, Node, Volume, names};
 use crate::sources;
+use crate::summary::{metrics, without_names};
 use crate::tree::{self, Tree};
 
 /// Of the node, which has no patience at all.
@@ -56,9 +57,9 @@ pub(crate) struct Counts {
     pub(crate) garbage: AtomicU64,
     pub(crate) foreign: AtomicU64,
     /// What is worth to be looked at: how often, by text.
-    notes: Mutex<BTreeMap<String, u64>>,
+    pub(crate) notes: Mutex<BTreeMap<String, u64>>,
     /// Of the metrics of nodes that are dead.
-    before: Mutex<BTreeMap<String, u64>>,
+    pub(crate) before: Mutex<BTreeMap<String, u64>>,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -253,45 +254,6 @@ impl World {
         self.closures.lock().unwrap().insert(root.to_owned(), paths.clone());
         paths
     }
-
-    /// Of all nodes that there were.
-    pub(crate) async fn metric(&self, name: &str) -> u64 {
-        let before = self.counts.before.lock().unwrap().get(name).copied().unwrap_or_default();
-        before + metrics(&*self.node().await).get(name).copied().unwrap_or_default()
-    }
-
-    pub(crate) async fn summary(&self) -> String {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counts = &self.counts;
-        let rounds = of(&counts.rounds);
-        let seconds = self.time.as_secs();
-        let mut text = format!(
-            "soak: {rounds} rounds in {seconds} s, {} publishes a minute, {} reads, {} collections, {} \
-             paths deleted, {} uploads, {} kills, {} foreign collections, {} pieces of garbage",
-            rounds * 60 / seconds.max(1),
-            of(&counts.reads),
-            self.metric(CYCLES_OK).await,
-            self.metric("nixcsi_gc_deleted_paths_total").await,
-            self.metric("nixcsi_uploads_total{outcome=\"ok\"}").await,
-            of(&counts.kills),
-            of(&counts.foreign),
-            of(&counts.garbage),
-        );
-        let notes = counts.notes.lock().unwrap();
-        text.extend(notes.iter().map(|(note, times)| format!("\n  {times} × {note}")));
-        text
-    }
-}
-
-const CYCLES_OK: &str = "nixcsi_gc_cycles_total{outcome=\"ok\"}";
-
-/// Those that count.
-fn metrics(node: &Node) -> BTreeMap<String, u64> {
-    let text = node.metrics();
-    let samples = text.lines().filter(|line| line.starts_with("nixcsi_"));
-    let samples = samples.filter_map(|line| line.rsplit_once(' '));
-    let counts = samples.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
-    counts.collect()
 }
 
 fn closure(lab: &Lab, root: &str) -> Vec<String> {
@@ -299,15 +261,4 @@ fn closure(lab: &Lab, root: &str) -> Vec<String> {
         lab.ok("nix-store", &["-qR", root]).lines().map(str::to_owned).collect();
     paths.sort();
     paths
-}
-
-/// Digits and hashes are no difference between two texts.
-pub(crate) fn without_names(text: &str) -> String {
-    let word = |word: &str| {
-        let digits = word.chars().filter(char::is_ascii_digit).count();
-        if word.contains("/nix/") || word.contains("/tmp/") || digits > 1 { "…" } else { word }
-            .to_owned()
-    };
-    let words: Vec<_> = text.split([' ', '\n']).map(word).collect();
-    words.join(" ").chars().take(300).collect()
 }

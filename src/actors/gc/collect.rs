@@ -107,8 +107,9 @@ impl Collector {
         let old = rules.older_than.map_or(0, |least| unused(&plan, least.max(rules.grace)));
         let mut deleting = Deleting::new(&self, &beat, &mut report);
         deleting.all(&plan[..old]).await?;
-        let unchanged = rules.older_than.unwrap_or_default().max(rules.grace);
-        deleting.remains(now.saturating_sub(unchanged.as_secs())).await?;
+        if let Some(least) = rules.older_than {
+            deleting.remains(now.saturating_sub(least.max(rules.grace).as_secs())).await?;
+        }
         if !need.is_met() {
             need = self.remaining(need, report.freed, &beat).await?;
             let spare = unused(&plan, rules.grace).max(old);
