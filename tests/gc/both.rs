@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::lab;
 use crate::lab::{eventually, node_binary, signal_inside, until};
-use crate::store::Hanging;
+use crate::store::{Hanging, hang};
 use crate::world::{EAGER, assert_sound, gc, valid};
 
 /// A command that is stopped, and with it nsenter, which started it.
@@ -39,7 +39,7 @@ async fn a_node_waits_for_a_persons_command() {
     let mut command = lab.command(node_binary());
     let args = ["gc", "--older-than", "0s", "--nix", &hanging.nix()];
     let command = command.args(args).stdout(Stdio::null()).spawn().unwrap();
-    eventually("the command to have the lock", || !hanging.processes(&lab).is_empty());
+    eventually("the command to have the lock", || !hang(&lab).is_empty());
     let stopped = Stopped::new(command);
 
     let node = lab.node(EAGER).await;
@@ -70,13 +70,13 @@ async fn a_persons_command_tells_of_the_nodes_collection() {
     let gone = lab.unrooted(&["--argstr", "seed", "gone"]);
     let hanging = Hanging::at(&lab, "--delete", ":");
     let node = lab.node(&[EAGER, &["--nix", &hanging.nix()]].concat()).await;
-    until("the node's deletion to hang", async || !hanging.processes(&lab).is_empty()).await;
+    until("the node's deletion to hang", async || !hang(&lab).is_empty()).await;
     assert_eq!(gc(&lab, &["--older-than", "0s"]).unwrap_err().trim(), format!("nix-csi: {BUSY}"));
     // To look is free.
     let said = gc(&lab, &["--dry-run", "--older-than", "0s"]).unwrap();
     assert!(said.contains(&gone), "{said}");
     node.kill();
-    eventually("the end of what hangs", || hanging.processes(&lab).is_empty());
+    eventually("the end of what hangs", || hang(&lab).is_empty());
     gc(&lab, &["--older-than", "0s"]).unwrap();
     assert!(!valid(&lab).contains(&gone));
     assert_sound(&lab);

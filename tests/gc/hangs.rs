@@ -2,7 +2,7 @@
 
 use crate::lab;
 use crate::lab::{Lab, Node, until};
-use crate::store::{Hanging, garbage, strays};
+use crate::store::{Hanging, garbage, hang, strays};
 use crate::world::{EAGER, assert_sound, valid};
 
 /// More of those that hang than can be there when each has its time to end, which is longer than a step's.
@@ -61,12 +61,12 @@ async fn ends(option: &str, how: &str, step: &str) {
     for round in 2..6 {
         assert_serves(&lab, &node, &format!("round{round}"), &there).await;
         failures(&node, round).await;
-        let hang = hanging.processes(&lab);
-        assert!(hang.len() < PILE, "{hang:?}");
+        let all = hang(&lab);
+        assert!(all.len() < PILE, "{all:?}");
     }
     assert!(valid(&lab).contains(&gone));
     hanging.free();
-    until("all that hangs to be gone", async || hanging.processes(&lab).is_empty()).await;
+    until("all that hangs to be gone", async || hang(&lab).is_empty()).await;
     recovers(&lab, &node, &gone).await;
 }
 

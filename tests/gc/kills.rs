@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::lab;
 use crate::lab::{Lab, Volume, eventually, node_binary};
-use crate::store::{Hanging, assert_shows, closure_of, garbage, strays};
+use crate::store::{Hanging, assert_shows, closure_of, garbage, hang, strays};
 use crate::world::{EAGER, assert_sound, valid};
 
 /// Paths of one round's garbage, and some derivations.
@@ -145,7 +145,7 @@ async fn and_what_hangs_ends_with_the_collector() {
     let lab = lab!();
     lab.unrooted(&["--argstr", "seed", "dead"]);
     let hanging = Hanging::at(&lab, "--delete", "trap '' TERM INT HUP");
-    let hangs = || eventually("a deletion to hang", || !hanging.processes(&lab).is_empty());
+    let hangs = || eventually("a deletion to hang", || !hang(&lab).is_empty());
     let node = lab.starting_node(&[EAGER, &["--nix", &hanging.nix()]].concat());
     hangs();
     node.kill();

@@ -90,9 +90,9 @@ impl Hanging {
     pub(crate) fn free(&self) {
         fs::write(self.dir.join("free"), "").unwrap();
     }
+}
 
-    /// Those that hang at this moment.
-    pub(crate) fn processes(&self, lab: &Lab) -> Vec<String> {
-        lab.processes().into_iter().filter(|line| line.ends_with(HANGS)).collect()
-    }
+/// Those that hang at this moment.
+pub(crate) fn hang(lab: &Lab) -> Vec<String> {
+    lab.processes().into_iter().filter(|line| line.ends_with(HANGS)).collect()
 }
