@@ -151,7 +151,7 @@ async fn what_frees_nothing_is_left_unless_inodes_are_wanted() {
         let (shared, alone) = (lone(&world, "shared"), lone(&world, "alone"));
         world.nix.set_freed(&shared, Freed { bytes: 0, inodes: 1 });
         frees(&world, &alone, 100_000);
-        world.nix.set_registered(&shared, 1);
+        sleep(Duration::from_mins(1)).await;
         use_now(&world, &alone).await;
         sleep(GC_GRACE + KEEP_IDLE).await;
         world.nix.set_space(space(140_000));
