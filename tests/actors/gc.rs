@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix_csi::actors::gc::used::uses_in;
 use nix_csi::health::Condition;
 use nix_csi::model::StorePath;
+use nix_csi::mount::fake::Op;
 use nix_csi::nix::fake::Call;
 use nix_csi::nix::{Freed, NixError, Space};
 use tokio::time::sleep;
@@ -151,7 +152,7 @@ async fn what_frees_nothing_is_left_unless_inodes_are_wanted() {
         let (shared, alone) = (lone(&world, "shared"), lone(&world, "alone"));
         world.nix.set_freed(&shared, Freed { bytes: 0, inodes: 1 });
         frees(&world, &alone, 100_000);
-        world.nix.set_registered(&shared, 1);
+        sleep(Duration::from_mins(1)).await;
         use_now(&world, &alone).await;
         sleep(GC_GRACE + KEEP_IDLE).await;
         world.nix.set_space(space(140_000));
@@ -259,6 +260,40 @@ async fn roots_of_nothing_are_removed_and_all_others_stay() {
         gate.release();
         building.await.unwrap();
         assert_eq!(world.names("roots/views").len(), 2);
+    })
+    .await;
+}
+
+/// Lets everything else go on meanwhile; the clock stands.
+async fn when(is: impl Fn() -> bool) {
+    while !is() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_view_that_is_being_made_keeps_its_root() {
+    with_world(|world| async move {
+        world.nix.set_space(space(900_000));
+        let path = lone(&world, "slow");
+        sleep(GC_INTERVAL).await;
+        let hold = world.mounts.hold(Op::CreateView);
+        let (source, nix) = (store_path(&path), world.nix.clone());
+        let publishing = async {
+            world.publish("a", &source).await.unwrap();
+        };
+        let collecting = async {
+            when(|| world.mounts.calls(Op::CreateView) == 1).await;
+            hold.wait_for_calls(1);
+            // What is blocked keeps the clock from going on by itself.
+            let collections = nix.called(Call::Roots);
+            tokio::time::advance(SOON).await;
+            when(|| nix.called(Call::Roots) > collections).await;
+            assert_eq!(world.names("roots/views").len(), 1);
+            drop(hold);
+        };
+        tokio::join!(publishing, collecting);
+        assert_eq!(world.names("roots/views").len(), 1);
     })
     .await;
 }
