@@ -81,5 +81,7 @@ mod tests {
         assert!(error.contains("--gc-low-watermark 80 is above --gc-high-watermark 70"), "{error}");
         let error = rules(&["--gc-high-watermark", "101"]).unwrap_err();
         assert!(error.contains("--gc-high-watermark"), "{error}");
+        let error = rules(&["--gc-look-interval", "0s"]).unwrap_err();
+        assert!(error.contains("--gc-look-interval") && error.contains("100ms or more"), "{error}");
     }
 }

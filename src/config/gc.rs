@@ -10,6 +10,9 @@ use crate::actors::gc::water::Watermarks;
 use crate::grpc::Endpoint;
 use crate::model::StorePath;
 
+/// Of an interval, and of a time limit.
+const LEAST: Duration = Duration::from_millis(100);
+
 /// Of a node and of a cache.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Garbage collection")]
@@ -19,7 +22,7 @@ pub struct GcSettings {
     #[arg(long, env = "NIX_CSI_GC_OLDER_THAN", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub gc_older_than: Option<Duration>,
     /// Between two collections, about; there is one at the start.
-    #[arg(long, env = "NIX_CSI_GC_INTERVAL", value_parser = humantime::parse_duration, default_value = "15m", value_name = "TIME")]
+    #[arg(long, env = "NIX_CSI_GC_INTERVAL", value_parser = some_time, default_value = "15m", value_name = "TIME")]
     pub gc_interval: Duration,
     /// What came or was used within this time stays, however full the disk is.
     #[arg(long, env = "NIX_CSI_GC_GRACE", value_parser = humantime::parse_duration, default_value = "10m", value_name = "TIME")]
@@ -32,10 +35,10 @@ pub struct GcSettings {
     #[arg(long, env = "NIX_CSI_GC_LOW_WATERMARK", default_value = "80", value_parser = clap::value_parser!(u8).range(0..=100), value_name = "PERCENT")]
     pub gc_low_watermark: u8,
     /// Between two looks at how full the disk is.
-    #[arg(long, env = "NIX_CSI_GC_LOOK_INTERVAL", value_parser = humantime::parse_duration, default_value = "10s", value_name = "TIME")]
+    #[arg(long, env = "NIX_CSI_GC_LOOK_INTERVAL", value_parser = some_time, default_value = "10s", value_name = "TIME")]
     pub gc_look_interval: Duration,
     /// Longest time of one step of a collection, such as one of its deletions.
-    #[arg(long, env = "NIX_CSI_GC_STEP_TIMEOUT", value_parser = humantime::parse_duration, default_value = "10m", value_name = "TIME")]
+    #[arg(long, env = "NIX_CSI_GC_STEP_TIMEOUT", value_parser = some_time, default_value = "10m", value_name = "TIME")]
     pub gc_step_timeout: Duration,
 }
 
@@ -82,6 +85,11 @@ pub struct GcArgs {
     /// The nix program.
     #[arg(long, env = "NIX_CSI_NIX", default_value = "nix")]
     pub nix: PathBuf,
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time < LEAST { Err("write 100ms or more".to_owned()) } else { Ok(time) }
 }
 
 fn store_path(text: &str) -> Result<StorePath, String> {

@@ -37,11 +37,8 @@ impl Garbage for RealNix {
         delete::delete(self.clone(), paths).boxed()
     }
 
-    fn remains(&self, before: u64) -> Result<Vec<StorePath>, NixError> {
-        let Some(born) = remains::born(&self.config().state_dir.join("db/db.sqlite")) else {
-            return Ok(Vec::new());
-        };
-        remains::remains(&self.config().store_dir, || self.graph(), &(born..=before))
+    fn remains(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, NixError> {
+        remains::remains(&self.config().store_dir, paths, |path| self.database().is_valid(path))
     }
 
     fn delete_remains(&self, path: StorePath) -> BoxFuture<'static, Result<bool, NixError>> {

@@ -131,7 +131,9 @@ impl Database {
 
     /// All that is valid, from one moment. One statement after the other would tell of two.
     pub(super) fn graph(&self) -> Result<StoreGraph, NixError> {
-        let (paths, references) = self.read("read all of", |connection| {
+        // On a connection of its own: mounts must not wait for it.
+        let own = Self { file: self.file.clone(), open: Mutex::new(None) };
+        let (paths, references) = own.read("read all of", |connection| {
             let moment = connection.unchecked_transaction()?;
             let mut numbers = HashMap::new();
             let mut paths = Vec::new();

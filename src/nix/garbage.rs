@@ -1,8 +1,9 @@
 //! What a garbage collector needs of a store, as the trait [`Garbage`].
 
 use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
@@ -15,6 +16,8 @@ use super::error::io_error;
 
 /// In the store's state directory; [`Sole`] holds it.
 const LOCK: &str = "nix-csi-gc.lock";
+/// Bytes of notes that are read.
+const MOST_NOTED: u64 = 16 << 20;
 
 /// Something that holds a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,9 +82,13 @@ impl Freed {
     }
 }
 
-/// The right to collect, given back by dropping it.
+/// The right to collect, given back by dropping it. Its file notes what is being deleted, for who comes
+/// after a kill: what Nix has begun to delete it no longer knows.
 #[derive(Debug)]
-pub struct Sole(File);
+pub struct Sole {
+    file: File,
+    path: PathBuf,
+}
 
 impl Sole {
     /// `None`: another process, or another part of this one, has it.
@@ -97,17 +104,55 @@ impl Sole {
             .open(&path)
             .map_err(|err| io_error("open", &path, err))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self(file))),
+            Ok(()) => Ok(Some(Self { file, path })),
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
             Err(err) => Err(io_error("lock", &path, err.into())),
         }
     }
 }
 
+impl Sole {
+    /// Blocking. Notes that these are being deleted.
+    pub fn begin(&self, paths: &[StorePath]) -> Result<(), NixError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let lines: Vec<_> = paths.iter().map(ToString::to_string).collect();
+        let lines = lines.join("\n") + "\n";
+        let write = || -> io::Result<()> {
+            let mut file = &self.file;
+            file.seek(SeekFrom::End(0))?;
+            file.write_all(lines.as_bytes())
+        };
+        write().map_err(|err| io_error("write", &self.path, err))
+    }
+
+    /// Blocking. All deletions that were begun have ended.
+    pub fn end(&self) -> Result<(), NixError> {
+        self.file.set_len(0).map_err(|err| io_error("empty", &self.path, err))
+    }
+
+    /// Blocking. What was begun and has not ended, also by another process.
+    pub fn begun(&self) -> Result<Vec<StorePath>, NixError> {
+        let mut text = Vec::new();
+        let mut read = || -> io::Result<()> {
+            let mut file = &self.file;
+            file.seek(SeekFrom::Start(0))?;
+            file.take(MOST_NOTED).read_to_end(&mut text).map(drop)
+        };
+        read().map_err(|err| io_error("read", &self.path, err))?;
+        // A last line may be cut off.
+        Ok(String::from_utf8_lossy(&text)
+            .lines()
+            .filter_map(|l| StorePath::parse(l).ok())
+            .collect())
+    }
+}
+
 impl Drop for Sole {
     fn drop(&mut self) {
         // Not by closing it alone: a child that is just being started has it open until its exec.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
@@ -124,9 +169,9 @@ pub trait Garbage: Send + Sync + 'static {
     /// referrers before what they refer to. What was not valid any more is neither.
     fn delete(&self, paths: Vec<StorePath>) -> BoxFuture<'static, Result<Deletion, NixError>>;
 
-    /// Blocking. What lies in the store, is not valid, and was not changed since `before` (seconds since
-    /// 1970): half made, or half deleted. Nothing that is older than the database.
-    fn remains(&self, before: u64) -> Result<Vec<StorePath>, NixError>;
+    /// Blocking. Those of `paths` that lie in the store and are not valid: half deleted, if their deletion
+    /// was begun.
+    fn remains(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, NixError>;
 
     /// Deletes one of them through Nix, unless somebody is making it; whether it is gone.
     fn delete_remains(&self, path: StorePath) -> BoxFuture<'static, Result<bool, NixError>>;

@@ -1,99 +1,43 @@
-//! What lies in the store half made.
+//! What lies in the store and is not valid.
 
 use std::fs;
-use std::process::Stdio;
-
-use rustix::process::Signal;
 
 use crate::lab;
-use crate::lab::{Lab, eventually, until};
+use crate::lab::Lab;
 use crate::store::strays;
-use crate::world::{EAGER, assert_sound, gc, valid};
+use crate::world::{assert_sound, gc, valid};
 
-/// A build of a directory that is half there until it is let.
-fn half(lab: &Lab, name: &str) -> String {
-    let dir = lab.path("nix/half");
-    fs::create_dir_all(&dir).unwrap();
-    lab.ok("chmod", &["1777", dir.to_str().unwrap()]);
-    format!(
-        "derivation {{ name = \"{name}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
-         PATH = \"/bin:/usr/bin\"; args = [ \"-c\" \"mkdir $out; echo half > $out/half; \
-         while [ ! -e /nix/half/{name} ]; do sleep 0.02; done; echo whole > $out/whole\" ]; }}"
-    )
+fn noted(lab: &Lab) -> std::path::PathBuf {
+    lab.path("nix/var/nix/nix-csi-gc.lock")
 }
 
-fn open(lab: &Lab, name: &str) {
-    fs::write(lab.path("nix/half").join(name), "").unwrap();
+fn name(path: &str) -> String {
+    path["/nix/store/".len()..].to_owned()
 }
 
-fn is_half_there(lab: &Lab, name: &str) -> bool {
-    let made = format!("-{name}");
-    strays(lab).iter().any(|stray| stray.ends_with(&made))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn of_a_killed_build_goes_and_of_one_that_runs_stays() {
-    let lab = lab!();
-    lab.ok("nix-store", &["--init"]);
-    let killed = half(&lab, "killed");
-    let mut build = lab.command("nix-build");
-    build.args([
-        "--option",
-        "sandbox",
-        "false",
-        "--option",
-        "substituters",
-        "",
-        "--no-out-link",
-        "-E",
-        &killed,
-    ]);
-    let mut build = build.stdout(Stdio::null()).spawn().unwrap();
-    eventually("the build to be half done", || is_half_there(&lab, "killed"));
-    // Nobody takes it from who is at it, however old it is.
-    gc(&lab, &["--older-than", "0s"]).unwrap();
-    assert!(is_half_there(&lab, "killed"));
-    lab::signal_inside(&build, Signal::KILL);
-    build.wait().unwrap();
-    // Its builder goes on by itself, into what nobody will know.
-    open(&lab, "killed");
-
-    let node = lab.node(EAGER).await;
-    let volume = lab.volume("v", &[("nixExpr", &half(&lab, "built"))]);
-    let collects = async {
-        until("the other build to be half done", async || is_half_there(&lab, "built")).await;
-        until("the killed one's to go", async || !is_half_there(&lab, "killed")).await;
-        assert!(is_half_there(&lab, "built"));
-        open(&lab, "built");
-    };
-    let (published, ()) = tokio::join!(node.publish(&volume), collects);
-    published.unwrap();
-    let shown = volume.target.join("var/result");
-    assert_eq!(lab.names(shown.to_str().unwrap()), ["half", "whole"]);
-    assert!(node.log().contains("1 half-made paths removed"), "{}", node.log());
-    assert_eq!(strays(&lab), [""; 0]);
-    assert_sound(&lab);
-}
-
-/// A database that was lost and made anew says nothing of what is older.
+/// Only a deletion that was begun is gone on with: whatever else is not valid may be somebody's, such as of a
+/// database that was restored.
 #[test]
-fn without_their_database_paths_stay() {
+fn what_was_begun_is_ended_and_nothing_else_is_touched() {
     let lab = lab!();
-    let path = lab.closure(&["--argstr", "seed", "lost"]);
-    lab.ok("sh", &["-ec", "rm -r /nix/var/nix/db"]);
-    let made = lab.unrooted(&["--argstr", "seed", "known"]);
-    lab.ok(
-        "sh",
-        &[
-            "-ec",
-            "rm -r /nix/var/nix/db; until [ $(date +%s) -gt $(stat -c %Z $0) ]; do :; done",
-            &made,
-        ],
-    );
-    lab.ok("nix-store", &["--init"]);
-    gc(&lab, &["--older-than", "0s"]).unwrap();
-    assert_eq!(valid(&lab).len(), 0);
-    for path in [&path, &made] {
-        assert!(strays(&lab).contains(&path["/nix/store/".len()..].to_owned()));
-    }
+    let held = lab.closure(&["--argstr", "seed", "held"]);
+    let [begun, lost] = ["begun", "lost"].map(|seed| lab.unrooted(&["--argstr", "seed", seed]));
+    // As after a kill in the middle: Nix has forgotten it, and half of it is there.
+    let forget = |path: &str| {
+        let delete = "delete from Refs where referrer = (select id from ValidPaths where path = ";
+        let rows = format!("{delete}'{path}'); delete from ValidPaths where path = '{path}'");
+        crate::world::change(&lab, &rows);
+    };
+    forget(&begun);
+    forget(&lost);
+    fs::write(noted(&lab), format!("{begun}\n{held}\n/nix/store/cut")).unwrap();
+    gc(&lab, &["--older-than", "1h"]).unwrap();
+    assert_eq!(strays(&lab), [name(&lost)]);
+    assert!(valid(&lab).contains(&held));
+    assert_eq!(fs::read_to_string(noted(&lab)).unwrap(), "");
+    // Its own lock file is all that a second one leaves.
+    gc(&lab, &["--older-than", "1h"]).unwrap();
+    assert_eq!(strays(&lab), [name(&lost)]);
+    fs::remove_dir_all(lab.path(&lost[1..])).unwrap();
+    assert_sound(&lab);
 }

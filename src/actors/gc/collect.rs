@@ -77,20 +77,24 @@ pub struct Collector {
     pub rules: Rules,
     /// Where our own roots are, if there are any.
     pub roots: Option<PathBuf>,
+    /// Something ran out of space.
+    pub wanted: bool,
 }
 
 impl Collector {
-    /// `need`: what is to be given back beside what is old; with none, whether the disk is too full is
-    /// looked up. `Ok(None)`: another collector of ours is at work.
-    pub async fn collect(self, need: Need, beat: Beat) -> Result<Option<Report>, CollectError> {
-        let Some(_sole) = self.blocking(&beat, "taking the lock", Garbage::sole).await? else {
+    /// `Ok(None)`: another collector of ours is at work.
+    pub async fn collect(self, beat: Beat) -> Result<Option<Report>, CollectError> {
+        let Some(sole) = self.blocking(&beat, "taking the lock", Garbage::sole).await? else {
             return Ok(None);
         };
+        let sole = Arc::new(sole);
         let leaked = self.limited(&beat, "looking for leaked roots", self.holders.sweep()).await?;
         metrics::LEAKED_ROOTS.inc_by(leaked.len() as u64);
         let mut report = Report { leaked, ..Report::default() };
         let space = self.space(&beat).await?;
-        let mut need = if need.is_met() { self.begin(&space) } else { need };
+        let begin = if self.wanted { Watermarks::beyond } else { Watermarks::begin };
+        let marks = self.rules.watermarks;
+        let mut need = marks.map_or_else(Need::default, |marks| begin(marks, &space));
         if !need.is_met() {
             let evicted = self.holders.evict_idle(self.rules.grace);
             report.views = self.limited(&beat, "removing idle views", evicted).await?;
@@ -105,23 +109,23 @@ impl Collector {
         };
         let rules = self.rules;
         let old = rules.older_than.map_or(0, |least| unused(&plan, least.max(rules.grace)));
-        let mut deleting = Deleting::new(&self, &beat, &mut report);
+        let mut deleting = Deleting::new(&self, &beat, &mut report, &sole);
+        deleting.remains().await?;
         deleting.all(&plan[..old]).await?;
-        if let Some(least) = rules.older_than {
-            deleting.remains(now.saturating_sub(least.max(rules.grace).as_secs())).await?;
-        }
         if !need.is_met() {
             need = self.remaining(need, report.freed, &beat).await?;
             let spare = unused(&plan, rules.grace).max(old);
-            need = Deleting::new(&self, &beat, &mut report).until(need, &plan[old..spare]).await?;
+            need = Deleting::new(&self, &beat, &mut report, &sole)
+                .until(need, &plan[old..spare])
+                .await?;
         }
         report.space = self.space(&beat).await?;
-        report.left = need;
+        // Below the high mark there is nothing to complain of.
+        report.left = match marks {
+            Some(marks) if self.wanted => marks.begin(&report.space),
+            _ => need,
+        };
         Ok(Some(report))
-    }
-
-    fn begin(&self, space: &Space) -> Need {
-        self.rules.watermarks.map_or_else(Need::default, |marks| marks.begin(space))
     }
 
     /// By what was freed, since some file systems give it back later; and no more than is lacking.
@@ -132,10 +136,11 @@ impl Collector {
         beat: &Beat,
     ) -> Result<Need, CollectError> {
         let need = need.less(freed);
-        match self.rules.watermarks {
-            Some(marks) if !need.is_all() => Ok(need.least(marks.go_on(&self.space(beat).await?))),
-            _ => Ok(need),
-        }
+        let go_on = if self.wanted { Watermarks::beyond } else { Watermarks::go_on };
+        Ok(match self.rules.watermarks {
+            Some(marks) => need.least(go_on(marks, &self.space(beat).await?)),
+            None => need,
+        })
     }
 
     async fn space(&self, beat: &Beat) -> Result<Space, CollectError> {

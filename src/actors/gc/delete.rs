@@ -1,6 +1,7 @@
 //! What is to go, in deletions that are short.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -10,7 +11,7 @@ use super::metrics;
 use super::report::{CollectError, Report};
 use super::water::Need;
 use crate::model::StorePath;
-use crate::nix::{Deletion, Freed, Garbage, NixError};
+use crate::nix::{Deletion, Freed, Garbage, NixError, Sole};
 
 const STEP: &str = "deleting";
 /// How long one deletion may hold Nix's lock, about.
@@ -30,13 +31,19 @@ pub(super) struct Deleting<'a> {
     pub(super) by: &'a Collector,
     pub(super) beat: &'a Beat,
     pub(super) report: &'a mut Report,
+    sole: Arc<Sole>,
     /// Paths of the next one.
     size: usize,
 }
 
 impl<'a> Deleting<'a> {
-    pub(super) fn new(by: &'a Collector, beat: &'a Beat, report: &'a mut Report) -> Self {
-        Self { by, beat, report, size: FIRST }
+    pub(super) fn new(
+        by: &'a Collector,
+        beat: &'a Beat,
+        report: &'a mut Report,
+        sole: &Arc<Sole>,
+    ) -> Self {
+        Self { by, beat, report, sole: sole.clone(), size: FIRST }
     }
 
     /// Deletes all of it.
@@ -74,19 +81,34 @@ impl<'a> Deleting<'a> {
         Ok(need)
     }
 
-    /// Deletes what deletions, builds and fetches have left that were killed, unless it was changed since.
-    pub(super) async fn remains(&mut self, before: u64) -> Result<(), CollectError> {
-        let look = move |store: &dyn Garbage| store.remains(before);
-        let remains = self.by.blocking(self.beat, "looking for remains", look).await?;
-        for path in remains {
+    /// Goes on with deletions that were begun, by whomever, and have not ended.
+    pub(super) async fn remains(&mut self) -> Result<(), CollectError> {
+        const LOOK: &str = "looking for remains";
+        let sole = self.sole.clone();
+        let begun = self.by.blocking(self.beat, LOOK, move |_| sole.begun()).await?;
+        if begun.is_empty() {
+            return Ok(());
+        }
+        let mut left = Vec::new();
+        for path in begun {
+            let one = [path.clone()];
+            let look = move |store: &dyn Garbage| store.remains(&one);
+            if self.by.blocking(self.beat, LOOK, look).await?.is_empty() {
+                continue;
+            }
             let deleting = self.by.store.delete_remains(path.clone());
             match self.by.limited(self.beat, STEP, deleting).await? {
-                Ok(is_gone) => self.report.remains += usize::from(is_gone),
-                Err(error) => self.stuck(path, error)?,
+                Ok(true) => self.report.remains += 1,
+                Ok(false) => {}
+                Err(error) => {
+                    left.push(path.clone());
+                    self.stuck(path, error)?;
+                }
             }
-            sleep(BREATH).await;
         }
-        Ok(())
+        let sole = self.sole.clone();
+        let note = move |_: &dyn Garbage| sole.end().and_then(|()| sole.begin(&left));
+        self.by.blocking(self.beat, LOOK, note).await
     }
 
     /// A few are told, and cost only themselves.
@@ -105,12 +127,16 @@ impl<'a> Deleting<'a> {
         if paths.is_empty() {
             return Ok(());
         }
+        let (sole, begun) = (self.sole.clone(), paths.clone());
+        self.by.blocking(self.beat, STEP, move |_| sole.begin(&begun)).await?;
         let mut todo = vec![paths];
         while let Some(paths) = todo.pop() {
             if let Some((first, second)) = self.once(paths, &chunk).await? {
                 todo.extend([second, first]);
             }
         }
+        let sole = self.sole.clone();
+        self.by.blocking(self.beat, STEP, move |_| sole.end()).await?;
         let took = began.elapsed();
         self.size = if took > SHORT { self.size / 2 } else { self.size * 2 }.clamp(1, MOST);
         sleep(BREATH).await;

@@ -63,7 +63,7 @@ pub(super) static STORE_SPACE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 pub(super) fn show(report: &Report) {
     STUCK.set(count(report.stuck.len() as u64));
     for (unit, left) in [("bytes", report.left.bytes), ("inodes", report.left.inodes)] {
-        LACKING.with_label_values(&[unit]).set(if report.left.is_all() { 0 } else { count(left) });
+        LACKING.with_label_values(&[unit]).set(count(left));
     }
     LAST_SUCCESS.set(count(wall_clock()()));
 }

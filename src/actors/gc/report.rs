@@ -71,7 +71,7 @@ pub enum CollectError {
 impl Report {
     /// What is to be said where too little could go.
     pub(super) fn too_full(&self) -> Option<String> {
-        if self.left.is_met() || self.left.is_all() {
+        if self.left.is_met() {
             return None;
         }
         let (bytes, inodes) = percent(&self.space);

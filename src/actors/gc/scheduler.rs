@@ -14,7 +14,6 @@ use super::messages::{Full, GcStatus, GetGcStatus, Meet};
 use super::metrics;
 use super::report::{CollectError, Report};
 use super::used::Used;
-use super::water::Need;
 use crate::actors::core::{Ctx, blocking, impl_supervised, jitter, tell};
 use crate::health::{Condition, Health};
 use crate::nix::{Garbage, Space};
@@ -102,9 +101,9 @@ impl GcScheduler {
         ctx.effect(space, |this, space, ctx| {
             let space = match space {
                 Ok(Ok(Ok(space))) => Some(space),
-                Ok(Ok(Err(error))) => cant_look(&error),
-                Ok(Err(panic)) => cant_look(&panic),
-                Err(_) => cant_look(&"it takes too long"),
+                Ok(Ok(Err(error))) => this.cant_look(&error),
+                Ok(Err(panic)) => this.cant_look(&panic),
+                Err(_) => this.cant_look(&"it takes too long"),
             };
             if let Some(space) = &space {
                 metrics::show_space(space);
@@ -117,6 +116,13 @@ impl GcScheduler {
             let look = this.config.look;
             ctx.effect(sleep(look), |_, (), ctx| tell(&ctx.address(), Tick));
         });
+    }
+
+    fn cant_look(&self, error: &dyn std::fmt::Display) -> Option<Space> {
+        let text = format!("can't tell how full the store's file system is: {error}");
+        tracing::warn!("{text}");
+        self.say(&Condition::Impaired(text));
+        None
     }
 
     fn is_due(&self, space: Option<&Space>) -> Option<Why> {
@@ -140,15 +146,13 @@ impl GcScheduler {
         let Some(holders) = self.holders.clone().filter(|_| self.may_begin) else {
             return;
         };
-        let need = if self.full { Need::ALL } else { Need::default() };
-        self.full = false;
         let (beat, began) = (Beat::default(), Instant::now());
         self.running = Some(beat.clone());
         tracing::debug!(?why, "a collection begins");
         let GcConfig { store, used, rules, roots, .. } = &self.config;
         let (store, used, roots) = (store.clone(), used.clone(), roots.clone());
-        let collector = Collector { store, used, holders, rules: *rules, roots };
-        ctx.effect(collector.collect(need, beat), move |this, result, _| {
+        let collector = Collector { store, used, holders, rules: *rules, roots, wanted: self.full };
+        ctx.effect(collector.collect(beat), move |this, result, _| {
             this.running = None;
             metrics::SECONDS.observe(began.elapsed().as_secs_f64());
             let interval = this.config.interval;
@@ -181,6 +185,9 @@ impl GcScheduler {
     }
 
     fn succeeded(&mut self, report: &Report, now: Instant) {
+        if std::mem::take(&mut self.full) {
+            self.relieve_from = now + PAUSE * self.config.look;
+        }
         if report.others != self.others {
             for (dir, roots) in &report.others {
                 tracing::warn!(
@@ -231,11 +238,6 @@ impl GcScheduler {
         ctx.fail(reason);
         true
     }
-}
-
-fn cant_look(error: &dyn std::fmt::Display) -> Option<Space> {
-    tracing::warn!(%error, "can't tell how full the store's file system is");
-    None
 }
 
 impl Actor for GcScheduler {

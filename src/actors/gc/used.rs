@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags};
+use tokio::time::Instant;
 
 use crate::model::{StoreGraph, StorePath};
 
@@ -61,6 +62,27 @@ struct Inner {
     /// `None`: it can't be had, and what is noted is lost with the process.
     open: Mutex<Option<Connection>>,
     since: AtomicU64,
+    clock: Leaps,
+}
+
+/// Whether the clock was set between two looks at it, or the machine slept: ages across that say nothing.
+#[derive(Debug)]
+struct Leaps(Mutex<(u64, Instant)>);
+
+impl Leaps {
+    /// Seconds by which two clocks may go apart.
+    const APART: u64 = 60;
+
+    fn new(now: u64) -> Self {
+        Self(Mutex::new((now, Instant::now())))
+    }
+
+    fn leaps(&self, now: u64) -> bool {
+        let mut last = lock(&self.0);
+        let expected = last.0 + last.1.elapsed().as_secs();
+        *last = (now, Instant::now());
+        now.abs_diff(expected) > Self::APART
+    }
 }
 
 impl fmt::Debug for Used {
@@ -95,14 +117,16 @@ impl Used {
             }
         };
         let pending = Mutex::default();
-        let since = since.into();
-        Self(Arc::new(Inner { file: file.to_owned(), now, pending, open: open.into(), since }))
+        let (since, clock) = (since.into(), Leaps::new(moment));
+        let file = file.to_owned();
+        Self(Arc::new(Inner { file, now, pending, open: open.into(), since, clock }))
     }
 
     /// What is known already, and noted nowhere.
     pub fn fixed(Uses { known, since }: Uses, now: WallClock) -> Self {
         let (file, pending) = (PathBuf::new(), Mutex::new(known));
-        Self(Arc::new(Inner { file, now, pending, open: Mutex::default(), since: since.into() }))
+        let (since, clock) = (since.into(), Leaps::new(now()));
+        Self(Arc::new(Inner { file, now, pending, open: Mutex::default(), since, clock }))
     }
 
     pub fn now(&self) -> u64 {
@@ -143,8 +167,11 @@ impl Used {
 
     /// Blocking. All that is known.
     pub fn all(&self) -> Uses {
-        // A clock that was set back would make all of it young for long.
-        let since = self.0.since.fetch_min(self.now(), Ordering::Relaxed).min(self.now());
+        if self.0.clock.leaps(self.now()) {
+            tracing::warn!("the clock was set: what is there counts as just used");
+            self.0.since.fetch_max(self.now(), Ordering::Relaxed);
+        }
+        let since = self.0.since.load(Ordering::Relaxed);
         let mut uses = Uses { known: HashMap::new(), since };
         if let Some(connection) = &*lock(&self.0.open) {
             match read(connection) {
@@ -228,10 +255,6 @@ fn open(file: &Path, now: u64) -> rusqlite::Result<(Connection, u64)> {
         making.pragma_update(None, "user_version", VERSION)?;
         making.commit()?;
     }
-    // Of a clock that was set back since.
-    let now = now.cast_signed();
-    connection.execute("update born set at = ?1 where at > ?1", [now])?;
-    connection.execute("update used set at = ?1 where at > ?1", [now])?;
     let since = born(&connection)?;
     read(&connection)?;
     Ok((connection, since))
@@ -287,9 +310,9 @@ mod tests {
         let file = dir.path().join("used.sqlite");
         let (time, now) = clock(100);
         let used = Used::open(&file, now.clone());
-        time.store(500, Ordering::Relaxed);
+        time.store(150, Ordering::Relaxed);
         used.note(&path(1));
-        used.note_idle(&path(2), Duration::from_secs(50));
+        used.note_idle(&path(2), Duration::from_secs(30));
         // What is noted late is no younger.
         used.note_idle(&path(1), Duration::from_secs(50));
         let before = used.all();
@@ -297,9 +320,9 @@ mod tests {
         // As after a kill: nothing was closed.
         let again = Used::open(&file, now);
         for uses in [before, again.all(), uses_in(&file).unwrap().unwrap()] {
-            assert_eq!(uses.known, HashMap::from([(path(1), 500), (path(2), 450)]));
+            assert_eq!(uses.known, HashMap::from([(path(1), 150), (path(2), 120)]));
             assert_eq!(uses.since, 100);
-            assert_eq!((uses.of(&path(1), 7), uses.of(&path(1), 700)), (500, 700));
+            assert_eq!((uses.of(&path(1), 7), uses.of(&path(1), 700)), (150, 700));
             assert_eq!(uses.of(&path(3), 7), 100, "nobody looked before");
         }
     }
@@ -327,20 +350,21 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_wrong_does_not_keep_things_for_years() {
+    fn a_clock_that_is_set_makes_nothing_old() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("used.sqlite");
         let (time, now) = clock(1_000_000);
         let used = Used::open(&file, now.clone());
         used.note(&path(1));
         used.flush();
-        time.store(500, Ordering::Relaxed);
-        assert_eq!(used.all().of(&path(2), 7), 500);
-        let again = Used::open(&file, now);
-        time.store(900, Ordering::Relaxed);
-        assert_eq!(used.all().of(&path(2), 7), 500, "it grows older from then on");
-        let uses = again.all();
-        assert_eq!((uses.of(&path(1), 7), uses.of(&path(2), 7)), (500, 500));
+        // Back, as after a boot without a clock, and forward again.
+        for (at, since) in [(500, 1_000_000), (9_000_000, 9_000_000), (9_000_010, 9_000_000)] {
+            time.store(at, Ordering::Relaxed);
+            assert_eq!(used.all().of(&path(2), 7), since, "{at}");
+        }
+        // What is on disk is what was.
+        let again = Used::open(&file, now).all();
+        assert_eq!((again.known[&path(1)], again.since), (1_000_000, 1_000_000));
     }
 
     #[test]

@@ -9,6 +9,9 @@ pub struct Watermarks {
     pub low: u8,
 }
 
+/// Percent below the low mark.
+const BEYOND: u8 = 10;
+
 /// Bytes and inodes that are still to be given back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Need {
@@ -17,22 +20,12 @@ pub struct Need {
 }
 
 impl Need {
-    /// Everything that can go.
-    pub const ALL: Self = Self { bytes: u64::MAX, inodes: 0 };
-
     pub fn is_met(&self) -> bool {
         *self == Self::default()
     }
 
-    pub fn is_all(&self) -> bool {
-        self.bytes == u64::MAX
-    }
-
     #[must_use]
     pub fn less(self, freed: Freed) -> Self {
-        if self.is_all() {
-            return self;
-        }
         Self {
             bytes: self.bytes.saturating_sub(freed.bytes),
             inodes: self.inodes.saturating_sub(freed.inodes),
@@ -53,6 +46,12 @@ impl Watermarks {
             if used > part(total, self.high) { used - part(total, self.low) } else { 0 }
         };
         need(space, above)
+    }
+
+    /// Where something ran out of space: some more than what is above the low mark, which may not be enough
+    /// for it; no more than that, since who says so may be anybody.
+    pub fn beyond(self, space: &Space) -> Need {
+        Self { low: self.low.saturating_sub(BEYOND), ..self }.go_on(space)
     }
 
     /// What is above the low mark.
@@ -118,7 +117,6 @@ mod tests {
         let need = need.less(Freed { bytes: 20, inodes: 1 });
         assert_eq!(need, Need { bytes: 0, inodes: 1 });
         assert!(!need.is_met() && need.less(Freed { bytes: 0, inodes: 9 }).is_met());
-        assert_eq!(Need::ALL.less(Freed { bytes: 7, inodes: 7 }), Need::ALL);
         assert_eq!(need.least(Need { bytes: 5, inodes: 0 }), Need::default());
     }
 }

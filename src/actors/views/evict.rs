@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix::{Handler, Message, ResponseFuture};
-use futures::future::join_all;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::actor::Views;
@@ -42,16 +42,26 @@ impl Views {
         }
         // From here on the closures' next volumes get views of their own.
         self.current.retain(|_, current| !idle.contains(current));
-        let hands = self.hands.clone();
-        let removals = idle.into_iter().map(move |id| {
-            let removal = hands.clone().remove(id.clone());
-            async move { (id, removal.await) }
-        });
         let (reply, answer) = deferred::<Self, _, _>();
-        ctx.effect(join_all(removals), |this, removed, _| {
-            let removed = removed.into_iter().filter(|(id, result)| this.evicted(id, result));
-            reply.send(Ok(removed.count()));
-        });
+        // Dropped with the last removal's end; none waits for another.
+        let (gone, mut all) = mpsc::unbounded_channel::<()>();
+        for id in idle {
+            let (removal, gone) = (self.hands.clone().remove(id.clone()), gone.clone());
+            ctx.effect(removal, move |this, removed, _| {
+                if this.evicted(&id, &removed) {
+                    let _ = gone.send(()); // nobody may count
+                }
+            });
+        }
+        drop(gone);
+        let count = async move {
+            let mut count = 0;
+            while all.recv().await.is_some() {
+                count += 1;
+            }
+            count
+        };
+        ctx.effect(count, |_, count, _| reply.send(Ok(count)));
         answer
     }
 

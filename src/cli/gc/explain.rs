@@ -118,6 +118,10 @@ fn unheld(store: &Store, index: Index, path: &StorePath, args: &GcArgs) -> Resul
     let shown = humantime::format_duration;
     let why = format!("nothing holds it, and it was unused for {}", shown(age));
     Ok(match (left, spared) {
+        // `nix-csi gc` knows no grace unless it is given one.
+        (None, Some(spared)) if args.grace.is_some() => {
+            format!("{path} would go in {}: {why}\n", shown(spared))
+        }
         (None, _) => format!("{path} would go: {why}\n"),
         (Some(left), None) => {
             format!("{path} would go in {}, or when the disk is too full: {why}\n", shown(left))

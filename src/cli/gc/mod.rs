@@ -15,7 +15,6 @@ use crate::actors::gc::holders::Holders;
 use crate::actors::gc::plan::Dead;
 use crate::actors::gc::report::Report;
 use crate::actors::gc::used::{Used, wall_clock};
-use crate::actors::gc::water::Need;
 use crate::actors::gc::{Beat, Collector, Rules};
 use crate::config::{GcArgs, Output};
 use crate::nix::Freed;
@@ -45,8 +44,9 @@ async fn collect(args: &GcArgs) -> Result<(), Failure> {
     };
     let used = Used::fixed(store::uses(&args.state_dir)?, wall_clock());
     let store = Arc::new(store::open(args));
-    let collector = Collector { store, used, holders: Holders::default(), rules, roots: None };
-    let collected = collector.collect(Need::default(), Beat::default()).await;
+    let collector =
+        Collector { store, used, holders: Holders::default(), rules, roots: None, wanted: false };
+    let collected = collector.collect(Beat::default()).await;
     let Some(report) = collected.map_err(|error| Failure(error.to_string()))? else {
         return Err(Failure(
             "another nix-csi collects garbage of this store at this moment: try again".to_owned(),

@@ -198,8 +198,8 @@ impl Garbage for FakeNix {
         .boxed()
     }
 
-    fn remains(&self, before: u64) -> Result<Vec<StorePath>, NixError> {
-        remains::remains(&self.store_dir, || self.graph(), &(0..=before))
+    fn remains(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, NixError> {
+        remains::remains(&self.store_dir, paths, |path| Ok(self.is_valid(path)))
     }
 
     fn delete_remains(&self, path: StorePath) -> BoxFuture<'static, Result<bool, NixError>> {
