@@ -11,8 +11,8 @@ use nix_csi::model::{Shape, VolumeSize};
 use nix_csi::mount::{Attached, MountError, Mounts, Presentation, RealMounts, Usage};
 
 use crate::world::{
-    BOTH, World, assert_no_loops_below, can_bound, in_namespace, loops_below, lose_mount,
-    mount_tmpfs, unmount, volume,
+    BOTH, World, assert_loops_below, can_bound, in_namespace, lose_mount, mount_tmpfs, unmount,
+    volume,
 };
 
 const SMALL: Shape = Bounded(VolumeSize::MIN);
@@ -63,7 +63,7 @@ fn usage(mounts: &RealMounts, name: &str) -> Usage {
 fn assert_nothing_left(world: &World) {
     assert_eq!(fs::read_dir(&world.volumes).unwrap().count(), 0);
     assert_eq!(world.mounts_below(&world.volumes) + world.mounts_below(&world.pods), 0);
-    assert_no_loops_below(&world.base, "the end");
+    assert_loops_below(&world.base, 0, "the end");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_full_and_busy_volume_stays_until_it_is_free() {
         next.clear_unused_volume_files().unwrap();
         next.attach(&world.id(1), &target, &vol, SMALL).unwrap();
         assert_eq!(world.mounts_below(&world.pods), 1);
-        assert_eq!(loops_below(&world.base).len(), 1);
+        assert_loops_below(&world.base, 1, "one");
         assert!(usage(&next, "a").bytes_available < MIB / 2);
         drop(open);
         next.detach(&target, &vol).unwrap();
@@ -204,7 +204,7 @@ fn many_at_once_get_file_systems_of_their_own() {
                 });
             }
         });
-        assert_eq!(loops_below(&world.base).len(), names.len());
+        assert_loops_below(&world.base, names.len(), "all");
         for (name, target) in names.iter().zip(&targets) {
             assert_eq!(fs::read_to_string(target.as_path().join("mine")).unwrap(), *name);
             mounts.detach(target, &volume(name)).unwrap();

@@ -10,9 +10,7 @@ use nix_csi::model::{Shape, VolumeSize};
 use nix_csi::mount::{Attached, CRASH_POINTS, Mounts, Presentation, RealMounts};
 
 use crate::compare;
-use crate::world::{
-    BOTH, World, assert_no_loops_below, can_bound, in_namespace, loops_below, volume,
-};
+use crate::world::{BOTH, World, assert_loops_below, can_bound, in_namespace, volume};
 
 const VARIABLE: &str = "MOUNT_TEST_LIFE";
 const SIGKILL: i32 = 9;
@@ -78,7 +76,7 @@ fn finish(world: &World, mounts: &RealMounts, shape: Shape, what: &str) {
     assert_eq!(world.mounts_below(&world.pods), expected, "{what}");
     assert_eq!(world.mounts_below(&world.views), 1, "{what}");
     assert_eq!(world.mounts_below(&world.volumes), 0, "{what}");
-    assert_eq!(loops_below(&world.base).len(), usize::from(shape == BOUNDED), "{what}");
+    assert_loops_below(&world.base, usize::from(shape == BOUNDED), what);
     for info in world.closure().paths {
         let name = info.path.base_name();
         let shown = target.as_path().join("store").join(name);
@@ -98,7 +96,7 @@ fn clean_up(world: &World, mounts: &RealMounts, what: &str) {
         mounts.remove_view(&view).unwrap();
     }
     assert_eq!(world.mounts_below(&world.base), 0, "{what}");
-    assert_no_loops_below(&world.base, what);
+    assert_loops_below(&world.base, 0, what);
     for dir in [&world.views, &world.volumes] {
         assert_eq!(fs::read_dir(dir).unwrap().count(), 0, "{what}: {}", dir.display());
     }
@@ -193,7 +191,7 @@ fn what_a_death_leaves_of_a_bounded_volume_is_unused() {
             assert!(world.volumes.join("v/image").is_file());
             world.open(BOTH[0]).clear_unused_volume_files().unwrap();
             assert_eq!(fs::read_dir(&world.volumes).unwrap().count(), 0, "{point}");
-            assert_no_loops_below(&world.base, point);
+            assert_loops_below(&world.base, 0, point);
         }
     });
 }

@@ -181,12 +181,13 @@ pub(crate) fn loops_below(path: &Path) -> Vec<PathBuf> {
     fs::read_dir("/sys/block").unwrap().filter_map(device).collect()
 }
 
-/// A device ends with its last mount, which may be in the namespace of a process that is ending.
-pub(crate) fn assert_no_loops_below(path: &Path, what: &str) {
+/// A device ends with its last mount, which may be in the namespace of a process that is ending; that of the
+/// probe at a start ends a moment after it.
+pub(crate) fn assert_loops_below(path: &Path, count: usize, what: &str) {
     let end = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
         let loops = loops_below(path);
-        if loops.is_empty() {
+        if loops.len() == count {
             return;
         }
         assert!(tokio::time::Instant::now() < end, "{what}: {loops:?}");
