@@ -4,6 +4,7 @@
 //! Nix takes the paths in an order of its own, and one that is referred to by a path that it was not given is
 //! alive to it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::model::StorePath;
@@ -25,7 +26,7 @@ pub(super) async fn delete(nix: RealNix, paths: Vec<StorePath>) -> Result<Deleti
     let mut deletion = Deletion::default();
     for chunk in paths.chunks(CHUNK) {
         let before = known(&nix, chunk).await?;
-        delete_chunk(&nix, chunk).await?;
+        delete_chunk(&nix, chunk, &before).await?;
         let after = known(&nix, chunk).await?;
         for ((path, before), after) in chunk.iter().zip(before).zip(after) {
             match (before, after) {
@@ -38,10 +39,11 @@ pub(super) async fn delete(nix: RealNix, paths: Vec<StorePath>) -> Result<Deleti
     Ok(deletion)
 }
 
-async fn delete_chunk(nix: &RealNix, paths: &[StorePath]) -> Result<(), NixError> {
-    let mut held = HashSet::new();
+/// `now`: what is known of them.
+async fn delete_chunk(nix: &RealNix, paths: &[StorePath], now: &[Known]) -> Result<(), NixError> {
+    let (mut held, mut now) = (HashSet::new(), Cow::Borrowed(now));
     for _ in 0..ROUNDS {
-        let free = free(paths, &known(nix, paths).await?, &held);
+        let free = free(paths, &now, &held);
         if free.is_empty() {
             break;
         }
@@ -49,6 +51,7 @@ async fn delete_chunk(nix: &RealNix, paths: &[StorePath]) -> Result<(), NixError
         held.insert(alive);
         // What is below a new root is held, too: Nix would name it path by path.
         held.extend(nix.roots().await?.into_iter().map(|root| root.path));
+        now = Cow::Owned(known(nix, paths).await?);
     }
     Ok(())
 }

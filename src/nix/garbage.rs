@@ -1,18 +1,17 @@
 //! What a garbage collector needs of a store, as the trait [`Garbage`].
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
-use rustix::io::Errno;
 
 use crate::model::{StoreGraph, StorePath};
 
 use super::NixError;
 use super::error::io_error;
+use super::gc_lock::try_lock;
 
 /// In the store's state directory; [`Sole`] holds it.
 const LOCK: &str = "nix-csi-gc.lock";
@@ -94,24 +93,10 @@ impl Sole {
     /// `None`: another process, or another part of this one, has it.
     pub(super) fn take(state_dir: &Path) -> Result<Option<Self>, NixError> {
         let path = state_dir.join(LOCK);
-        // The standard library opens with O_CLOEXEC: no child keeps the lock.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|err| io_error("open", &path, err))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { file, path })),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
-            Err(err) => Err(io_error("lock", &path, err.into())),
-        }
+        let file = try_lock(&path, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(file.map(|file| Self { file, path }))
     }
-}
 
-impl Sole {
     /// Blocking. Notes that these are being deleted.
     pub fn begin(&self, paths: &[StorePath]) -> Result<(), NixError> {
         if paths.is_empty() {

@@ -90,19 +90,7 @@ impl GcLock {
 
     /// The shared lock, or `None` while a collector runs. Dropping the file releases it.
     fn try_shared(&self) -> Result<Option<File>, NixError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&self.lock)
-            .map_err(|err| io_error("open", &self.lock, err))?;
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => Ok(None),
-            Err(err) => Err(io_error("lock", &self.lock, err.into())),
-        }
+        try_lock(&self.lock, FlockOperation::NonBlockingLockShared)
     }
 
     /// `None`: the collector went away in between; begin again.
@@ -191,6 +179,24 @@ fn place_now(
     }
     remove_root(path, root)?;
     Ok(false)
+}
+
+/// The lock file, made if there is none, with the lock; `None`: another one has it.
+pub(super) fn try_lock(path: &Path, how: FlockOperation) -> Result<Option<File>, NixError> {
+    // The standard library opens with O_CLOEXEC: no child keeps the lock.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|err| io_error("open", path, err))?;
+    match flock(&file, how) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => Ok(None),
+        Err(err) => Err(io_error("lock", path, err.into())),
+    }
 }
 
 /// A connection on which nothing comes and that has not ended.

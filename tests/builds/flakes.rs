@@ -5,35 +5,17 @@ use std::fs;
 use std::time::Duration;
 
 use nix_csi::grpc::client::Code;
-use nix_csi::model::System;
 
 use crate::lab;
 use crate::lab::{
-    Cache, Lab, NO_IDLE, assert_all_ok, assert_nothing_left, publish_all, unpublish_all, until,
-    volumes,
+    NO_IDLE, assert_all_ok, assert_nothing_left, publish_all, unpublish_all, until, volumes,
 };
-
-/// Puts a flake whose `x` holds `text` on the web server.
-fn push(lab: &Lab, web: &Cache, text: &str) {
-    let system = System::current();
-    let flake = format!(
-        r#"{{ outputs = _: {{ packages.{system}.x = derivation {{
-          name = "x"; system = "{system}"; builder = "/bin/sh"; args = [ "-c" "echo {text} > $out" ];
-        }}; }}; }}"#
-    );
-    let dir = lab.path("flake");
-    fs::create_dir_all(&dir).unwrap();
-    fs::write(dir.join("flake.nix"), flake).unwrap();
-    let parent = lab.dir.path().to_str().unwrap();
-    let tarball = web.file("flake.tar");
-    lab.ok("tar", &["-C", parent, "-cf", tarball.to_str().unwrap(), "flake"]);
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_pods_get_one_revision_and_a_push_is_seen_soon() {
     let lab = lab!();
     let web = lab.cache().await;
-    push(&lab, &web, "one");
+    lab.push_flake(&web, "one");
     let node = lab.node(&[NO_IDLE, &["--refresh-after", "2s"]].concat()).await;
     let reference = format!("{}/flake.tar#x", web.url());
     let revisions = async || -> BTreeSet<_> {
@@ -51,7 +33,7 @@ async fn ten_pods_get_one_revision_and_a_push_is_seen_soon() {
     // Looked up once, and the evaluator used what that brought.
     assert_eq!(asked(), 1);
 
-    push(&lab, &web, "two");
+    lab.push_flake(&web, "two");
     let mut n = 0;
     until("the push to be seen", async || {
         n += 1;
@@ -78,7 +60,7 @@ async fn ten_pods_get_one_revision_and_a_push_is_seen_soon() {
 async fn a_locked_reference_is_resolved_once() {
     let lab = lab!();
     let mut web = lab.cache().await;
-    push(&lab, &web, "locked");
+    lab.push_flake(&web, "locked");
     let node = lab.node(&["--refresh-after", "1ms"]).await;
     let mutable = format!("{}/flake.tar#x", web.url());
     let volume = lab.volume("mutable", &[("flakeRef", &mutable)]);

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::lab;
 use crate::lab::{eventually, node_binary, signal_inside, until};
 use crate::store::{Hanging, hang};
-use crate::world::{EAGER, assert_sound, gc, valid};
+use crate::world::{EAGER, assert_sound, cycles, gc, valid};
 
 /// A command that is stopped, and with it nsenter, which started it.
 struct Stopped(Child);
@@ -43,13 +43,7 @@ async fn a_node_waits_for_a_persons_command() {
     let stopped = Stopped::new(command);
 
     let node = lab.node(EAGER).await;
-    let busy = "nixcsi_gc_cycles_total{outcome=\"busy\"} ";
-    until("the node to find it busy", async || {
-        let metrics = node.metrics();
-        let count = metrics.lines().find_map(|line| line.strip_prefix(busy)).unwrap();
-        count.parse::<u64>().unwrap() > 2
-    })
-    .await;
+    until("the node to find it busy", async || cycles(&node, "busy") > 2).await;
     assert!(node.log().contains("another collector of this store is at work"), "{}", node.log());
     // That is no reason for worry.
     assert!(node.get("/readyz").ends_with("\r\n\r\nready\n"), "{}", node.get("/readyz"));

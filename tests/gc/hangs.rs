@@ -3,16 +3,10 @@
 use crate::lab;
 use crate::lab::{Lab, Node, until};
 use crate::store::{Hanging, garbage, hang, strays};
-use crate::world::{EAGER, assert_sound, valid};
+use crate::world::{EAGER, assert_sound, cycles, valid};
 
 /// More of those that hang than can be there when each has its time to end, which is longer than a step's.
 const PILE: usize = 10;
-
-fn cycles(node: &Node, outcome: &str) -> u64 {
-    let name = format!("nixcsi_gc_cycles_total{{outcome=\"{outcome}\"}} ");
-    let metrics = node.metrics();
-    metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
-}
 
 async fn failures(node: &Node, count: u64) {
     until("collections to fail", async || cycles(node, "failed") >= count).await;

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::lab;
-use crate::lab::{Gate, Lab, Node, until};
-use crate::world::{EAGER, assert_sound, gc, valid};
+use crate::lab::{Gate, Lab, until};
+use crate::world::{EAGER, assert_sound, cycles, gc, valid};
 
 /// A directory with Nix's programs, of which `nix-store --delete` waits until it is let.
 fn slow_to_delete(lab: &Lab) -> String {
@@ -33,13 +33,6 @@ fn slow_to_delete(lab: &Lab) -> String {
     dir.join("nix").to_str().unwrap().to_owned()
 }
 
-fn collections(node: &Node) -> u64 {
-    let metrics = node.metrics();
-    let ok =
-        metrics.lines().find_map(|l| l.strip_prefix("nixcsi_gc_cycles_total{outcome=\"ok\"} "));
-    ok.unwrap().parse().unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_that_is_mounted_between_plan_and_deletion_stays() {
     let lab = lab!();
@@ -64,8 +57,8 @@ async fn a_path_that_is_mounted_between_plan_and_deletion_stays() {
         &["-ec", "find $0 -type f -exec cat {} + > /dev/null", volume.target.to_str().unwrap()],
     );
     // Some collections later, too.
-    let before = collections(&node);
-    until("more collections", async || collections(&node) > before + 2).await;
+    let before = cycles(&node, "ok");
+    until("more collections", async || cycles(&node, "ok") > before + 2).await;
     assert!(valid(&lab).contains(&mounted));
     assert!(node.metrics().contains("nixcsi_gc_cycles_total{outcome=\"failed\"} 0\n"));
     assert_sound(&lab);

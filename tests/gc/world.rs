@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::lab::{Lab, node_binary};
+use crate::lab::{Lab, Node, node_binary};
 
 /// A node that collects all the time what nobody has used for a second.
 pub const EAGER: &[&str] = &[
@@ -38,6 +38,13 @@ pub fn change_in(lab: &Lab, database: &str, sql: &str) {
         database.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
         database.execute_batch(sql).unwrap();
     });
+}
+
+/// How many collections of the node came to this.
+pub fn cycles(node: &Node, outcome: &str) -> u64 {
+    let name = format!("nixcsi_gc_cycles_total{{outcome=\"{outcome}\"}} ");
+    let metrics = node.metrics();
+    metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
 }
 
 /// All valid paths.

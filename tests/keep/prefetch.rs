@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::lab;
 use crate::lab::{Gate, Lab, NO_IDLE, Node, eventually, until};
 use crate::program::{Said, client};
-use crate::world::{collect, evaluations, filled, flake, is_there, node, ready};
+use crate::world::{collect, evaluations, filled, is_there, node, ready};
 
 const ROOTS: &str = "/nix/var/nix/gcroots/nix-csi/views";
 
@@ -45,7 +45,7 @@ async fn what_it_keeps_outlives_the_node_until_it_is_dropped() {
     let mut kept = node(&lab, &cache, NO_IDLE).await;
     // A local flake is locked as its caller; several are one after the other, and one that fails costs
     // nobody else.
-    let dir = flake(&lab, "hi");
+    let dir = lab.flake("hi");
     let local = format!("{}#x", dir.display());
     let none = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-none";
     let args = [&root, none, "--flake-ref", &local, "--expr", "1 +", "--keep", "1h", "-o", "json"];

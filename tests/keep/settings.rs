@@ -5,7 +5,7 @@ use std::fs;
 use crate::lab;
 use crate::lab::{NO_IDLE, eventually, until};
 use crate::program::run_in;
-use crate::world::{Noted, collect, evaluations, filled, is_there, node, push, ready};
+use crate::world::{Noted, collect, evaluations, filled, is_there, node, ready};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_publish_of_a_kept_path_needs_no_nix() {
@@ -53,7 +53,7 @@ async fn the_first_publish_of_a_kept_path_needs_no_nix() {
 async fn a_file_is_followed_and_so_is_what_it_names() {
     let lab = lab!();
     let mut web = lab.cache().await;
-    push(&lab, &web, "one");
+    lab.push_flake(&web, "one");
     let file = lab.path("keep");
     let mutable = format!("{}/flake.tar#x", web.url());
     fs::write(&file, format!("# one a line\n{mutable}\n\n/nix/store/short\n")).unwrap();
@@ -66,7 +66,7 @@ async fn a_file_is_followed_and_so_is_what_it_names() {
     assert!(refused[0].contains("/keep: line 4: storePath: \"short\" is not a store path"));
     assert!(kept.metrics().contains("nixcsi_config_refused{kind=\"keep-file\"} 1\n"));
 
-    push(&lab, &web, "two");
+    lab.push_flake(&web, "two");
     let mut two = String::new();
     until("the push to be warm", async || {
         let now = ready(&kept, 1).await.remove(0);

@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use nix_csi::grpc::proto::admin::Kept;
-use nix_csi::model::System;
 
 use crate::lab::{Cache, Lab, Node, until};
 
@@ -79,26 +78,4 @@ pub(crate) fn evaluations(node: &Node) -> String {
     let metrics = node.metrics();
     let of = "nixcsi_build_stage_seconds_count{stage=\"evaluating\"} ";
     metrics.lines().find_map(|line| line.strip_prefix(of)).unwrap_or("0").to_owned()
-}
-
-/// Writes a flake whose `x` holds `text`; its directory.
-pub(crate) fn flake(lab: &Lab, text: &str) -> PathBuf {
-    let system = System::current();
-    let flake = format!(
-        r#"{{ outputs = _: {{ packages.{system}.x = derivation {{
-          name = "x"; system = "{system}"; builder = "/bin/sh"; args = [ "-c" "echo {text} > $out" ];
-        }}; }}; }}"#
-    );
-    let dir = lab.path("flake");
-    fs::create_dir_all(&dir).unwrap();
-    fs::write(dir.join("flake.nix"), flake).unwrap();
-    dir
-}
-
-/// The same on the web server.
-pub(crate) fn push(lab: &Lab, web: &Cache, text: &str) {
-    flake(lab, text);
-    let parent = lab.dir.path().to_str().unwrap();
-    let tarball = web.file("flake.tar");
-    lab.ok("tar", &["-C", parent, "-cf", tarball.to_str().unwrap(), "flake"]);
 }

@@ -8,6 +8,7 @@
 mod cache;
 mod client;
 mod crowd;
+mod flake;
 mod gate;
 mod kubelet;
 mod leftovers;

@@ -87,7 +87,6 @@ impl Collector {
         let Some(sole) = self.blocking(&beat, "taking the lock", Garbage::sole).await? else {
             return Ok(None);
         };
-        let sole = Arc::new(sole);
         let leaked = self.limited(&beat, "looking for leaked roots", self.holders.sweep()).await?;
         metrics::LEAKED_ROOTS.inc_by(leaked.len() as u64);
         let mut report = Report { leaked, ..Report::default() };
@@ -109,15 +108,13 @@ impl Collector {
         };
         let rules = self.rules;
         let old = rules.older_than.map_or(0, |least| unused(&plan, least.max(rules.grace)));
-        let mut deleting = Deleting::new(&self, &beat, &mut report, &sole);
+        let mut deleting = Deleting::new(&self, &beat, &mut report, sole);
         deleting.remains().await?;
         deleting.all(&plan[..old]).await?;
         if !need.is_met() {
-            need = self.remaining(need, report.freed, &beat).await?;
+            need = self.remaining(need, deleting.report.freed, &beat).await?;
             let spare = unused(&plan, rules.grace).max(old);
-            need = Deleting::new(&self, &beat, &mut report, &sole)
-                .until(need, &plan[old..spare])
-                .await?;
+            need = deleting.until(need, &plan[old..spare]).await?;
         }
         report.space = self.space(&beat).await?;
         // Below the high mark there is nothing to complain of.
@@ -163,8 +160,8 @@ impl Collector {
             let graph = store.graph()?;
             let reached = graph.reached(roots.iter().filter_map(|root| graph.find(&root.path)));
             used.flush();
-            used.forget_gone(&graph);
             let mut uses = used.all();
+            used.forget_gone(&uses, &graph);
             if by_reading {
                 add_readings(&mut uses, (&graph, &reached), store, used.now());
             }

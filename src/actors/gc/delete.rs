@@ -41,9 +41,9 @@ impl<'a> Deleting<'a> {
         by: &'a Collector,
         beat: &'a Beat,
         report: &'a mut Report,
-        sole: &Arc<Sole>,
+        sole: Sole,
     ) -> Self {
-        Self { by, beat, report, sole: sole.clone(), size: FIRST }
+        Self { by, beat, report, sole: Arc::new(sole), size: FIRST }
     }
 
     /// Deletes all of it.

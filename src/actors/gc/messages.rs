@@ -13,7 +13,7 @@ use crate::actors::core::{ActorGone, ask};
 #[rtype(result = "()")]
 pub struct Meet(pub Holders);
 
-/// Something ran out of space: all that can go should.
+/// Something ran out of space: some room should be made.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Full;

@@ -191,11 +191,11 @@ impl Used {
     }
 
     /// Blocking. Forgets paths that are gone; not those of a moment ago, which may be on their way.
-    pub fn forget_gone(&self, graph: &StoreGraph) {
+    pub fn forget_gone(&self, uses: &Uses, graph: &StoreGraph) {
         const YOUNG: u64 = 3600;
         let before = self.now().saturating_sub(YOUNG);
-        let all = self.all().known;
-        let gone = all.iter().filter(|(path, at)| **at < before && graph.find(path).is_none());
+        let gone =
+            uses.known.iter().filter(|(path, at)| **at < before && graph.find(path).is_none());
         let gone: Vec<String> = gone.map(|(path, _)| path.to_string()).collect();
         let mut open = lock(&self.0.open);
         let Some(connection) = &mut *open else { return };
@@ -388,7 +388,7 @@ mod tests {
         used.note(&path(3));
         used.flush();
         let here = Registered { path: path(1), at: 1, nar_size: 1 };
-        used.forget_gone(&StoreGraph::new(vec![here], vec![]));
+        used.forget_gone(&used.all(), &StoreGraph::new(vec![here], vec![]));
         let mut known: Vec<_> = used.all().known.into_keys().collect();
         known.sort();
         assert_eq!(known, [path(1), path(3)]);

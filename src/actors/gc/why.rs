@@ -34,26 +34,29 @@ impl Holder {
         if name.starts_with('{') {
             return Self::SomeProcess;
         }
-        let parts: Vec<&str> = name.split('/').collect();
-        let is_ours = |part: &&str| part.starts_with("nix-csi");
-        match parts[..] {
-            [.., "gcroots", ref ours, "views", id] if is_ours(ours) => Self::View(id.to_owned()),
-            [.., "gcroots", ref ours, "builds", id] if is_ours(ours) => Self::Build(id.to_owned()),
-            [.., "gcroots", ref ours, "uploads", id] if is_ours(ours) => {
-                Self::Upload(id.to_owned())
-            }
+        match of_a_driver(name) {
+            Some((_, "views", id)) => Self::View(id.to_owned()),
+            Some((_, "builds", id)) => Self::Build(id.to_owned()),
+            Some((_, "uploads", id)) => Self::Upload(id.to_owned()),
             _ => Self::Link(name.to_owned()),
         }
     }
 }
 
+/// `/nix/var/nix/gcroots/nix-csi-…`, `views`, and the name.
+fn of_a_driver(name: &str) -> Option<(&str, &str, &str)> {
+    let (before, id) = name.rsplit_once('/')?;
+    let (dir, kind) = before.rsplit_once('/')?;
+    let (gcroots, own) = dir.rsplit_once('/')?;
+    let is_a_drivers = ["views", "builds", "uploads"].contains(&kind)
+        && own.starts_with("nix-csi")
+        && gcroots.ends_with("/gcroots");
+    is_a_drivers.then_some((dir, kind, id))
+}
+
 /// The directory of a driver's roots that this one lies in: `/nix/var/nix/gcroots/nix-csi-…`.
 pub fn drivers_directory(name: &str) -> Option<&str> {
-    let (before, _) = name.rsplit_once('/')?;
-    let (dir, kind) = before.rsplit_once('/')?;
-    let is_a_drivers = ["views", "builds", "uploads"].contains(&kind)
-        && dir.rsplit_once("/gcroots/").is_some_and(|(_, own)| own.starts_with("nix-csi"));
-    is_a_drivers.then_some(dir)
+    of_a_driver(name).map(|(dir, ..)| dir)
 }
 
 impl std::fmt::Display for Holder {
