@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 
 use crate::model::{StoreGraph, StorePath};
 
-use super::command::{CommandSpec, guarded, pairs, push_options, spec};
+use super::command::{CommandSpec, client, guarded, pairs, push_options};
 use super::{
     Config, Deletion, Freed, Garbage, NixError, RealNix, Root, Sole, Space, delete, frees, process,
     remains,
@@ -64,12 +64,16 @@ impl Garbage for RealNix {
 }
 
 /// `nix-store`, as a collector: nothing but the references of a path holds others. Where a setting of Nix's
-/// own would keep what built a path, it would call alive what [`Garbage::graph`] has as dead.
+/// own would keep what built a path, it would call alive what [`Garbage::graph`] has as dead. It works on a
+/// store of ours itself: so its guard ends what hangs, which a daemon's worker would go on with, and with it
+/// Nix's lock.
 pub(super) fn command(config: &Config, rest: impl IntoIterator<Item = OsString>) -> CommandSpec {
     let mut args = Vec::new();
     push_options(&mut args, KEEP.into_iter().chain(pairs(&config.nix_options)));
     args.extend(rest);
-    guarded(config, spec(config, config.program.with_file_name("nix-store"), args))
+    let program = config.program.with_file_name("nix-store");
+    let daemon = config.daemon_socket.as_deref().filter(|_| config.daemon_lent);
+    guarded(config, client(config, (&config.home, daemon), program, args))
 }
 
 /// `/nix/var/nix/gcroots/… -> /nix/store/…`; in 2.34 the link is in quotes.

@@ -46,6 +46,7 @@ pub struct Settings<'a> {
     pub upload_derivations: bool,
     pub keep: &'a [Source],
     pub keep_file: Option<&'a Path>,
+    pub keep_idle: Option<Duration>,
 }
 
 pub struct World {
@@ -105,6 +106,12 @@ impl World {
         self.actors = self.restarted_with(settings);
     }
 
+    /// The same with a driver that lets go of idle views after so long.
+    pub fn keeps_views(&mut self, keep_idle: Duration) {
+        let settings = Settings { keep_idle: Some(keep_idle), ..Settings::default() };
+        self.actors = self.restarted_with(settings);
+    }
+
     pub fn records(&self) -> PathBuf {
         self.dir.path().join("records")
     }
@@ -161,7 +168,7 @@ fn start(
         },
         cancel_grace: CANCEL_GRACE,
         abandon_after: ABANDON_AFTER,
-        keep_idle: KEEP_IDLE,
+        keep_idle: settings.keep_idle.unwrap_or(KEEP_IDLE),
         verify_interval: Duration::from_secs(300),
         cluster: Some(Arc::new(api.clone())),
         sweep_after: SWEEP_AFTER,

@@ -13,6 +13,7 @@ use super::holders::Holders;
 use super::messages::{Full, GcStatus, GetGcStatus, Meet};
 use super::metrics;
 use super::report::{CollectError, Report};
+use super::threads::Threads;
 use super::used::Used;
 use crate::actors::core::{Ctx, blocking, impl_supervised, jitter, tell};
 use crate::health::{Condition, Health};
@@ -66,6 +67,7 @@ pub struct GcScheduler {
     error: Option<String>,
     /// What was said of other drivers' roots.
     others: BTreeMap<String, usize>,
+    threads: Threads,
 }
 
 impl_supervised!(GcScheduler, "gc", |this| {
@@ -87,13 +89,22 @@ impl GcScheduler {
             last: None,
             error: None,
             others: BTreeMap::new(),
+            threads: Threads::default(),
         }
     }
 
     /// Looks how full the disk is, and begins what is due.
     fn look(&mut self, ctx: &mut Ctx<Self>) {
+        if self.running.is_none()
+            && let Err(error) = self.threads.none_hangs(self.config.rules.step)
+        {
+            self.cant_look(&error);
+            return self.look_later(ctx);
+        }
         let (store, used) = (self.config.store.clone(), self.config.used.clone());
+        let at_work = self.threads.begin("asking for the space");
         let look = move || {
+            let _at_work = at_work;
             used.flush();
             store.space()
         };
@@ -113,9 +124,12 @@ impl GcScheduler {
             {
                 this.begin(why, ctx);
             }
-            let look = this.config.look;
-            ctx.effect(sleep(look), |_, (), ctx| tell(&ctx.address(), Tick));
+            this.look_later(ctx);
         });
+    }
+
+    fn look_later(&self, ctx: &mut Ctx<Self>) {
+        ctx.effect(sleep(self.config.look), |_, (), ctx| tell(&ctx.address(), Tick));
     }
 
     fn cant_look(&self, error: &dyn std::fmt::Display) -> Option<Space> {
@@ -151,7 +165,8 @@ impl GcScheduler {
         tracing::debug!(?why, "a collection begins");
         let GcConfig { store, used, rules, roots, .. } = &self.config;
         let (store, used, roots) = (store.clone(), used.clone(), roots.clone());
-        let collector = Collector { store, used, holders, rules: *rules, roots, wanted: self.full };
+        let (rules, threads, wanted) = (*rules, self.threads.clone(), self.full);
+        let collector = Collector { store, used, holders, rules, roots, wanted, threads };
         ctx.effect(collector.collect(beat), move |this, result, _| {
             this.running = None;
             metrics::SECONDS.observe(began.elapsed().as_secs_f64());

@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -59,8 +59,10 @@ struct Inner {
     file: PathBuf,
     now: WallClock,
     pending: Mutex<HashMap<StorePath, u64>>,
-    /// `None`: it can't be had, and what is noted is lost with the process.
+    /// `None`: it can't be had for now, and what is noted is in memory alone.
     open: Mutex<Option<Connection>>,
+    /// It was said that it can't be had, or is behind.
+    told: AtomicBool,
     since: AtomicU64,
     clock: Leaps,
 }
@@ -92,12 +94,12 @@ impl fmt::Debug for Used {
 }
 
 impl Used {
-    /// Blocking. One that can't be read is put aside.
+    /// Blocking. One that is none is put aside. One that can't be had for another reason is tried again at
+    /// each flush.
     pub fn open(file: &Path, now: WallClock) -> Self {
         let moment = now();
         let opened = open(file, moment).or_else(|error| {
-            // Where there is none, none can be made.
-            if fs::symlink_metadata(file).is_err() {
+            if !is_none(&error) {
                 return Err(error);
             }
             let aside = file.with_extension("unreadable");
@@ -112,21 +114,35 @@ impl Used {
             Ok((connection, since)) => (Some(connection), since),
             Err(error) => {
                 tracing::warn!(file = %file.display(), %error,
-                    "when paths are used is not noted; what is there counts as just used");
+                    "when paths are used can't be noted for now; what is there counts as just used");
                 (None, moment)
             }
         };
-        let pending = Mutex::default();
-        let (since, clock) = (since.into(), Leaps::new(moment));
-        let file = file.to_owned();
-        Self(Arc::new(Inner { file, now, pending, open: open.into(), since, clock }))
+        Self::new(file, open, since, HashMap::new(), now)
     }
 
     /// What is known already, and noted nowhere.
     pub fn fixed(Uses { known, since }: Uses, now: WallClock) -> Self {
-        let (file, pending) = (PathBuf::new(), Mutex::new(known));
-        let (since, clock) = (since.into(), Leaps::new(now()));
-        Self(Arc::new(Inner { file, now, pending, open: Mutex::default(), since, clock }))
+        Self::new(Path::new(""), None, since, known, now)
+    }
+
+    fn new(
+        file: &Path,
+        open: Option<Connection>,
+        since: u64,
+        pending: HashMap<StorePath, u64>,
+        now: WallClock,
+    ) -> Self {
+        let clock = Leaps::new(now());
+        Self(Arc::new(Inner {
+            file: file.to_owned(),
+            now,
+            pending: pending.into(),
+            told: open.is_none().into(),
+            open: open.into(),
+            since: since.into(),
+            clock,
+        }))
     }
 
     pub fn now(&self) -> u64 {
@@ -152,17 +168,32 @@ impl Used {
     /// Blocking. Writes what was noted. What can't be written is kept in memory.
     pub fn flush(&self) {
         let mut open = lock(&self.0.open);
+        if open.is_none() && !self.0.file.as_os_str().is_empty() {
+            *open = self.open_late();
+        }
         let Some(connection) = &mut *open else { return };
         let noted = std::mem::take(&mut *lock(&self.0.pending));
         if noted.is_empty() {
             return;
         }
-        if let Err(error) = write(connection, &noted) {
-            tracing::warn!(file = %self.0.file.display(), %error, "when paths were used is behind");
+        let written = write(connection, &noted);
+        let told = self.0.told.swap(written.is_err(), Ordering::Relaxed);
+        if let Err(error) = written {
+            if !told {
+                tracing::warn!(file = %self.0.file.display(), %error, "when paths were used is behind");
+            }
             for (path, at) in noted {
                 self.note_at(&path, at);
             }
         }
+    }
+
+    /// What was there before this process is as young as it was taken to be.
+    fn open_late(&self) -> Option<Connection> {
+        let file = &self.0.file;
+        let (connection, _) = open(file, self.0.since.load(Ordering::Relaxed)).ok()?;
+        tracing::info!(file = %file.display(), "when paths are used is noted again");
+        Some(connection)
     }
 
     /// Blocking. All that is known.
@@ -196,13 +227,15 @@ impl Used {
         let before = self.now().saturating_sub(YOUNG);
         let gone =
             uses.known.iter().filter(|(path, at)| **at < before && graph.find(path).is_none());
-        let gone: Vec<String> = gone.map(|(path, _)| path.to_string()).collect();
+        let gone: Vec<&StorePath> = gone.map(|(path, _)| path).collect();
+        lock(&self.0.pending).retain(|path, at| *at >= before || graph.find(path).is_some());
         let mut open = lock(&self.0.open);
         let Some(connection) = &mut *open else { return };
         let remove = |connection: &mut Connection| -> rusqlite::Result<()> {
             let all = connection.transaction()?;
             for path in &gone {
-                all.prepare_cached("delete from used where path = ?1")?.execute([path])?;
+                all.prepare_cached("delete from used where path = ?1")?
+                    .execute([path.to_string()])?;
             }
             all.commit()
         };
@@ -230,6 +263,19 @@ pub fn uses_in(file: &Path) -> rusqlite::Result<Option<Uses>> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// It is no index: no database, a broken one, or another one.
+fn is_none(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error {
+        // What fails to say more is SQL that does not fit.
+        rusqlite::Error::SqliteFailure(error, _) => {
+            matches!(error.code, DatabaseCorrupt | NotADatabase)
+                || error.extended_code == rusqlite::ffi::SQLITE_ERROR
+        }
+        _ => true,
+    }
 }
 
 /// With the files that SQLite has beside it, which must not be played into another.
@@ -368,13 +414,55 @@ mod tests {
     }
 
     #[test]
-    fn without_a_file_all_is_in_memory() {
-        let (_, now) = clock(900);
-        let used = Used::open(Path::new("/nonexistent/used.sqlite"), now);
+    fn one_that_cant_be_had_now_is_had_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let (below, file) = (dir.path().join("below"), dir.path().join("below/used.sqlite"));
+        let (time, now) = clock(900);
+        let used = Used::open(&file, now.clone());
         used.note(&path(1));
         used.flush();
         let uses = used.all();
         assert_eq!((uses.of(&path(1), 7), uses.of(&path(2), 7)), (900, 900));
+        time.store(950, Ordering::Relaxed);
+        fs::create_dir(&below).unwrap();
+        used.flush();
+        let again = Used::open(&file, now).all();
+        assert_eq!((again.known, again.since), (HashMap::from([(path(1), 900)]), 900));
+    }
+
+    #[test]
+    fn one_that_is_there_and_cant_be_had_now_is_not_put_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("used.sqlite");
+        let (time, now) = clock(100);
+        Used::open(&file, now.clone()).note(&path(1));
+        let moved = dir.path().join("moved");
+        fs::rename(&file, &moved).unwrap();
+        // What SQLite can't open.
+        fs::create_dir(&file).unwrap();
+        time.store(900, Ordering::Relaxed);
+        let used = Used::open(&file, now.clone());
+        assert_eq!(used.all().of(&path(2), 7), 900);
+        fs::remove_dir(&file).unwrap();
+        fs::rename(&moved, &file).unwrap();
+        used.note(&path(3));
+        used.flush();
+        // To this process all is young; the next knows better.
+        assert_eq!(used.all().of(&path(2), 7), 900);
+        let again = Used::open(&file, now).all();
+        assert_eq!((again.since, again.known.get(&path(3))), (100, Some(&900)));
+    }
+
+    #[test]
+    fn what_is_in_memory_alone_is_bounded_by_what_is_there() {
+        let (time, now) = clock(1_000);
+        let used = Used::open(Path::new("/nonexistent/used.sqlite"), now);
+        used.note(&path(1));
+        used.note(&path(2));
+        time.store(10_000, Ordering::Relaxed);
+        let here = Registered { path: path(1), at: 1, nar_size: 1 };
+        used.forget_gone(&used.all(), &StoreGraph::new(vec![here], vec![]));
+        assert_eq!(used.all().known, HashMap::from([(path(1), 1_000)]));
     }
 
     #[test]
