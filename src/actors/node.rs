@@ -213,12 +213,6 @@ impl NodeActors {
             used,
         };
         let views = supervise(Views::new(nix, mounts.clone(), views), CORE, watch("views"));
-        let holders = Holders {
-            views: Some(views.clone()),
-            builds: Some(builds.builds.clone()),
-            uploads: uploads.clone(),
-        };
-        tell(&gc, Meet(holders));
         let events = config.cluster.clone().map(|api| {
             let recorder = EventRecorder::new(api, builds.clone());
             // Its end costs Events and nothing else; the supervisor says so.
@@ -234,6 +228,13 @@ impl NodeActors {
         let directory = Volumes::start(volumes, mounts, theirs, events, CORE, end)?;
         // Its end costs warmth and nothing else; the supervisor says so.
         let keeper = supervise(Keeper::new(resolver.clone(), config.keeper), PATIENT, |_| {});
+        let holders = Holders {
+            views: Some(views.clone()),
+            builds: Some(builds.builds.clone()),
+            uploads: uploads.clone(),
+            keeper: Some(keeper.clone()),
+        };
+        tell(&gc, Meet(holders));
         let pods = config.cluster.map(|api| {
             let table = PodTable::default();
             let (directory, sweep_after) = (directory.clone(), config.sweep_after);

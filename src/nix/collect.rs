@@ -87,6 +87,20 @@ fn parse(line: &str) -> Option<Root> {
 mod tests {
     use super::*;
 
+    /// What hangs has to end with its command, and a daemon's worker does not.
+    #[test]
+    fn a_store_of_ours_is_worked_on_without_the_daemon() {
+        let mut config = Config::new("/home");
+        config.daemon_socket = Some("/run/s".into());
+        let remote = |config: &Config| {
+            let env = command(config, []).env;
+            env.into_iter().find(|(name, _)| name == "NIX_REMOTE").unwrap().1
+        };
+        assert_eq!(remote(&config), "local");
+        config.daemon_lent = true;
+        assert_eq!(remote(&config), "unix:///run/s");
+    }
+
     #[test]
     fn roots_of_all_versions_are_read() {
         let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";

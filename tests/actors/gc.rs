@@ -13,8 +13,8 @@ use nix_csi::nix::{Freed, NixError, Space};
 use tokio::time::sleep;
 
 use crate::world::{
-    GC_GRACE, GC_INTERVAL, GC_LOOK, GC_OLDER_THAN, GC_STEP, KEEP_IDLE, World, clock, store_path,
-    with_looks,
+    GC_GRACE, GC_INTERVAL, GC_LOOK, GC_OLDER_THAN, GC_STEP, KEEP_IDLE, Settings, World, clock,
+    store_path, with_looks,
 };
 
 /// More than the jitter of an interval.
@@ -383,6 +383,36 @@ async fn a_view_that_is_being_made_keeps_its_root() {
         };
         tokio::join!(publishing, collecting);
         assert_eq!(world.names("roots/views").len(), 1);
+    })
+    .await;
+}
+
+/// As after a boot: the record of what is kept is there, and neither a view nor a root.
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_before_what_was_kept_is_held() {
+    with_world(|world| async move {
+        world.nix.set_space(space(900_000));
+        sleep(2 * GC_OLDER_THAN).await;
+        let path = lone(&world, "kept");
+        let line = format!(
+            r#"{{"kind":"storePath","source":"{path}","root":"{path}","until":null,"setting":true}}"#
+        );
+        let record = format!(r#"{{"version":1,"kept":[{line}]}}"#);
+        std::fs::write(world.dir.path().join("kept.json"), record).unwrap();
+        let hold = world.mounts.hold(Op::CreateView);
+        let collections = world.nix.called(Call::Roots);
+        let keep = [store_path(&path)];
+        let _next = world.restarted_with(Settings { keep: &keep, ..Settings::default() });
+        when(|| world.mounts.calls(Op::CreateView) == 1).await;
+        hold.wait_for_calls(1);
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(world.nix.called(Call::Roots), collections);
+        drop(hold);
+        when(|| world.nix.called(Call::Roots) > collections).await;
+        sleep(SOON).await;
+        assert!(world.nix.is_valid(&path));
     })
     .await;
 }

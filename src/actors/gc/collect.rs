@@ -97,6 +97,7 @@ impl Collector {
         let Some(sole) = self.blocking(&beat, "taking the lock", Garbage::sole).await? else {
             return Ok(None);
         };
+        self.limited(&beat, "looking for what is kept", self.holders.settle()).await?;
         let leaked = self.limited(&beat, "looking for leaked roots", self.holders.sweep()).await?;
         metrics::LEAKED_ROOTS.inc_by(leaked.len() as u64);
         let mut report = Report { leaked, ..Report::default() };
