@@ -10,8 +10,10 @@
 //! - [`used`]: the index of last use. `plan`, `water`, `pace`, `why`: pure.
 
 mod collect;
+mod config;
 mod delete;
 pub mod holders;
+mod index;
 mod messages;
 pub(super) mod metrics;
 mod pace;
@@ -27,6 +29,7 @@ pub mod why;
 pub const USED: &str = "used.sqlite";
 
 pub use collect::{Beat, Collector, Rules, add_readings};
+pub use config::GcConfig;
 pub use messages::{Full, GcHandle, GcStatus, GetGcStatus, Meet};
-pub use scheduler::{GcConfig, GcScheduler};
+pub use scheduler::GcScheduler;
 pub use threads::Threads;

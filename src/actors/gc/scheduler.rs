@@ -1,45 +1,26 @@
 //! The actor: when a collection begins, and what is said of it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Handler, Message, MessageResult};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::collect::{Beat, Collector, Rules};
+use super::collect::{Beat, Collector};
+use super::config::GcConfig;
 use super::holders::Holders;
 use super::messages::{Full, GcStatus, GetGcStatus, Meet};
 use super::metrics;
 use super::report::{CollectError, Report};
 use super::threads::Threads;
-use super::used::Used;
 use crate::actors::core::{Ctx, blocking, impl_supervised, jitter, tell};
-use crate::health::{Condition, Health};
-use crate::nix::{Garbage, Space};
+use crate::health::Condition;
+use crate::nix::Space;
 
 /// A step's own limit ends it; what is still there so long after it hangs.
 const STALL: Duration = Duration::from_secs(30);
 /// Looks between two collections that free too little, or that builds have asked for.
 const PAUSE: u32 = 3;
-
-pub struct GcConfig {
-    pub store: Arc<dyn Garbage>,
-    pub used: Used,
-    pub rules: Rules,
-    /// Where our own roots are, if there are any.
-    pub roots: Option<PathBuf>,
-    /// Between two collections of what is old, about.
-    pub interval: Duration,
-    /// Between two looks at how full the disk is.
-    pub look: Duration,
-    /// Part of the health that is set.
-    pub part: &'static str,
-    pub health: Health,
-    /// Parts that must be ready before the first collection: what they hold has its roots then.
-    pub after: &'static [&'static str],
-}
 
 #[derive(Message)]
 #[rtype(result = "()")]
