@@ -251,6 +251,7 @@ async fn serve(
         views: actors.views.clone(),
         uploads: actors.uploads.clone(),
         keeper: actors.keeper.clone(),
+        policy: actors.policy.clone(),
         gc: actors.gc.clone(),
         stop: stop.clone(),
     };

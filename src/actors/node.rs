@@ -16,6 +16,7 @@ use super::gc::used::Used;
 use super::gc::{GcConfig, GcHandle, GcScheduler, Meet, Rules};
 use super::keeper::{Keeper, KeeperConfig, KeeperHandle};
 use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
+use super::policy::{Policies, PolicyConfig, PolicyHandle};
 use super::reconciler::{ConfigReconciler, Item, NixConf, ReconcilerConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
 use super::resolve::Resolver;
@@ -77,6 +78,8 @@ pub struct NodeActorsConfig {
     /// `None`: there is no cache to upload to.
     pub uploads: Option<UploadsConfig>,
     pub keeper: KeeperConfig,
+    /// `None`: pods may ask for everything.
+    pub policy: Option<PolicyConfig>,
     pub gc: GcActorConfig,
     pub used: Used,
 }
@@ -103,6 +106,15 @@ pub(super) fn start_gc(
     let config = GcConfig { store, used, rules, roots, interval, look, part: GC, health, after };
     // Without it mounts go on; the supervisor says so.
     supervise(GcScheduler::new(config), PATIENT, |_| {})
+}
+
+fn start_policy(config: Option<PolicyConfig>) -> (Option<Addr<Policies>>, PolicyHandle) {
+    let Some(config) = config else {
+        return (None, PolicyHandle::open());
+    };
+    let (policies, handle) = Policies::new(config);
+    // Without it what counted last counts on; the supervisor says so.
+    (Some(supervise(policies, PATIENT, |_| {})), handle)
 }
 
 /// Offers the driver to the kubelet. Its giving up costs the registration, not what is mounted.
@@ -147,9 +159,11 @@ pub struct NodeActors {
     pub pods: Option<PodLookup>,
     pub uploads: Option<UploadsHandle>,
     pub keeper: KeeperHandle,
+    pub policy: PolicyHandle,
     pub gc: GcHandle,
     /// Held, because an actor without an address is not restarted.
     _watch: Option<Addr<Pods>>,
+    _policies: Option<Addr<Policies>>,
     _reconciler: Addr<ConfigReconciler>,
     sshd: Option<Addr<ChildProcess>>,
     daemon: Option<Addr<ChildProcess>>,
@@ -218,10 +232,12 @@ impl NodeActors {
             // Its end costs Events and nothing else; the supervisor says so.
             supervise(recorder, CORE, |_| {})
         });
+        let (policies, policy) = start_policy(config.policy);
         let volumes = VolumesConfig {
             records: config.records,
             boot_id: config.boot_id,
             abandon_after: config.abandon_after,
+            policy: policy.clone(),
         };
         let resolver = Resolver { builds: builds.clone(), views: views.clone() };
         let (theirs, end) = (resolver.clone(), watch(VOLUMES));
@@ -251,8 +267,10 @@ impl NodeActors {
             pods,
             uploads,
             keeper: KeeperHandle { keeper, resolver },
+            policy,
             gc: GcHandle(gc),
             _watch: watch,
+            _policies: policies,
             _reconciler: reconciler,
             sshd,
             daemon,

@@ -9,15 +9,16 @@ use tonic::{Request, Response, Status};
 use super::proto::admin::admin_server::Admin;
 use super::proto::admin::{
     Build, BuildChange, BuildsRequest, BuildsResponse, FailedBuild, ListUploadsRequest,
-    ListUploadsResponse, Node, PrefetchRequest, PrefetchResponse, ProgressRequest,
-    ProgressResponse, ReleaseRequest, ReleaseResponse, RetryBuildsRequest, RetryBuildsResponse,
-    RetryUploadsRequest, RetryUploadsResponse, StatusRequest, StatusResponse, UnreadableRecord,
-    View, Volume, WatchBuildsRequest,
+    ListUploadsResponse, Node, PolicyRequest, PolicyResponse, PrefetchRequest, PrefetchResponse,
+    ProgressRequest, ProgressResponse, ReleaseRequest, ReleaseResponse, RetryBuildsRequest,
+    RetryBuildsResponse, RetryUploadsRequest, RetryUploadsResponse, StatusRequest, StatusResponse,
+    UnreadableRecord, View, Volume, WatchBuildsRequest,
 };
 use super::{gc, keep, uploads};
 use crate::actors::builds::{BuildEvent, BuildSummary, BuildsHandle, Remembered};
 use crate::actors::gc::GcHandle;
 use crate::actors::keeper::KeeperHandle;
+use crate::actors::policy::{Known, PolicyHandle};
 use crate::actors::uploads::UploadsHandle;
 use crate::actors::views::{ViewSummary, ViewsHandle};
 use crate::actors::volume::{Directory, VolumeStatus};
@@ -46,6 +47,7 @@ pub struct AdminService {
     /// `None`: there is no cache to upload to.
     pub uploads: Option<UploadsHandle>,
     pub keeper: KeeperHandle,
+    pub policy: PolicyHandle,
     pub gc: GcHandle,
     /// Ends streams and prefetches, which would hold up a shutdown.
     pub stop: CancellationToken,
@@ -153,6 +155,20 @@ impl Admin for AdminService {
             done = keep::prefetch(&self.keeper, request.into_inner()) => done.map(Response::new),
             () = self.stop.cancelled() => Err(Status::unavailable("the node stops: ask again")),
         }
+    }
+
+    async fn policy(&self, _: Request<PolicyRequest>) -> Result<Response<PolicyResponse>, Status> {
+        let report = self.policy.report();
+        let awaited = match report.known {
+            Known::Awaited { reason } => reason,
+            Known::None | Known::Policy(_) => String::new(),
+        };
+        Ok(Response::new(PolicyResponse {
+            text: report.text,
+            origin: report.origin,
+            refused: report.refused.unwrap_or_default(),
+            awaited,
+        }))
     }
 
     async fn release(

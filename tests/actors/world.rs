@@ -11,6 +11,7 @@ use nix_csi::actors::gc::used::{Used, WallClock};
 use nix_csi::actors::gc::water::Watermarks;
 use nix_csi::actors::keeper::KeeperConfig;
 use nix_csi::actors::node::{GcActorConfig, NodeActors, NodeActorsConfig};
+use nix_csi::actors::policy::{PolicyConfig, PolicySource};
 use nix_csi::actors::uploads::UploadsConfig;
 use nix_csi::actors::volume::{Request, VolumeError};
 use nix_csi::health::Health;
@@ -47,6 +48,8 @@ pub struct Settings<'a> {
     pub keep: &'a [Source],
     pub keep_file: Option<&'a Path>,
     pub keep_idle: Option<Duration>,
+    /// It heeds a policy.
+    pub policy: bool,
 }
 
 pub struct World {
@@ -104,6 +107,11 @@ impl World {
     pub fn uploads_derivations(&mut self) {
         let settings = Settings { upload_derivations: true, ..Settings::default() };
         self.actors = self.restarted_with(settings);
+    }
+
+    /// The same with a driver that heeds a policy.
+    pub fn heeds_policy(&mut self) {
+        self.actors = self.restarted_with(Settings { policy: true, ..Settings::default() });
     }
 
     /// The same with a driver that lets go of idle views after so long.
@@ -187,6 +195,15 @@ fn start(
             record: dir.join("kept.json"),
             refresh: KEEP_REFRESH,
         },
+        policy: settings.policy.then(|| PolicyConfig {
+            source: PolicySource::ConfigMap {
+                namespace: "nix-csi".into(),
+                name: "policy".into(),
+                api: Arc::new(api.clone()),
+            },
+            last_good: dir.join("policy.yaml"),
+            health: health.clone(),
+        }),
         gc: GcActorConfig {
             rules: Rules {
                 older_than: Some(GC_OLDER_THAN),
