@@ -16,7 +16,7 @@ use super::gc::used::Used;
 use super::gc::{GcConfig, GcHandle, GcScheduler, Meet, Rules};
 use super::keeper::{Keeper, KeeperConfig, KeeperHandle};
 use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
-use super::policy::{Policies, PolicyConfig, PolicyHandle};
+use super::policy::{self, Policies, PolicyConfig, PolicyHandle};
 use super::reconciler::{ConfigReconciler, Item, NixConf, ReconcilerConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
 use super::resolve::Resolver;
@@ -106,15 +106,6 @@ pub(super) fn start_gc(
     let config = GcConfig { store, used, rules, roots, interval, look, part: GC, health, after };
     // Without it mounts go on; the supervisor says so.
     supervise(GcScheduler::new(config), PATIENT, |_| {})
-}
-
-fn start_policy(config: Option<PolicyConfig>) -> (Option<Addr<Policies>>, PolicyHandle) {
-    let Some(config) = config else {
-        return (None, PolicyHandle::open());
-    };
-    let (policies, handle) = Policies::new(config);
-    // Without it what counted last counts on; the supervisor says so.
-    (Some(supervise(policies, PATIENT, |_| {})), handle)
 }
 
 /// Offers the driver to the kubelet. Its giving up costs the registration, not what is mounted.
@@ -232,7 +223,7 @@ impl NodeActors {
             // Its end costs Events and nothing else; the supervisor says so.
             supervise(recorder, CORE, |_| {})
         });
-        let (policies, policy) = start_policy(config.policy);
+        let (policies, policy) = policy::start(config.policy, PATIENT);
         let volumes = VolumesConfig {
             records: config.records,
             boot_id: config.boot_id,

@@ -14,11 +14,11 @@ use super::proto::admin::{
     RetryBuildsResponse, RetryUploadsRequest, RetryUploadsResponse, StatusRequest, StatusResponse,
     UnreadableRecord, View, Volume, WatchBuildsRequest,
 };
-use super::{gc, keep, uploads};
+use super::{gc, keep, policy, uploads};
 use crate::actors::builds::{BuildEvent, BuildSummary, BuildsHandle, Remembered};
 use crate::actors::gc::GcHandle;
 use crate::actors::keeper::KeeperHandle;
-use crate::actors::policy::{Known, PolicyHandle};
+use crate::actors::policy::PolicyHandle;
 use crate::actors::uploads::UploadsHandle;
 use crate::actors::views::{ViewSummary, ViewsHandle};
 use crate::actors::volume::{Directory, VolumeStatus};
@@ -158,17 +158,7 @@ impl Admin for AdminService {
     }
 
     async fn policy(&self, _: Request<PolicyRequest>) -> Result<Response<PolicyResponse>, Status> {
-        let report = self.policy.report();
-        let awaited = match report.known {
-            Known::Awaited { reason } => reason,
-            Known::None | Known::Policy(_) => String::new(),
-        };
-        Ok(Response::new(PolicyResponse {
-            text: report.text,
-            origin: report.origin,
-            refused: report.refused.unwrap_or_default(),
-            awaited,
-        }))
+        Ok(Response::new(policy::policy(&self.policy)))
     }
 
     async fn release(

@@ -13,6 +13,7 @@ mod actor;
 mod handle;
 mod last_good;
 
+pub(super) use actor::start;
 pub use actor::{Policies, PolicyConfig, PolicySource};
 pub use handle::{Admitted, Known, PolicyError, PolicyHandle, PolicyReport};
 

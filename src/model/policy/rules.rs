@@ -96,9 +96,9 @@ impl Rules {
     }
 
     fn check_source(&self, source: &Source) -> Result<(), Refusal> {
-        let allowed = |said: &Said<bool>| match said.value {
-            true => Ok(()),
-            false => Err(Refusal::new(said.by.key(source.key()), Why::Kind(source.key()))),
+        let refusal = |by: &By| Refusal::new(by.key(source.key()), Why::Kind(source.key()));
+        let allowed = |said: &Said<bool>| {
+            if said.value { Ok(()) } else { Err(refusal(&said.by)) }
         };
         match source {
             Source::StorePath(_) => allowed(&self.store_path),
