@@ -12,5 +12,6 @@ mod local;
 mod no_sandbox;
 mod policy;
 mod shown;
+mod swapped;
 mod tokens;
 mod world;
