@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use inotify::{Inotify, WatchMask};
 use nix_csi::grpc::client::Code;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -61,6 +63,12 @@ async fn parents_that_are_swapped_for_symlinks_lead_nowhere() {
             lab.ok("sh", &["-euc", "mount -t tmpfs precious $0; echo kept > $0/file", mount]);
         }
     }
+    // Told of whatever is made or removed, also for a moment.
+    let mut touched = Inotify::init().unwrap();
+    for dir in names.iter().map(|name| outside.join(name)).chain([outside.clone()]) {
+        let mask = WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE;
+        touched.watches().add(dir, mask | WatchMask::ATTRIB).unwrap();
+    }
     symlink(&outside, &other).unwrap();
     let before = below(&lab, &outside);
     assert!(before.contains("kept"), "{before:?}");
@@ -98,6 +106,11 @@ async fn parents_that_are_swapped_for_symlinks_lead_nowhere() {
     assert!(mounted > rounds / 10 && refused > rounds / 10, "the race has two ends");
 
     assert_eq!(below(&lab, &outside), before);
+    let mut buffer = [0; 4096];
+    match touched.read_events(&mut buffer) {
+        Ok(events) => panic!("outside was touched: {:?}", events.collect::<Vec<_>>()),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+    }
     if fs::symlink_metadata(&pod).unwrap().is_symlink() {
         renameat_with(CWD, &pod, CWD, &other, RenameFlags::EXCHANGE).unwrap();
     }
