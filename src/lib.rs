@@ -15,5 +15,6 @@ pub mod metrics;
 pub mod model;
 pub mod mount;
 pub mod nix;
+pub mod read;
 pub mod relay;
 pub mod telemetry;

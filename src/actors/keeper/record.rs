@@ -12,8 +12,11 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Source, StorePath};
+use crate::read::at_most;
 
 const VERSION: u32 = 1;
+/// Bytes: a thousand of the longest expressions.
+const MAX: usize = 64 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Recorded {
@@ -57,7 +60,7 @@ impl RecordFile {
     /// What can't be read of it is warm no longer, and nothing else is lost; a copy of it all is set aside.
     pub(super) fn load(&self) -> Vec<Recorded> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = match fs::read(&self.path) {
+        let text = match at_most(&self.path, MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
             text => text.map_err(|error| error.to_string()),
         };
@@ -78,14 +81,10 @@ impl RecordFile {
     /// Whole or not at all, also after a power failure.
     pub(super) fn save(&self, kept: Vec<Recorded>) -> io::Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = kept.into_iter().map(|recorded| Line {
-            kind: recorded.source.key().to_owned(),
-            source: recorded.source.text(),
-            root: recorded.root,
-            until: recorded.until,
-            setting: recorded.is_setting,
-        });
-        let text = serde_json::to_vec(&OnDisk { version: VERSION, kept: lines.collect() })?;
+        let text = print(kept)?;
+        if text.len() > MAX {
+            return Err(io::Error::other(format!("it would have more than {MAX} bytes")));
+        }
         let staged = self.path.with_extension("new");
         let mut options = fs::OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
@@ -93,6 +92,17 @@ impl RecordFile {
         file.sync_all()?;
         fs::rename(&staged, &self.path)
     }
+}
+
+fn print(kept: Vec<Recorded>) -> serde_json::Result<Vec<u8>> {
+    let lines = kept.into_iter().map(|recorded| Line {
+        kind: recorded.source.key().to_owned(),
+        source: recorded.source.text(),
+        root: recorded.root,
+        until: recorded.until,
+        setting: recorded.is_setting,
+    });
+    serde_json::to_vec(&OnDisk { version: VERSION, kept: lines.collect() })
 }
 
 /// What is kept, and why some of it can't be read.

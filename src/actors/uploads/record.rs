@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::StorePath;
 
 const VERSION: u32 = 1;
+/// Bytes of one; an error in it has 4 KiB at most.
+pub(super) const MAX: usize = 64 << 10;
 
 /// Since the epoch.
 pub(super) type Moment = Duration;

@@ -18,8 +18,11 @@ use crate::model::{
     VolumeSpec, choose_source,
 };
 use crate::mount::ViewId;
+use crate::read::at_most;
 
 const VERSION: u32 = 1;
+/// Bytes of one: attributes have 128 KiB, of which each may take six, and a target 4.
+const MAX: usize = 1 << 20;
 
 /// What a restart needs to know about a volume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -199,8 +202,12 @@ impl RecordStore {
 }
 
 fn read(path: &Path, id: Option<&VolumeId>) -> Result<Record, String> {
-    let text = fs::read(path).map_err(|e| e.to_string())?;
-    let record: Record = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    let text = at_most(path, MAX).map_err(|e| e.to_string())?;
+    parse(&text, id)
+}
+
+fn parse(text: &[u8], id: Option<&VolumeId>) -> Result<Record, String> {
+    let record: Record = serde_json::from_slice(text).map_err(|e| e.to_string())?;
     if record.version != VERSION {
         return Err(format!("version {} is not {VERSION}", record.version));
     }
@@ -270,13 +277,17 @@ mod tests {
         store.write(&record()).unwrap();
         fs::copy(dir.path().join("csi-1.json"), dir.path().join("csi-2.json")).unwrap();
         fs::write(dir.path().join("csi-3.json"), b"{\"version\":").unwrap();
+        // Of whoever filled the disk.
+        let large = fs::File::create(dir.path().join("csi-5.json")).unwrap();
+        large.set_len(1 << 40).unwrap();
         fs::write(dir.path().join("notes"), b"x").unwrap();
         fs::write(dir.path().join(".csi-4.tmp"), b"half").unwrap();
         let (records, mut unreadable) = store.read_all().unwrap();
         unreadable.sort_by_key(|u| u.path.clone());
         assert_eq!(records.len(), 1);
         let ids: Vec<_> = unreadable.iter().map(|u| u.id.as_ref().map(VolumeId::as_str)).collect();
-        assert_eq!(ids, [Some("csi-2"), Some("csi-3"), None]);
+        assert_eq!(ids, [Some("csi-2"), Some("csi-3"), Some("csi-5"), None]);
+        assert_eq!(unreadable[2].reason, "it has more than 1048576 bytes");
         assert!(dir.path().join("csi-3.json").try_exists().unwrap());
         assert!(!dir.path().join(".csi-4.tmp").try_exists().unwrap());
     }
