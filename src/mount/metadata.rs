@@ -140,6 +140,27 @@ pub(super) fn read_boot_id() -> Result<String, MountError> {
     Ok(text.trim().to_owned())
 }
 
+/// Either record, and a line of the kernel's list of mounts.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_records(data: &[u8]) {
+    fn again<R: Record + PartialEq + std::fmt::Debug>(data: &[u8]) -> Option<R> {
+        let record: R = parse(data).ok()?;
+        let text = serde_json::to_vec(&record).expect("JSON");
+        assert_eq!(parse::<R>(&text).as_ref(), Ok(&record));
+        Some(record)
+    }
+    if let Some(record) = again::<VolumeRecord>(data) {
+        crate::fuzz::component(record.view.as_str());
+        let text = serde_json::to_vec(&record).expect("JSON");
+        let others = record.boot_id.len() * 6 + 1024;
+        assert!(text.len() <= VolumeRecord::MAX + others, "{} bytes", text.len());
+    }
+    if let Some(record) = again::<ViewRecord>(data) {
+        crate::fuzz::component(record.root.base_name());
+    }
+    super::mountinfo::fuzz(data);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

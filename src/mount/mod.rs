@@ -33,6 +33,9 @@ mod sys;
 mod views;
 mod volumes;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use metadata::fuzz_records;
+
 pub use real::{Config, PresentationChoice, RealMounts};
 
 /// Where a debug build can be told to die; see [`crate::crash`].

@@ -150,6 +150,11 @@ pub(super) fn settings(config: &Config, tokens: &Tokens) -> Result<Vec<u8>, NixE
 pub(super) struct Tokens(String);
 
 impl Tokens {
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// Values that must not be shown.
     pub(super) fn secrets(&self) -> Vec<String> {
         secrets_of_access_tokens(&self.0)

@@ -128,6 +128,14 @@ fn recorded(line: serde_json::Value) -> Result<Recorded, String> {
     Ok(Recorded { source, root: line.root, until: line.until, is_setting: line.setting })
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_record(data: &[u8]) {
+    match parse(data) {
+        Ok(kept) => assert_eq!(parse(&print(kept.clone()).expect("JSON")), Ok(kept)),
+        Err(error) => assert!(error.len() < 4096, "{error}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

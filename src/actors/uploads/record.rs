@@ -69,3 +69,14 @@ pub struct Unreadable {
     pub path: PathBuf,
     pub reason: String,
 }
+
+/// Of any closure: the file's name is taken from the record itself.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_record(data: &[u8]) {
+    let path = |text: &[u8]| serde_json::from_slice::<Record>(text).ok().map(|record| record.path);
+    let name = path(data).map_or_else(|| "x.json".to_owned(), |path| file_name(&path));
+    crate::fuzz::component(&name);
+    let Ok(record) = Record::parse(data, Path::new(&name)) else { return };
+    let text = serde_json::to_vec(&record).expect("JSON");
+    assert_eq!(Record::parse(&text, &Path::new("/dir").join(&name)), Ok(record));
+}

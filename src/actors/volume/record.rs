@@ -217,6 +217,44 @@ fn parse(text: &[u8], id: Option<&VolumeId>) -> Result<Record, String> {
     Ok(record)
 }
 
+/// Of any volume: its id is taken from the record itself.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_record(data: &[u8]) {
+    let id = |text: &[u8]| serde_json::from_slice::<Record>(text).ok().map(|record| record.id);
+    let Ok(record) = parse(data, id(data).as_ref()) else { return };
+    whole(&record);
+}
+
+/// It is written, read as the same, and everything in it stays in its place.
+#[cfg(any(test, fuzzing))]
+fn whole(record: &Record) {
+    let text = serde_json::to_vec(record).expect("JSON");
+    let again = parse(&text, Some(&record.id)).expect("what it wrote");
+    assert_eq!(serde_json::to_vec(&again).expect("JSON"), text);
+    let (before, after) = (record.request(), again.request());
+    assert!(before.spec.is_same_request(&after.spec) && before.target == after.target);
+    assert_eq!(before.spec.source, after.spec.source);
+    assert_eq!(record.shape(), again.shape());
+    for name in [record.id.as_str(), record.view.as_str(), record.root.base_name()] {
+        crate::fuzz::component(name);
+    }
+}
+
+/// The record of a request that was let in.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_request(id: &VolumeId, request: &Request) {
+    let root = match &request.spec.source {
+        Source::StorePath(path) => path.clone(),
+        _ => StorePath::parse("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x").expect("a path"),
+    };
+    let view = (ViewId::new(&root, 1), root);
+    let record = Record::new(id.clone(), request, view, "boot", 1);
+    assert!(serde_json::to_vec(&record).expect("JSON").len() <= MAX);
+    assert!(record.request().spec.is_same_request(&request.spec));
+    assert_eq!(record.request().spec.source, request.spec.source);
+    whole(&record);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
