@@ -1,9 +1,12 @@
 //! Reads files, each no further than what it may hold: a file that somebody else has filled must not
 //! fill our memory.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+
+use serde::de::DeserializeOwned;
 
 /// Bytes of a file with a key, a number or the like.
 pub const SMALL: usize = 64 << 10;
@@ -34,6 +37,17 @@ pub fn up_to(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     beginning(File::open(path)?, max)
 }
 
+/// What a file's JSON says; an error is one short line, where serde repeats all of a long string.
+pub fn json<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(text).map_err(|error| short(&error))
+}
+
+/// The beginning of what an error says.
+pub fn short(error: &impl Display) -> String {
+    const MOST: usize = 400;
+    error.to_string().chars().take(MOST).collect()
+}
+
 fn beginning(file: impl Read, max: usize) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     file.take(max as u64).read_to_end(&mut text)?;
@@ -59,6 +73,12 @@ mod tests {
         // All the space there is, in a file without a block.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert!(at_most(&path, 1 << 20).is_err());
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_a_long_string() {
+        let text = serde_json::to_vec(&"x".repeat(100_000)).unwrap();
+        assert!(json::<u32>(&text).unwrap_err().len() <= 400);
     }
 
     #[test]

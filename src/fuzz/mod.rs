@@ -4,6 +4,7 @@
 
 mod builders;
 mod names;
+mod policy;
 #[cfg(test)]
 mod replay;
 mod requests;
@@ -18,7 +19,7 @@ pub(crate) use builders::{announced, one_machine};
 type Target = fn(&[u8]);
 
 /// By the names of their binaries and of the directories of their corpora.
-const TARGETS: [(&str, Target); 24] = [
+const TARGETS: [(&str, Target); 25] = [
     ("annotations", registry::fuzz_annotations),
     ("announcement", builders::announcement),
     ("gc_output", nix::fuzz::gc_output),
@@ -29,6 +30,7 @@ const TARGETS: [(&str, Target); 24] = [
     ("mount_records", mount::fuzz_records),
     ("nix_conf", nix::fuzz::nix_conf),
     ("nix_output", nix::fuzz::nix_output),
+    ("policy", policy::policy),
     ("public_keys", builders::public_keys),
     ("publish_request", grpc::fuzz_publish),
     ("redactor", nix::fuzz::redactor),

@@ -12,7 +12,7 @@ use super::failure::{failed, io_error};
 use super::{MountError, Presentation, ViewId};
 use crate::crash::crash_point;
 use crate::model::{StorePath, TargetPath, VolumeSize};
-use crate::read::at_most;
+use crate::read::{at_most, json};
 
 const VERSION: u32 = 1;
 
@@ -112,7 +112,7 @@ pub(super) fn read<R: Record>(dir: &Path, boot_id: &str) -> Result<Option<R>, Mo
 }
 
 fn parse<R: Record>(text: &[u8]) -> Result<R, String> {
-    let record: R = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    let record: R = json(text)?;
     if record.version() != VERSION {
         return Err(format!("unknown version {}", record.version()));
     }
@@ -144,7 +144,7 @@ pub(super) fn read_boot_id() -> Result<String, MountError> {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_records(data: &[u8]) {
     fn again<R: Record + PartialEq + std::fmt::Debug>(data: &[u8]) -> Option<R> {
-        let record: R = parse(data).ok()?;
+        let record: R = parse(data).inspect_err(crate::fuzz::refusal).ok()?;
         let text = serde_json::to_vec(&record).expect("JSON");
         assert_eq!(parse::<R>(&text).as_ref(), Ok(&record));
         Some(record)

@@ -227,14 +227,14 @@ pub(crate) fn gc_output(data: &[u8]) {
 
 /// What other commands print.
 pub(crate) fn nix_output(data: &[u8]) {
-    if let Ok(evaluated) = output::evaluated(data) {
+    if let Ok(evaluated) = output::evaluated(data).inspect_err(refusal) {
         let paths = match &evaluated.buildable {
             Buildable::Path(path) => [Some(path), evaluated.path.as_ref()],
             Buildable::Output { derivation, .. } => [Some(derivation), evaluated.path.as_ref()],
         };
         paths.into_iter().flatten().for_each(|path| crate::fuzz::component(path.base_name()));
     }
-    if let Ok(lock) = Lock::parse(data, Some("a")) {
+    if let Ok(lock) = Lock::parse(data, Some("a")).inspect_err(refusal) {
         assert!(lock.reference.ends_with("#a") && lock.inputs.len() == 32);
         let _ = locked_revision(&lock.reference);
     }

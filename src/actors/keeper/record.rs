@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Source, StorePath};
-use crate::read::at_most;
+use crate::read::{at_most, json, short};
 
 const VERSION: u32 = 1;
 /// Bytes: a thousand of the longest expressions.
@@ -107,8 +107,7 @@ fn print(kept: Vec<Recorded>) -> serde_json::Result<Vec<u8>> {
 
 /// What is kept, and why some of it can't be read.
 fn parse(text: &[u8]) -> Result<(Vec<Recorded>, Vec<String>), String> {
-    let found: OnDisk<serde_json::Value> =
-        serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let found: OnDisk<serde_json::Value> = json(text)?;
     if found.version != VERSION {
         return Err(format!("version {} is not {VERSION}", found.version));
     }
@@ -123,7 +122,7 @@ fn parse(text: &[u8]) -> Result<(Vec<Recorded>, Vec<String>), String> {
 }
 
 fn recorded(line: serde_json::Value) -> Result<Recorded, String> {
-    let line: Line = serde_json::from_value(line).map_err(|error| error.to_string())?;
+    let line: Line = serde_json::from_value(line).map_err(|error| short(&error))?;
     let source = Source::parse(&line.kind, &line.source).map_err(|error| error.to_string())?;
     Ok(Recorded { source, root: line.root, until: line.until, is_setting: line.setting })
 }
@@ -131,8 +130,11 @@ fn recorded(line: serde_json::Value) -> Result<Recorded, String> {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_record(data: &[u8]) {
     match parse(data) {
-        Ok(kept) => assert_eq!(parse(&print(kept.clone()).expect("JSON")), Ok(kept)),
-        Err(error) => assert!(error.len() < 4096, "{error}"),
+        Ok((kept, refused)) => {
+            refused.iter().for_each(crate::fuzz::refusal);
+            assert_eq!(parse(&print(kept.clone()).expect("JSON")), Ok((kept, Vec::new())));
+        }
+        Err(reason) => crate::fuzz::refusal(&reason),
     }
 }
 

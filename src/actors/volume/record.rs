@@ -18,7 +18,7 @@ use crate::model::{
     VolumeSpec, choose_source,
 };
 use crate::mount::ViewId;
-use crate::read::at_most;
+use crate::read::{at_most, json};
 
 const VERSION: u32 = 1;
 /// Bytes of one: attributes have 128 KiB, of which each may take six, and a target 4.
@@ -207,7 +207,7 @@ fn read(path: &Path, id: Option<&VolumeId>) -> Result<Record, String> {
 }
 
 fn parse(text: &[u8], id: Option<&VolumeId>) -> Result<Record, String> {
-    let record: Record = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    let record: Record = json(text)?;
     if record.version != VERSION {
         return Err(format!("version {} is not {VERSION}", record.version));
     }
@@ -221,8 +221,10 @@ fn parse(text: &[u8], id: Option<&VolumeId>) -> Result<Record, String> {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_record(data: &[u8]) {
     let id = |text: &[u8]| serde_json::from_slice::<Record>(text).ok().map(|record| record.id);
-    let Ok(record) = parse(data, id(data).as_ref()) else { return };
-    whole(&record);
+    match parse(data, id(data).as_ref()) {
+        Ok(record) => whole(&record),
+        Err(reason) => crate::fuzz::refusal(&reason),
+    }
 }
 
 /// It is written, read as the same, and everything in it stays in its place.

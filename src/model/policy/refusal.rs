@@ -64,6 +64,14 @@ impl Refusal {
     }
 }
 
+/// It becomes an Event: of many, some.
+fn some(allowed: &[String]) -> String {
+    const MOST: usize = 10;
+    let short = |prefix: &String| prefix.chars().take(80).collect::<String>();
+    let more = (allowed.len() > MOST).then(|| "…".to_owned());
+    allowed.iter().take(MOST).map(short).chain(more).collect::<Vec<_>>().join(", ")
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.why {
@@ -76,7 +84,7 @@ impl fmt::Display for Refusal {
                 f,
                 "volumeAttributes.flakeRef {asked:?} begins with none of {}: name a flake that does, or ask \
                  the cluster's operator",
-                allowed.join(", ")
+                some(allowed)
             ),
             Why::Ambiguous { asked, reason } => write!(
                 f,
