@@ -42,10 +42,11 @@ pub fn json<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|error| short(&error))
 }
 
-/// The beginning of what an error says.
+/// The beginning of what an error says, in one line.
 pub fn short(error: &impl Display) -> String {
     const MOST: usize = 400;
-    error.to_string().chars().take(MOST).collect()
+    let visible = |c: char| if c.is_control() { ' ' } else { c };
+    error.to_string().chars().take(MOST).map(visible).collect()
 }
 
 fn beginning(file: impl Read, max: usize) -> io::Result<Vec<u8>> {
@@ -59,6 +60,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::model::Access;
 
     #[test]
     fn what_is_too_large_is_an_error_and_never_in_memory() {
@@ -76,9 +78,12 @@ mod tests {
     }
 
     #[test]
-    fn an_error_does_not_repeat_a_long_string() {
+    fn an_error_is_one_short_line() {
         let text = serde_json::to_vec(&"x".repeat(100_000)).unwrap();
         assert!(json::<u32>(&text).unwrap_err().len() <= 400);
+        // Found by fuzzing: serde names an unknown variant as it is.
+        let error = json::<Access>(br#""a\nb\u001bc""#).unwrap_err();
+        assert!(error.starts_with("unknown variant `a b c`"), "{error}");
     }
 
     #[test]
