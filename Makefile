@@ -4,7 +4,7 @@ T ?=
 MINUTES ?= 20
 KILL_EVERY ?= 60
 
-.PHONY: help build demo test soak check fmt sanity e2e bench nightly clean
+.PHONY: help build demo test soak fuzz check fmt sanity e2e bench nightly clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -23,6 +23,9 @@ soak: ## everything at once for MINUTES=n, the node killed each KILL_EVERY=secon
 	@scripts/install-nix.sh
 	NIX_CSI_SOAK_MINUTES=$(MINUTES) NIX_CSI_SOAK_KILL_EVERY=$(KILL_EVERY) \
 		cargo test --locked --test soak -- --nocapture
+
+fuzz: ## fuzz the parsers for MINUTES=n in all (T=word: those targets); docs/fuzzing.md
+	scripts/fuzz.sh $(MINUTES) $(T)
 
 check: ## format, lints, licences and tests
 	cargo fmt --check
@@ -43,12 +46,13 @@ bench: ## run the benchmarks, which write target/bench.json (root)
 	@scripts/install-nix.sh
 	cargo bench --locked --bench publish
 
-nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, other versions of Nix, all of e2e (root)
+nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, fuzzing, other versions of Nix, all of e2e (root)
 	@$(MAKE) --no-print-directory bench
 	NIX_CSI_FULL=1 scripts/test.sh builds
 	NIX_CSI_FULL=1 scripts/test.sh crowd
 	NIX_CSI_FULL=1 scripts/test.sh swapped
 	@$(MAKE) --no-print-directory soak MINUTES=20
+	@$(MAKE) --no-print-directory fuzz MINUTES=10
 	scripts/test-nix-versions.sh
 	scripts/e2e.sh
 

@@ -6,6 +6,8 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod crash;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod grpc;
 pub mod health;
 pub mod http;
@@ -15,5 +17,6 @@ pub mod metrics;
 pub mod model;
 pub mod mount;
 pub mod nix;
+pub mod read;
 pub mod relay;
 pub mod telemetry;

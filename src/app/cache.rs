@@ -23,6 +23,7 @@ use crate::model::{KeyFile, PublicKey};
 use crate::nix::ssh::SshClient;
 use crate::nix::ssh_key::{make_key, with_pub};
 use crate::nix::{Config, NixError, daemon, greeting, notes_readings, sshd};
+use crate::read::{SMALL, text_at_most};
 use crate::relay::{Desk, Limits};
 use crate::telemetry::LogFilter;
 
@@ -173,7 +174,7 @@ async fn builder_key(config: &CacheConfig) -> Result<String, NodeError> {
     let made = tokio::task::spawn_blocking(move || {
         make_key(&key)?;
         let public = with_pub(&key);
-        std::fs::read_to_string(&public).map_err(|e| NixError::Command {
+        text_at_most(&public, SMALL).map_err(|e| NixError::Command {
             what: "reading the key for builders".to_owned(),
             detail: format!("{}: {e}", public.display()),
         })
@@ -204,7 +205,7 @@ async fn builders(
     let source = RealBuilders::open(namespace, &settings.builder_selector, kubeconfig).await;
     let source = source.map_err(|e| fail("--builder-namespace")(&e))?;
     let host_key = settings.builder_host_key.as_deref().map(|path| {
-        let read = std::fs::read_to_string(path).map_err(|e| e.to_string());
+        let read = text_at_most(path, SMALL).map_err(|e| e.to_string());
         read.and_then(|text| PublicKey::parse(&text).map_err(|e| e.to_string()))
             .map_err(|e| fail(&format!("--builder-host-key {}", path.display()))(&e))
     });

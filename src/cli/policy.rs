@@ -1,7 +1,6 @@
 //! `nix-csi policy`.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use serde_json::json;
@@ -12,6 +11,10 @@ use crate::config::{ExplainArgs, Output, PolicyCommand};
 use crate::grpc::client;
 use crate::grpc::proto::admin::{PolicyRequest, PolicyResponse};
 use crate::model::{Access, Layout, Policy, Source, VolumeSize, VolumeSpec};
+use crate::read::text_at_most;
+
+/// Bytes; a ConfigMap holds no more.
+const MAX: usize = 1 << 20;
 
 pub async fn policy(command: PolicyCommand) -> Result<(), Failure> {
     match command {
@@ -26,7 +29,7 @@ pub async fn policy(command: PolicyCommand) -> Result<(), Failure> {
 
 fn read(file: &Path) -> Result<Policy, Failure> {
     let told = |why: String| Failure(format!("{}: {why}", file.display()));
-    let text = fs::read_to_string(file).map_err(|error| told(error.to_string()))?;
+    let text = text_at_most(file, MAX).map_err(|error| told(error.to_string()))?;
     Policy::parse(&text).map_err(|error| told(error.to_string()))
 }
 

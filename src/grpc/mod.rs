@@ -19,6 +19,8 @@ pub use admin::{AdminService, NodeFacts};
 pub use identity::IdentityService;
 pub use node::NodeService;
 pub use publish_request::Admittance;
+#[cfg(any(test, fuzzing))]
+pub(crate) use publish_request::fuzz_publish;
 pub use registration::RegistrationSocket;
 pub use server::serve;
 pub use socket::{BindError, Endpoint, InvalidEndpoint};

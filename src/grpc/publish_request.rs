@@ -200,6 +200,52 @@ fn size_of(
     Ok(Some(size))
 }
 
+/// Lines `attribute=value`; `@id`, `@target`, `@mode`, `@readonly`, `@kubelet`, `@local` and `@users` are
+/// of the call and of who calls.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_publish(data: &[u8]) {
+    use super::proto::csi::{VolumeCapability, volume_capability::AccessMode};
+
+    let mut all: std::collections::HashMap<_, _> =
+        crate::fuzz::pairs(&crate::fuzz::text(data)).collect();
+    let mut said = |key: &str| all.remove(key);
+    let pod = "/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/v/mount";
+    let mode = said("@mode").and_then(|mode| mode.parse().ok()).unwrap_or(1);
+    let access_mode = Some(AccessMode { mode });
+    let access_type = Some(AccessType::Mount(MountVolume::default()));
+    let call = NodePublishVolumeRequest {
+        volume_id: said("@id").unwrap_or_else(|| "csi-1".to_owned()),
+        target_path: said("@target").unwrap_or_else(|| pod.to_owned()),
+        volume_capability: Some(VolumeCapability { access_mode, access_type }),
+        readonly: said("@readonly").is_some(),
+        ..NodePublishVolumeRequest::default()
+    };
+    let host_users = said("@users").map(|users| users == "true");
+    let admittance = Admittance {
+        system: System::current(),
+        kubelet: said("@kubelet").is_some(),
+        allow_local_flakes: said("@local").is_some(),
+        driver: "nix.csi.store".to_owned(),
+    };
+    let call = NodePublishVolumeRequest { volume_context: all, ..call };
+    let parse = |call| parse(call, &admittance, false, host_users);
+    match parse(call.clone()) {
+        Ok((id, request)) => {
+            crate::actors::volume::fuzz_request(&id, &request);
+            let (same, again) = parse(call).expect("the same request");
+            assert!(same == id && again.target == request.target);
+            assert!(again.spec.is_same_request(&request.spec));
+            assert!(request.spec.size.is_none() || request.spec.access == Access::Writable);
+            if admittance.kubelet {
+                let pod = request.spec.pod.expect("a kubelet says whose it is");
+                let volume = KubeletVolume::at(&request.target).expect("a kubelet's target");
+                assert_eq!(pod.uid, volume.pod_uid);
+            }
+        }
+        Err(status) => crate::fuzz::refusal(&status.message()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

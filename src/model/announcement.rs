@@ -11,6 +11,8 @@ use super::{Feature, System};
 const NAME: &str = "nix-csi";
 /// Bytes. A greeting has 255 at most, with the software's version and the distribution's.
 const MAX: usize = 180;
+/// Bytes of a greeting (RFC 4253, 4.2). What is longer says nothing.
+const MAX_GREETING: usize = 255;
 const MAX_JOBS: u32 = 10_000;
 
 /// What is not said is for others to decide.
@@ -25,6 +27,9 @@ impl Announcement {
     /// From a greeting's line; a word that can't be read says nothing.
     pub fn parse(greeting: &str) -> Self {
         let mut said = Self::default();
+        if greeting.len() > MAX_GREETING {
+            return said;
+        }
         let words = greeting.split_whitespace().skip_while(|word| *word != NAME).skip(1);
         for (name, value) in words.filter_map(|word| word.split_once('=')) {
             match name {
@@ -97,6 +102,13 @@ mod tests {
         let odd =
             "nix-csi jobs=0 jobs=99999 systems=hurd,x86_64-linux features=a;b,kvm,@x more=1 x";
         assert_eq!(Announcement::parse(odd), said(0, &["x86_64-linux"], &["kvm"]));
+    }
+
+    #[test]
+    fn a_greeting_that_is_too_long_says_nothing() {
+        let greeting = |len: usize| format!("{:x<1$} nix-csi jobs=8", "SSH-2.0-", len - 15);
+        assert_eq!(Announcement::parse(&greeting(255)), said(8, &[], &[]));
+        assert_eq!(Announcement::parse(&greeting(256)), Announcement::default());
     }
 
     #[test]

@@ -5,15 +5,31 @@ use std::ops::Range;
 
 /// Stands for what is not shown.
 pub const HIDDEN: &str = "***";
+/// Taking one thing out may put another together, which the next pass takes out. Text that needs
+/// more than this was made for it and isn't shown at all.
+pub const MAX_PASSES: usize = 16;
 
 /// `https://user:token@host/path?token=x` without what is before the `@` and without the values of
 /// parameters that are called like secrets, wherever it is in `text`.
 pub fn without_credentials(text: &str) -> Cow<'_, str> {
-    let without = without_userinfo(text);
-    match hide(&without, secret_parameters(&without)) {
-        Some(hidden) => Cow::Owned(hidden),
-        None => without,
+    let mut clean = Cow::Borrowed(text);
+    for _ in 0..MAX_PASSES {
+        match pass(&clean) {
+            Some(next) => clean = Cow::Owned(next),
+            None => return clean,
+        }
     }
+    Cow::Borrowed(HIDDEN)
+}
+
+/// `None` if there is nothing to take out.
+fn pass(text: &str) -> Option<String> {
+    let without = without_userinfo(text);
+    let hidden = hide(&without, secret_parameters(&without));
+    hidden.or(match without {
+        Cow::Owned(without) => Some(without),
+        Cow::Borrowed(_) => None,
+    })
 }
 
 fn without_userinfo(text: &str) -> Cow<'_, str> {
@@ -32,6 +48,12 @@ fn without_userinfo(text: &str) -> Cow<'_, str> {
         }
     }
     if taken == 0 { Cow::Borrowed(text) } else { Cow::Owned(clean + &text[taken..]) }
+}
+
+/// Where a URL's authority begins that may go on behind the end of a text that was cut off.
+pub fn open_authority(text: &str) -> Option<usize> {
+    let at = text.rfind("://")? + "://".len();
+    (!text[at..].contains(ends_authority)).then_some(at)
 }
 
 /// Not `'`: Nix and curl take it as a part of a password.
@@ -114,6 +136,8 @@ mod tests {
             ("https://@h", "https://h"),
             ("ssh://git@[::1]:22", "ssh://[::1]:22"),
             ("a://b@c://d@e", "a://c://e"),
+            // Found by fuzzing: a value that is hidden no longer ends what is before the `@`.
+            ("x://a&token=?b=c&d@h", "x://h"),
             (
                 "https://u@h/x.tar.gz?private_token=s&rev=1#a",
                 "https://h/x.tar.gz?private_token=***&rev=1#a",

@@ -21,7 +21,7 @@ mod volume_id;
 pub use address::{Address, InvalidAddress};
 pub use announcement::Announcement;
 pub use closure::{Closure, PathInfo};
-pub use credentials::{HIDDEN, hide, without_credentials};
+pub use credentials::{HIDDEN, MAX_PASSES, hide, open_authority, without_credentials};
 pub use graph::{Index, Registered, StoreGraph};
 pub use machine::{Feature, InvalidKeyFile, KeyFile, Machine};
 pub use policy::{InvalidPolicy, Policy, Refusal, Rules};

@@ -162,15 +162,20 @@ pub fn choose_source(
         SOURCE_KEYS.into_iter().filter(|k| attributes.contains_key(*k)).collect();
     match present[..] {
         [key] => parse(key, &attributes[key]),
-        [] => Err(InvalidSource::Missing {
-            system: system.0.clone(),
-            seen: own.into_iter().cloned().collect(),
-        }),
+        [] => Err(InvalidSource::Missing { system: system.0.clone(), seen: some(&own) }),
         _ => Err(InvalidSource::Several {
             system: system.0.clone(),
             seen: present.into_iter().map(str::to_owned).collect(),
         }),
     }
+}
+
+/// Keys for a message: a request may have thousands, each of any length.
+fn some(keys: &[&String]) -> Vec<String> {
+    const MOST: usize = 10;
+    let short = |key: &&String| key.chars().take(80).collect();
+    let more = (keys.len() > MOST).then(|| "…".to_owned());
+    keys.iter().take(MOST).map(short).chain(more).collect()
 }
 
 fn parse(key: &str, value: &str) -> Result<Source, InvalidSource> {
@@ -252,6 +257,14 @@ mod tests {
             "volumeAttributes name 2 sources for x86_64-linux (flakeRef, nixExpr): give exactly \
              one of storePath, flakeRef, nixExpr or x86_64-linux"
         );
+    }
+
+    #[test]
+    fn of_many_keys_some_are_named() {
+        let keys: Vec<_> = (0..5000).map(|n| format!("a{n}{}-linux", "a".repeat(200))).collect();
+        let pairs: Vec<_> = keys.iter().map(|key| (key.as_str(), PATH)).collect();
+        let message = choose(&pairs).unwrap_err().to_string();
+        assert!(message.len() < 1200 && message.ends_with(", …)"), "{message}");
     }
 
     #[test]

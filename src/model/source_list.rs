@@ -1,5 +1,7 @@
 //! Sources as people list them, without saying of which kind each is: one a line.
 
+use std::collections::HashSet;
+
 use super::{STORE_DIR, Source};
 
 /// Why a text names no source.
@@ -38,24 +40,32 @@ impl Source {
 pub struct SourceList {
     /// In the list's order, each once.
     pub sources: Vec<Source>,
-    /// `line 3: …` for each that is none.
+    /// `line 3: …` for each that is none, and behind [`Self::MAX_REFUSED`] how many more there are.
     pub refused: Vec<String>,
 }
 
 impl SourceList {
+    /// Of a file that is no list, no more is said.
+    pub const MAX_REFUSED: usize = 20;
+
     /// One a line; empty lines and those that begin with `#` say nothing.
     pub fn parse(text: &str) -> Self {
         let mut list = Self::default();
+        let (mut seen, mut more) = (HashSet::new(), 0);
         for (n, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             match Source::parse_either(line) {
-                Ok(source) if list.sources.contains(&source) => {}
+                Ok(source) if !seen.insert(source.clone()) => {}
                 Ok(source) => list.sources.push(source),
+                Err(_) if list.refused.len() == Self::MAX_REFUSED => more += 1,
                 Err(invalid) => list.refused.push(format!("line {}: {invalid}", n + 1)),
             }
+        }
+        if more > 0 {
+            list.refused.push(format!("{more} more lines are no sources"));
         }
         list
     }
@@ -93,5 +103,14 @@ mod tests {
         assert_eq!(list.sources.len(), 2);
         assert_eq!(list.refused.len(), 1);
         assert!(list.refused[0].starts_with("line 4: a source has no space in it"));
+    }
+
+    #[test]
+    fn of_what_is_no_list_little_is_said() {
+        let list = SourceList::parse(&"-\n".repeat(100_000));
+        assert_eq!(list.refused.len(), SourceList::MAX_REFUSED + 1);
+        assert_eq!(list.refused.last().unwrap(), "99980 more lines are no sources");
+        let many: Vec<_> = (0..100_000).map(|n| format!("f{}", n % 50_000)).collect();
+        assert_eq!(SourceList::parse(&many.join("\n")).sources.len(), 50_000);
     }
 }

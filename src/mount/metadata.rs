@@ -12,6 +12,7 @@ use super::failure::{failed, io_error};
 use super::{MountError, Presentation, ViewId};
 use crate::crash::crash_point;
 use crate::model::{StorePath, TargetPath, VolumeSize};
+use crate::read::{at_most, json};
 
 const VERSION: u32 = 1;
 
@@ -61,12 +62,16 @@ impl VolumeRecord {
 /// A file of this room.
 pub(super) trait Record: Serialize + DeserializeOwned {
     const NAME: &'static str;
+    /// Bytes.
+    const MAX: usize;
     fn version(&self) -> u32;
     fn boot_id(&self) -> &str;
 }
 
 impl Record for ViewRecord {
     const NAME: &'static str = Self::FILE;
+    /// Some 300,000 paths with the longest names.
+    const MAX: usize = 96 << 20;
     fn version(&self) -> u32 {
         self.version
     }
@@ -77,6 +82,8 @@ impl Record for ViewRecord {
 
 impl Record for VolumeRecord {
     const NAME: &'static str = Self::FILE;
+    /// A target has 4 KiB, and each byte of it may take six.
+    const MAX: usize = 64 << 10;
     fn version(&self) -> u32 {
         self.version
     }
@@ -92,7 +99,7 @@ pub(super) const fn version() -> u32 {
 /// The record in `dir` if there is one and it is of the boot `boot_id`.
 pub(super) fn read<R: Record>(dir: &Path, boot_id: &str) -> Result<Option<R>, MountError> {
     let path = dir.join(R::NAME);
-    let text = match fs::read(&path) {
+    let text = match at_most(&path, R::MAX) {
         Ok(text) => text,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
@@ -100,11 +107,16 @@ pub(super) fn read<R: Record>(dir: &Path, boot_id: &str) -> Result<Option<R>, Mo
         Err(e) => return Err(failed("read", &path)(e)),
     };
     let unreadable = |reason: String| MountError::Metadata { path: path.clone(), reason };
-    let record: R = serde_json::from_slice(&text).map_err(|e| unreadable(e.to_string()))?;
-    if record.version() != VERSION {
-        return Err(unreadable(format!("unknown version {}", record.version())));
-    }
+    let record: R = parse(&text).map_err(unreadable)?;
     Ok((record.boot_id() == boot_id).then_some(record))
+}
+
+fn parse<R: Record>(text: &[u8]) -> Result<R, String> {
+    let record: R = json(text)?;
+    if record.version() != VERSION {
+        return Err(format!("unknown version {}", record.version()));
+    }
+    Ok(record)
 }
 
 pub(super) fn write<R: Record>(dir: &Path, record: &R) -> Result<(), MountError> {
@@ -112,6 +124,10 @@ pub(super) fn write<R: Record>(dir: &Path, record: &R) -> Result<(), MountError>
     let temporary = path.with_extension("tmp");
     let text = serde_json::to_vec(record)
         .map_err(|e| io_error("serialise", path.clone(), io::Error::other(e), None))?;
+    if text.len() > R::MAX {
+        let reason = format!("it would have more than {} bytes", R::MAX);
+        return Err(MountError::Metadata { path, reason });
+    }
     fs::write(&temporary, text).map_err(failed("write", &temporary))?;
     crash_point("record-temporary-written");
     fs::rename(&temporary, &path).map_err(failed("rename", &temporary))
@@ -122,6 +138,27 @@ pub(super) fn read_boot_id() -> Result<String, MountError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text = fs::read_to_string(path).map_err(failed("read", path))?;
     Ok(text.trim().to_owned())
+}
+
+/// Either record, and a line of the kernel's list of mounts.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_records(data: &[u8]) {
+    fn again<R: Record + PartialEq + std::fmt::Debug>(data: &[u8]) -> Option<R> {
+        let record: R = parse(data).inspect_err(crate::fuzz::refusal).ok()?;
+        let text = serde_json::to_vec(&record).expect("JSON");
+        assert_eq!(parse::<R>(&text).as_ref(), Ok(&record));
+        Some(record)
+    }
+    if let Some(record) = again::<VolumeRecord>(data) {
+        crate::fuzz::component(record.view.as_str());
+        let text = serde_json::to_vec(&record).expect("JSON");
+        let others = record.boot_id.len() * 6 + 1024;
+        assert!(text.len() <= VolumeRecord::MAX + others, "{} bytes", text.len());
+    }
+    if let Some(record) = again::<ViewRecord>(data) {
+        crate::fuzz::component(record.root.base_name());
+    }
+    super::mountinfo::fuzz(data);
 }
 
 #[cfg(test)]
@@ -160,6 +197,30 @@ mod tests {
             let e = read::<ViewRecord>(dir.path(), "now").unwrap_err();
             assert!(matches!(e, MountError::Metadata { .. }), "{e}");
             assert!(dir.path().join("view.json").is_file());
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_is_an_error_that_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = fs::File::create(dir.path().join(VolumeRecord::FILE)).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let error = read::<VolumeRecord>(dir.path(), "boot").unwrap_err().to_string();
+        assert!(error.contains("it has more than 65536 bytes"), "{error}");
+    }
+
+    /// A view's name becomes a path.
+    #[test]
+    fn a_view_elsewhere_is_no_views_name() {
+        let record = |view: &str| {
+            let text = serde_json::json!({
+                "version": 1, "boot_id": "boot", "view": view, "target": "/t", "dev": 1, "ino": 2,
+            });
+            parse::<VolumeRecord>(text.to_string().as_bytes())
+        };
+        record("0123456789abcdfghijklmnpqrsvwxyz.1").unwrap();
+        for bad in ["../../etc", "", ".", "0123456789abcdfghijklmnpqrsvwxyz.1/..", "x.1"] {
+            assert!(record(bad).unwrap_err().contains("is no view's name"), "{bad}");
         }
     }
 }

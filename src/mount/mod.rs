@@ -33,6 +33,9 @@ mod sys;
 mod views;
 mod volumes;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use metadata::fuzz_records;
+
 pub use real::{Config, PresentationChoice, RealMounts};
 
 /// Where a debug build can be told to die; see [`crate::crash`].
@@ -76,7 +79,23 @@ pub enum Presentation {
 #[derive(
     Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
+#[serde(try_from = "String")]
 pub struct ViewId(String);
+
+#[derive(Debug, thiserror::Error)]
+#[error("{name:?} is no view's name")]
+pub struct InvalidViewId {
+    name: String,
+}
+
+/// In a record: a name that is another's directory, or leads out of ours, is none.
+impl TryFrom<String> for ViewId {
+    type Error = InvalidViewId;
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        let short = || name.chars().take(80).collect();
+        Self::parse(&name).ok_or_else(|| InvalidViewId { name: short() })
+    }
+}
 
 impl ViewId {
     pub fn new(root: &StorePath, n: u64) -> Self {
@@ -86,7 +105,8 @@ impl ViewId {
     /// Parses a directory's name; `None` if it is not a view's.
     pub fn parse(name: &str) -> Option<Self> {
         let (hash, n) = name.split_once('.')?;
-        StorePath::from_base_name(&format!("{hash}-x")).ok()?;
+        let is_hash = |path: &StorePath| path.hash() == hash;
+        StorePath::from_base_name(&format!("{hash}-x")).ok().filter(is_hash)?;
         (n.parse::<u64>().ok()?.to_string() == n).then(|| Self(name.to_owned()))
     }
 

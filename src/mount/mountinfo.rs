@@ -72,6 +72,17 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A line is one mount or none, and no name gets longer.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(data: &[u8]) {
+    for line in data.split(|byte| *byte == b'\n') {
+        let Some(mount) = parse(line) else { continue };
+        let names =
+            [mount.root.as_os_str().len(), mount.point.as_os_str().len(), mount.source.len()];
+        assert!(names.iter().sum::<usize>() <= line.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::daemon::{PidFile, ready};
 use super::greeting::is_sshd;
-use super::text::clean;
+use super::redact::Redactor;
 use super::{CommandSpec, NixError};
 
 /// For a new child to serve.
@@ -165,7 +165,7 @@ async fn forward(name: &'static str, routine: &'static [&'static str], stderr: C
         match (&mut lines).take(LINE).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return tell_dropped(name, flood.dropped),
             Ok(_) => {
-                let text = clean(&String::from_utf8_lossy(&line), line.len());
+                let text = Redactor::default().shown(&String::from_utf8_lossy(&line), usize::MAX);
                 let text = text.trim_end();
                 if routine.iter().any(|part| text.contains(part)) {
                     tracing::debug!(child = name, "{text}");

@@ -9,7 +9,7 @@ use super::hints::{DAEMON_GONE, HINTS, NO_BUILDER, NO_SPACE, NOBODY, SHORT, UNSI
 use super::internal_log::{LogReader, Message};
 use super::network;
 use super::substituters::Choice;
-use super::text::base_name;
+use super::text::{MAX_LINE_BYTES, base_name, first};
 use super::{Buildable, Evaluator, Limit, Limits, NixError, RealiseError, Step, TimedOut};
 
 /// Bytes of a cause: it becomes a pod event, which Kubernetes cuts at 1 KiB.
@@ -198,7 +198,7 @@ fn too_slow(limits: &Limits, derivation: String, limit: &str, log_tail: Vec<Stri
 fn derivation(text: &str, log: &LogReader) -> Option<String> {
     let named = text.split_once("/nix/store/").and_then(|(_, after)| after.split_once(".drv"));
     match named {
-        Some((base, _)) => Some(base_name(base).to_owned()),
+        Some((base, _)) => Some(first(base_name(base), MAX_LINE_BYTES).to_owned()),
         None if text.starts_with("timed out after") => log.last_build().map(str::to_owned),
         None => None,
     }

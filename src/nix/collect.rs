@@ -77,7 +77,7 @@ pub(super) fn command(config: &Config, rest: impl IntoIterator<Item = OsString>)
 }
 
 /// `/nix/var/nix/gcroots/… -> /nix/store/…`; in 2.34 the link is in quotes.
-fn parse(line: &str) -> Option<Root> {
+pub(super) fn parse(line: &str) -> Option<Root> {
     let (name, path) = line.trim().rsplit_once(" -> ")?;
     let path = StorePath::parse(path.trim_matches('"')).ok()?;
     Some(Root { name: name.trim_matches('"').to_owned(), path })

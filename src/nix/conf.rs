@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::command::Config;
 use super::redact::Redactor;
-use super::text::{MAX_LINE_BYTES, clean};
+use super::text::MAX_LINE_BYTES;
 use super::{NixError, RealNix};
 
 /// Bytes. An evaluator is given it with the access tokens, and a pipe holds both.
-const MAX_CONF: usize = 24 << 10;
+pub(super) const MAX_CONF: usize = 24 << 10;
 
 /// What else serves, or does not belong into a file that every evaluation gets.
 const NOT_HERE: [(&str, &str); 8] = [
@@ -45,7 +45,7 @@ impl From<NixError> for ConfError {
 }
 
 /// Whether each line is a setting that may be here. Nothing of a value gets into the message. Pure.
-fn check(text: &str) -> Result<(), String> {
+pub(super) fn check(text: &str) -> Result<(), String> {
     if text.len() > MAX_CONF {
         return Err(format!("it has more than {MAX_CONF} bytes"));
     }
@@ -128,7 +128,7 @@ impl RealNix {
 /// Nix names the file, which is a draft of ours.
 fn shown(wrong: &str, candidate: &Path) -> String {
     let without = wrong.replace(&format!(" in '{}'", candidate.display()), "");
-    clean(&Redactor::default().clean(&without), MAX_LINE_BYTES)
+    Redactor::default().shown(&without, MAX_LINE_BYTES)
 }
 
 #[cfg(test)]

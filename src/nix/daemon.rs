@@ -24,6 +24,7 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use crate::jail::Guard;
+use crate::read::{SMALL, text_at_most};
 
 use super::child::patiently;
 use super::command::{CommandSpec, base_env, conf_env, pairs, push_options};
@@ -152,7 +153,7 @@ impl PidFile {
 
     /// Ends the remembered process if it is still that one; `true` if there was one to end.
     pub async fn end_leftover(&self) -> Result<bool, NixError> {
-        let text = match fs::read_to_string(&self.0) {
+        let text = match text_at_most(&self.0, SMALL) {
             Ok(text) => text,
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(err) => return Err(io_error("read", &self.0, err)),

@@ -103,7 +103,7 @@ pub(super) async fn run(nix: &RealNix, paths: &[StorePath]) -> Result<Option<Sto
 
 /// `error: Cannot delete path '/nix/store/…' since it is still alive. To find out why, use: …`; another
 /// reason in Determinate Nix, and a small letter in Lix.
-fn refused(line: &str) -> Option<StorePath> {
+pub(super) fn refused(line: &str) -> Option<StorePath> {
     let (_, rest) = line.split_once("annot delete path '")?;
     StorePath::parse(rest.split_once('\'')?.0).ok()
 }

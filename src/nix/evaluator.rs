@@ -16,8 +16,10 @@ use sha2::{Digest, Sha256};
 
 use crate::jail::{Bind, Guard, Jail, Limits};
 use crate::model::{Source, Tenant};
+use crate::read::{at_most, text_at_most};
 
 use super::command::{CommandSpec, Config, client, pairs, push_options};
+use super::conf::MAX_CONF;
 use super::error::io_error;
 use super::redact::{access_tokens, secrets_of_access_tokens};
 use super::secret::check_access_tokens;
@@ -106,7 +108,7 @@ impl Evaluator {
         let Some(path) = &self.access_tokens else {
             return Ok(Tokens::default());
         };
-        let text = fs::read_to_string(path).map_err(|err| io_error("read", path, err))?;
+        let text = text_at_most(path, MAX_TOKENS).map_err(|err| io_error("read", path, err))?;
         match check_access_tokens(&text) {
             Ok(()) => Ok(Tokens(text)),
             Err(why) => Err(io_error("use", path, io::Error::other(why))),
@@ -129,7 +131,7 @@ impl Evaluator {
 /// expression can read it again.
 pub(super) fn settings(config: &Config, tokens: &Tokens) -> Result<Vec<u8>, NixError> {
     let mut all = match &config.conf {
-        Some(conf) => match fs::read(conf) {
+        Some(conf) => match at_most(conf, MAX_CONF) {
             Ok(text) => text,
             Err(err) if err.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(err) => return Err(io_error("read", conf, err)),
@@ -148,13 +150,18 @@ pub(super) fn settings(config: &Config, tokens: &Tokens) -> Result<Vec<u8>, NixE
 pub(super) struct Tokens(String);
 
 impl Tokens {
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// Values that must not be shown.
     pub(super) fn secrets(&self) -> Vec<String> {
         secrets_of_access_tokens(&self.0)
     }
 
     /// As a setting.
-    fn settings(&self) -> Vec<u8> {
+    pub(super) fn settings(&self) -> Vec<u8> {
         let pairs = access_tokens(&self.0);
         if pairs.is_empty() {
             return Vec::new();

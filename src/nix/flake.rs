@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::read::short;
+
 use super::{NixError, RealiseError};
 
 /// What a mutable flake reference names at one moment.
@@ -37,7 +39,7 @@ impl Lock {
         let metadata: Metadata = serde_json::from_slice(stdout).map_err(|err| {
             RealiseError::Store(NixError::Command {
                 what: "nix flake metadata".to_owned(),
-                detail: format!("it printed what is not understood: {err}"),
+                detail: format!("it printed what is not understood: {}", short(&err)),
             })
         })?;
         let attribute = attribute.map(|a| format!("#{a}")).unwrap_or_default();

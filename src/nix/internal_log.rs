@@ -6,8 +6,9 @@ use std::collections::{HashMap, VecDeque};
 
 use super::Progress;
 use super::log_line::Line;
+use super::process::MAX_LINE;
 use super::redact::Redactor;
-use super::text::{MAX_LINE_BYTES, base_name, clean, push_bounded, without_trace};
+use super::text::{MAX_LINE_BYTES, base_name, first, push_bounded, without_trace};
 
 const BUILD: u64 = 105;
 /// For a lock, or for a machine to build on.
@@ -146,7 +147,8 @@ impl LogReader {
     }
 
     fn plain_line(&mut self, text: &str) {
-        let text = clean(&self.redactor.clean(text), MAX_LINE_BYTES);
+        let text = if text.len() < MAX_LINE { text } else { self.redactor.without_begun(text) };
+        let text = self.redactor.shown(text, MAX_LINE_BYTES);
         if !text.trim().is_empty() {
             push_bounded(&mut self.plain, text, MAX_MESSAGES);
         }
@@ -156,14 +158,12 @@ impl LogReader {
         if !matches!(line.level, Some(0 | 1)) {
             return;
         }
-        let text = match (&line.raw_msg, &line.msg) {
-            (Some(raw), _) => clean(raw, MAX_MESSAGE_BYTES),
-            (None, Some(msg)) => {
-                clean(without_trace(&clean(msg, MAX_TRACED_BYTES)), MAX_MESSAGE_BYTES)
-            }
-            (None, None) => String::new(),
-        };
-        let text = text.trim().trim_start_matches("error:").trim().to_owned();
+        let said = line.raw_msg.as_ref().or(line.msg.as_ref()).map_or("", String::as_str);
+        let said = if line.is_cut { self.redactor.without_begun(said) } else { said };
+        let said = self.redactor.shown(said, usize::MAX);
+        let text = if line.raw_msg.is_some() { &said } else { without_trace(&said) };
+        let text = first(text, MAX_MESSAGE_BYTES).trim();
+        let text = text.trim_start_matches("error:").trim().to_owned();
         self.waits_for_collector |= text.contains("garbage collector lock");
         // What a daemon says of a connection that it closes, advice, and what a dry run would do.
         let noise = [
@@ -175,7 +175,6 @@ impl LogReader {
             "these ",
             "/nix/store/",
         ];
-        let text = self.redactor.clean(&text).into_owned();
         if text.is_empty() || noise.iter().any(|start| text.starts_with(start)) {
             return;
         }
@@ -192,7 +191,7 @@ impl LogReader {
         let (Some(id), Some(kind)) = (line.id, line.kind) else {
             return;
         };
-        let name = base_name(line.string(0)).to_owned();
+        let name = self.redactor.shown_line(base_name(line.string(0)), MAX_LINE_BYTES);
         match kind {
             BUILD => {
                 progress.current = format!("building {name}");
@@ -234,14 +233,14 @@ impl LogReader {
         match (line.kind, activity) {
             (Some(RESULT_LOG_LINE), activity) => {
                 let name = activity.map(|a| a.name.clone());
-                let text = self.redactor.clean(line.string(0)).into_owned();
+                let text = self.redactor.shown(line.string(0), MAX_LINE_BYTES);
                 progress.push_log(&text);
                 if let Some(name) = name {
-                    self.log_line(name, &text);
+                    self.log_line(name, text);
                 }
             }
             (Some(RESULT_PHASE), Some(activity)) => {
-                let phase = clean(&self.redactor.clean(line.string(0)), 80);
+                let phase = self.redactor.shown_line(line.string(0), 80);
                 progress.current = format!("building {}: {phase}", activity.name);
             }
             (Some(RESULT_PROGRESS), Some(activity)) => {
@@ -257,8 +256,7 @@ impl LogReader {
         }
     }
 
-    fn log_line(&mut self, derivation: String, text: &str) {
-        let text = clean(text, MAX_LINE_BYTES);
+    fn log_line(&mut self, derivation: String, text: String) {
         if let Some((_, lines)) = self.tails.iter_mut().find(|(name, _)| *name == derivation) {
             return push_bounded(lines, text, TAIL_LINES);
         }
@@ -333,6 +331,90 @@ mod tests {
         // Of anything else, a part is nothing.
         let (log, _) = read(&[r#"@nix {"action":"start","id":1,"text":"x"#.to_owned()]);
         assert_eq!(log.errors().count(), 0);
+    }
+
+    /// What is shown of `lines`, by a reader that knows `secret`.
+    fn shown(secret: &str, lines: &[String]) -> String {
+        let mut reader = LogReader::new(Redactor::new([secret.to_owned()]));
+        let mut progress = Progress::default();
+        for line in lines {
+            reader.line(line.as_bytes(), &mut progress);
+        }
+        let messages = reader.errors().chain(reader.warnings()).map(|m| m.text.clone());
+        let plain = reader.plain().map(str::to_owned);
+        let built = reader.last_build().map(|name| reader.tail(name)).unwrap_or_default();
+        let all: Vec<String> =
+            messages.chain(plain).chain(built).chain(progress.log_tail).collect();
+        format!("{}\n{}", all.join("\n"), progress.current)
+    }
+
+    fn json(line: &serde_json::Value) -> String {
+        format!("@nix {line}")
+    }
+
+    #[test]
+    fn an_escape_within_a_secret_does_not_show_it() {
+        let said = "gh\u{1b}[1mp_s\u{7}ecret";
+        let fields = serde_json::json!([said]);
+        let lines = [
+            json(&serde_json::json!({"action": "msg", "level": 0, "msg": said})),
+            json(&serde_json::json!({"action": "msg", "level": 1, "raw_msg": said})),
+            json(&serde_json::json!({"action": "start", "id": 1, "type": BUILD, "fields": fields})),
+            json(
+                &serde_json::json!({"action": "result", "id": 1, "type": RESULT_LOG_LINE, "fields": fields}),
+            ),
+            said.to_owned(),
+        ];
+        for n in 0..=lines.len() {
+            let shown = shown("ghp_secret", &lines[..n]);
+            assert!(!shown.contains("ghp_secret") && !shown.contains('\u{1b}'), "{shown}");
+            assert!(n == 0 || shown.contains(crate::model::HIDDEN), "{n}: {shown}");
+        }
+    }
+
+    /// A part of a secret is none that is known.
+    #[test]
+    fn no_part_of_a_secret_is_shown_where_a_text_is_cut() {
+        const SECRET: &str = "\u{a7}\u{b6}\u{de}\u{d8}\u{df}\u{e6}";
+        let of_it = |shown: &str| SECRET.chars().any(|c| shown.contains(c));
+        for at in (0..40).map(|n| n * 2) {
+            for max in [MAX_LINE_BYTES, MAX_MESSAGE_BYTES, MAX_TRACED_BYTES, MAX_LINE] {
+                let Some(before) = max.checked_sub(at) else { continue };
+                let text = format!("{}{SECRET} and more", "x".repeat(before));
+                let message = json(&serde_json::json!({"action": "msg", "level": 0, "msg": text}));
+                let raw = json(&serde_json::json!({"action": "msg", "level": 0, "raw_msg": text}));
+                let log = json(
+                    &serde_json::json!({"action": "result", "type": RESULT_LOG_LINE, "fields": [text]}),
+                );
+                // A reader of lines cuts them there.
+                let cut = |line: &String| line[..line.floor_char_boundary(MAX_LINE)].to_owned();
+                for line in [&message, &raw, &log, &text] {
+                    let shown = shown(SECRET, &[cut(line)]);
+                    assert!(!of_it(&shown), "{at} {max}: {shown}");
+                }
+            }
+        }
+    }
+
+    /// What is left of a message that was too long ends anywhere, and its trace is taken off.
+    #[test]
+    fn no_secret_begins_at_the_end_of_what_is_left_of_a_long_message() {
+        const SECRET: &str = "\u{a7}\u{b6}\u{de}\u{d8}\u{df}\u{e6}";
+        let of_it = |shown: &str| SECRET.chars().any(|c| shown.contains(c));
+        let more = "x".repeat(MAX_LINE);
+        for at in 0..60 {
+            let trace = "x".repeat(MAX_TRACED_BYTES - 60 - at);
+            for (known, said) in [
+                (SECRET, format!("it said {SECRET}{more}")),
+                ("another", format!("see https://user:{SECRET}{more}@host")),
+            ] {
+                let text = format!("error:\n\u{2026} while {trace}\nerror: {said}");
+                let line = json(&serde_json::json!({"action": "msg", "level": 0, "msg": text}));
+                let shown = shown(known, &[line[..line.floor_char_boundary(MAX_LINE)].to_owned()]);
+                assert!(!of_it(&shown), "{at}: {shown}");
+                assert!(shown.starts_with("it sa") || shown.starts_with("see h"), "{shown}");
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub(super) struct Line {
     pub(super) column: Option<i64>,
     #[serde(default)]
     pub(super) fields: Vec<Value>,
+    /// It was too long, and the message ends somewhere.
+    #[serde(skip)]
+    pub(super) is_cut: bool,
 }
 
 impl Line {
@@ -46,8 +49,9 @@ fn salvage(json: &str) -> Option<Line> {
         return None;
     }
     let end = text.len().min(MAX_TRACED_BYTES);
-    (0..=LONGEST_ESCAPE).find_map(|back| {
+    let line: Option<Line> = (0..=LONGEST_ESCAPE).find_map(|back| {
         let text = &text[..text.floor_char_boundary(end.saturating_sub(back))];
         serde_json::from_str(&format!("{head}\"msg\":\"{text}\"}}")).ok()
-    })
+    });
+    line.map(|line| Line { is_cut: true, ..line })
 }

@@ -30,6 +30,8 @@ pub mod fake;
 mod flake;
 mod flake_lock;
 mod frees;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod garbage;
 mod gc_lock;
 pub mod greeting;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::model::StorePath;
+use crate::read::short;
 
 use super::{Buildable, Evaluated, NixError, RealiseError, Step};
 
@@ -31,7 +32,7 @@ pub(super) fn evaluated(stdout: &[u8]) -> Result<Evaluated, RealiseError> {
     let results: Vec<Built> = serde_json::from_slice(stdout).map_err(|err| {
         RealiseError::Store(NixError::Command {
             what: "nix build --dry-run --json".to_owned(),
-            detail: format!("it printed what is not understood: {err}"),
+            detail: format!("it printed what is not understood: {}", short(&err)),
         })
     })?;
     let result = match &results[..] {

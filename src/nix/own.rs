@@ -1,7 +1,8 @@
 //! What this store has built itself, and the node's signature on it.
 
-use std::fs;
 use std::path::Path;
+
+use crate::read::{SMALL, text_at_most};
 
 use super::command::Config;
 use super::error::io_error;
@@ -11,7 +12,7 @@ impl RealNix {
     /// Signs what was built here before there was this key. A cache that has a build done here takes what is
     /// there already as it is, and nobody would believe it. For the start; how many there were.
     pub async fn sign_own(&self, key: &Path) -> Result<usize, NixError> {
-        let text = fs::read_to_string(key).map_err(|err| io_error("read", key, err))?;
+        let text = text_at_most(key, SMALL).map_err(|err| io_error("read", key, err))?;
         let name = text.split(':').next().unwrap_or_default().trim().to_owned();
         let nix = self.clone();
         let listed = tokio::task::spawn_blocking(move || nix.database().unsigned(&name)).await;

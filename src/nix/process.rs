@@ -15,11 +15,13 @@ use tokio::process::{Child, ChildStdin};
 
 use super::NixError;
 use super::command::CommandSpec;
+use super::redact::Redactor;
+use super::text::MAX_LINE_BYTES;
 
 /// A result of `nix build --json` has some 200 bytes.
 const MAX_STDOUT: usize = 1 << 20;
 /// A builder may print a gigabyte without a newline; the rest of such a line is dropped.
-const MAX_LINE: usize = 64 << 10;
+pub(super) const MAX_LINE: usize = 64 << 10;
 /// For Nix to end its builders and remove what they left; longer than the guard's own.
 const GRACE: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_millis(25);
@@ -124,7 +126,7 @@ async fn output_up_to(spec: &CommandSpec, what: &str, most: usize) -> Result<Vec
     let mut last = String::new();
     let keep = |line: &[u8]| {
         if !line.is_empty() {
-            last = super::text::clean(&String::from_utf8_lossy(line), 400);
+            last = Redactor::default().shown(&String::from_utf8_lossy(line), MAX_LINE_BYTES);
         }
     };
     let (ended, ()) = run_bounded(spec, &[], keep, (), most).await?;
@@ -216,7 +218,7 @@ async fn read_bounded(mut pipe: impl AsyncRead + Unpin, captured: &mut Vec<u8>, 
     }
 }
 
-async fn read_lines(pipe: impl AsyncRead + Unpin, mut on_line: impl FnMut(&[u8])) {
+pub(super) async fn read_lines(pipe: impl AsyncRead + Unpin, mut on_line: impl FnMut(&[u8])) {
     let mut reader = BufReader::new(pipe);
     let mut line = Vec::new();
     loop {

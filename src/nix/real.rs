@@ -1,7 +1,6 @@
 //! An installed Nix.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -9,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::model::{Announcement, Closure, Source, StorePath, Tenant};
+use crate::read::up_to;
 
 use super::command::{self, Config};
 use super::db::Database;
@@ -24,6 +24,8 @@ use super::{
 
 /// Nix's default.
 const NETRC: &str = "/etc/nix/netrc";
+/// Bytes of it that are read for its secrets.
+const MAX_NETRC: usize = 4 << 20;
 
 /// Drives the `nix` command, and reads the store's database and GC lock beside it.
 #[derive(Clone)]
@@ -244,14 +246,28 @@ impl Inner {
     pub(super) fn redactor(&self, tokens: &Tokens) -> Redactor {
         let named = self.config.nix_options.iter().rev().find(|(name, _)| name == "netrc-file");
         let netrc = named.map_or(NETRC, |(_, path)| path);
-        let netrc = fs::read_to_string(netrc).unwrap_or_default();
-        Redactor::new(tokens.secrets().into_iter().chain(secrets_of_netrc(&netrc)))
+        let netrc = up_to(Path::new(netrc), MAX_NETRC).unwrap_or_default();
+        let netrc = secrets_of_netrc(&String::from_utf8_lossy(&netrc));
+        Redactor::new(tokens.secrets().into_iter().chain(netrc))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn a_netrc_with_other_letters_has_its_secrets_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let netrc = dir.path().join("netrc");
+        fs::write(&netrc, b"# Schl\xfcssel\nmachine h login u password s3cret-word\n").unwrap();
+        let mut config = Config::new(dir.path());
+        config.nix_options.push(("netrc-file".to_owned(), netrc.display().to_string()));
+        let redactor = RealNix::open(config).0.redactor(&Tokens::default());
+        assert_eq!(redactor.clean("it said s3cret-word"), "it said ***");
+    }
 
     #[test]
     fn tokens_that_were_good_last_count() {

@@ -1,10 +1,10 @@
 //! Fetches and builds, as the driver.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::model::StorePath;
+use crate::read::text_at_most;
 
 use super::classify::{Asked, classify};
 use super::elsewhere::{self, Place};
@@ -21,6 +21,8 @@ use super::{
 /// What Nix has just made is held by nothing of ours yet: a collector that read the roots before may
 /// take it, and it is made again.
 const TRIES: usize = 3;
+/// Bytes of a derivation that is looked into.
+const MAX_DERIVATION: usize = 1 << 20;
 
 /// Leaves out the substituters that don't answer; if one goes down in the middle, the command is
 /// run again without it, and goes on from what is there.
@@ -166,7 +168,7 @@ fn or_network(error: RealiseError, log: &LogReader, store_dir: &Path) -> Realise
     let named = log.errors().find_map(|m| m.text.split_once("/nix/store/")?.1.split_once(".drv"));
     let text = named.and_then(|(base, _)| {
         let path = StorePath::from_base_name(&format!("{base}.drv")).ok()?;
-        fs::read_to_string(store_dir.join(path.base_name())).ok()
+        text_at_most(&store_dir.join(path.base_name()), MAX_DERIVATION).ok()
     });
     if !text.is_some_and(|text| has_fixed_output(&text)) {
         return error;

@@ -4,13 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use crate::model::{HIDDEN, hide, without_credentials};
+use crate::model::{HIDDEN, MAX_PASSES, hide, open_authority, without_credentials};
+
+use super::text;
 
 /// Bytes. A shorter value is in ordinary words, and no secret.
 const MIN_SECRET: usize = 6;
-/// Taking one thing out may put another together, which the next pass takes out. Text that needs
-/// more than this was made for it and isn't shown at all.
-const MAX_PASSES: usize = 16;
 
 /// Knows the secrets of one request, or of the node.
 #[derive(Clone, Default)]
@@ -21,8 +20,32 @@ pub struct Redactor {
 impl Redactor {
     /// `secrets` are values such as those of [`secrets_of_access_tokens`].
     pub fn new(secrets: impl IntoIterator<Item = String>) -> Self {
-        let long = secrets.into_iter().filter(|secret| secret.len() >= MIN_SECRET);
-        Self { secrets: long.collect() }
+        let forms = secrets.into_iter().flat_map(forms);
+        Self { secrets: forms.filter(|secret| secret.len() >= MIN_SECRET).collect() }
+    }
+
+    /// For people: `text` without terminal escapes and without what [`clean`](Self::clean) takes out, cut
+    /// at `max` bytes. In this order: an escape within a secret would hide it, and of one that is cut the
+    /// rest is not known for one.
+    pub(super) fn shown(&self, text: &str, max: usize) -> String {
+        let mut shown = self.clean(&text::clean(text, usize::MAX)).into_owned();
+        shown.truncate(shown.floor_char_boundary(max));
+        shown
+    }
+
+    /// The same in one line.
+    pub(super) fn shown_line(&self, text: &str, max: usize) -> String {
+        self.shown(text, max).replace(['\n', '\t'], " ")
+    }
+
+    /// Of a text that was cut off, without what may be the first part of a secret or of a user name.
+    pub(super) fn without_begun<'a>(&self, text: &'a str) -> &'a str {
+        let begun = |secret: &String| {
+            let mut ends = text.len().saturating_sub(secret.len())..text.len();
+            ends.find(|at| text.get(*at..).is_some_and(|end| secret.starts_with(end)))
+        };
+        let ends = self.secrets.iter().filter_map(begun).chain(open_authority(text));
+        &text[..ends.min().unwrap_or(text.len())]
     }
 
     /// `text` without the secrets, without user names and passwords in URLs, and without the values
@@ -68,6 +91,16 @@ impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Redactor({} secrets)", self.secrets.len())
     }
+}
+
+/// A secret as it may be said: as it is, in lines, and as it is shown.
+fn forms(secret: String) -> Vec<String> {
+    if !secret.contains(char::is_control) {
+        return vec![secret];
+    }
+    let lines = secret.split(char::is_control).map(str::to_owned);
+    let shown = [text::clean(&secret, usize::MAX)];
+    lines.chain(shown).chain([secret.clone()]).collect()
 }
 
 /// The pairs of `github.com=ghp_x gitlab.com=PAT:abc`, Nix's setting `access-tokens`: its value alone,
@@ -211,6 +244,31 @@ mod tests {
         // A pass each: more than anything honest needs.
         let nested = (0..40).fold("secret".to_owned(), |inner, _| format!("ab{inner}yz"));
         assert_eq!(redactor(&["ab***yz", "secret"]).clean(&format!("x {nested}")), "***");
+    }
+
+    #[test]
+    fn a_secret_with_control_characters_is_known_as_it_is_shown() {
+        let redactor = redactor(&["pass\u{7}word", "first-line\nsecond-line"]);
+        for text in ["password", "pass\u{7}word", "a first-line", "second-line!"] {
+            assert!(redactor.shown(text, 100).contains(HIDDEN), "{text:?}");
+        }
+        // A user name ends at a control character, which is not shown.
+        assert_eq!(redactor.shown("https://u:p\u{7}q@h/", 100), "https://h/");
+    }
+
+    #[test]
+    fn of_a_text_that_was_cut_off_no_secret_begins_at_its_end() {
+        let redactor = redactor(&["ghp_abcdef", "abcabc"]);
+        for (text, kept) in [
+            ("token ghp_abc", "token "),
+            ("token g", "token "),
+            ("abca", ""),
+            ("see https://user:pass", "see https://"),
+            ("see https://host/pass", "see https://host/pass"),
+            ("nothing else", "nothing else"),
+        ] {
+            assert_eq!(redactor.without_begun(text), kept);
+        }
     }
 
     #[test]

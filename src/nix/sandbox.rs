@@ -10,6 +10,7 @@ use super::command::{Config, pairs, push_options, spec};
 use super::text::{MAX_LINE_BYTES, clean};
 use super::{NixError, RealNix, process};
 use crate::model::{Announcement, Feature, System};
+use crate::read::short;
 
 /// What helps where the kernel or the container refuses.
 const MISSING: &str = "Nix needs mount, pid, network and user namespaces and the build users of \
@@ -58,7 +59,7 @@ impl RealNix {
         self.use_substituters_of(&json);
         let shown: Shown = serde_json::from_slice(&json).map_err(|err| NixError::Command {
             what: "nix show-config --json".to_owned(),
-            detail: format!("it printed what is not understood: {err}"),
+            detail: format!("it printed what is not understood: {}", short(&err)),
         })?;
         self.check_trust(&shown.trusted_users.value)?;
         self.check_sandbox(&shown.sandbox.value).await

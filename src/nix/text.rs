@@ -5,15 +5,14 @@ use std::collections::VecDeque;
 /// Bytes of one kept line.
 pub(super) const MAX_LINE_BYTES: usize = 400;
 
-/// `/nix/store/<hash>-hello.drv` → `hello`, cut to a sane length.
+/// `/nix/store/<hash>-hello.drv` → `hello`.
 pub(super) fn base_name(path: &str) -> &str {
     let base = path.rsplit('/').next().unwrap_or(path);
     let name = match base.as_bytes().get(32) {
         Some(b'-') => base.get(33..).unwrap_or(base),
         _ => base,
     };
-    let name = name.strip_suffix(".drv").unwrap_or(name);
-    &name[..name.floor_char_boundary(MAX_LINE_BYTES)]
+    name.strip_suffix(".drv").unwrap_or(name)
 }
 
 /// `text` without terminal escapes and control characters other than newlines, cut at `max` bytes.
@@ -40,6 +39,11 @@ pub(super) fn clean(text: &str, max: usize) -> String {
     }
     out.truncate(out.floor_char_boundary(max));
     out
+}
+
+/// The first `max` bytes.
+pub(super) fn first(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
 }
 
 /// A message of 2.20 and later has its trace first: `error:`, lines from `…` on, `error: …`.

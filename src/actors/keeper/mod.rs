@@ -28,6 +28,9 @@ pub use handle::{KeeperHandle, PrefetchError, Prefetched};
 pub use messages::{Keep, KeepError, ListKept, Release, ReleaseError, Settled};
 pub use report::{Kept, KeptReport};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use record::fuzz_record;
+
 /// The file that lists sources, in metrics and logs.
 pub(super) const FILE: &str = "keep-file";
 /// Values of `state` in `nixcsi_kept`.

@@ -12,8 +12,11 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Source, StorePath};
+use crate::read::{at_most, json, short};
 
 const VERSION: u32 = 1;
+/// Bytes: a thousand of the longest expressions.
+const MAX: usize = 64 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Recorded {
@@ -57,7 +60,7 @@ impl RecordFile {
     /// What can't be read of it is warm no longer, and nothing else is lost; a copy of it all is set aside.
     pub(super) fn load(&self) -> Vec<Recorded> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = match fs::read(&self.path) {
+        let text = match at_most(&self.path, MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
             text => text.map_err(|error| error.to_string()),
         };
@@ -78,14 +81,10 @@ impl RecordFile {
     /// Whole or not at all, also after a power failure.
     pub(super) fn save(&self, kept: Vec<Recorded>) -> io::Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = kept.into_iter().map(|recorded| Line {
-            kind: recorded.source.key().to_owned(),
-            source: recorded.source.text(),
-            root: recorded.root,
-            until: recorded.until,
-            setting: recorded.is_setting,
-        });
-        let text = serde_json::to_vec(&OnDisk { version: VERSION, kept: lines.collect() })?;
+        let text = print(kept)?;
+        if text.len() > MAX {
+            return Err(io::Error::other(format!("it would have more than {MAX} bytes")));
+        }
         let staged = self.path.with_extension("new");
         let mut options = fs::OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
@@ -95,10 +94,20 @@ impl RecordFile {
     }
 }
 
+fn print(kept: Vec<Recorded>) -> serde_json::Result<Vec<u8>> {
+    let lines = kept.into_iter().map(|recorded| Line {
+        kind: recorded.source.key().to_owned(),
+        source: recorded.source.text(),
+        root: recorded.root,
+        until: recorded.until,
+        setting: recorded.is_setting,
+    });
+    serde_json::to_vec(&OnDisk { version: VERSION, kept: lines.collect() })
+}
+
 /// What is kept, and why some of it can't be read.
 fn parse(text: &[u8]) -> Result<(Vec<Recorded>, Vec<String>), String> {
-    let found: OnDisk<serde_json::Value> =
-        serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let found: OnDisk<serde_json::Value> = json(text)?;
     if found.version != VERSION {
         return Err(format!("version {} is not {VERSION}", found.version));
     }
@@ -113,9 +122,20 @@ fn parse(text: &[u8]) -> Result<(Vec<Recorded>, Vec<String>), String> {
 }
 
 fn recorded(line: serde_json::Value) -> Result<Recorded, String> {
-    let line: Line = serde_json::from_value(line).map_err(|error| error.to_string())?;
+    let line: Line = serde_json::from_value(line).map_err(|error| short(&error))?;
     let source = Source::parse(&line.kind, &line.source).map_err(|error| error.to_string())?;
     Ok(Recorded { source, root: line.root, until: line.until, is_setting: line.setting })
+}
+
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_record(data: &[u8]) {
+    match parse(data) {
+        Ok((kept, refused)) => {
+            refused.iter().for_each(crate::fuzz::refusal);
+            assert_eq!(parse(&print(kept.clone()).expect("JSON")), Ok((kept, Vec::new())));
+        }
+        Err(reason) => crate::fuzz::refusal(&reason),
+    }
 }
 
 #[cfg(test)]

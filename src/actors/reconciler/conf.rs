@@ -1,6 +1,5 @@
 //! The operator's nix.conf: Nix itself says whether it is good.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +7,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::files::{place, read_file, stage};
+use super::keys::MAX_FILE;
 use crate::actors::core::blocking;
 use crate::nix::{ConfError, Nix};
+use crate::read::{at_most, text_at_most};
 
 /// Its name in logs and metrics.
 pub(super) const KIND: &str = "nix-conf";
@@ -148,12 +149,12 @@ fn read(source: &Path, target: &Path) -> Result<Option<Mounted>, String> {
         return if is_there(target)? { Err(gone) } else { Ok(None) };
     }
     let text = read_file(source).map_err(|why| format!("{}: {why}", source.display()))?;
-    let is_in_use = fs::read(target).is_ok_and(|found| found == text);
+    let is_in_use = at_most(target, text.len()).is_ok_and(|found| found == text);
     Ok(Some(Mounted { text, is_in_use }))
 }
 
 fn utf8(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| format!("can't read {}: {error}", path.display()))
+    text_at_most(path, MAX_FILE).map_err(|error| format!("can't read {}: {error}", path.display()))
 }
 
 fn is_there(path: &Path) -> Result<bool, String> {
@@ -162,6 +163,8 @@ fn is_there(path: &Path) -> Result<bool, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::nix::fake::FakeNix;
 

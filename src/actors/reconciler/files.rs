@@ -1,11 +1,12 @@
 //! Files as daemons want them: plain, whole at every moment, of a certain mode.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::keys::MAX_FILE;
+use crate::read::{at_most, whole};
 
 pub(in crate::actors) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let read = || {
@@ -15,15 +16,9 @@ pub(in crate::actors) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is not a file"));
         }
-        let mut text = Vec::new();
-        file.take(MAX_FILE + 1).read_to_end(&mut text)?;
-        Ok(text)
+        whole(file, MAX_FILE)
     };
-    let text = read().map_err(|e| format!("can't read it: {e}"))?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(format!("it has more than {MAX_FILE} bytes"));
-    }
-    Ok(text)
+    read().map_err(|e| format!("can't read it: {e}"))
 }
 
 /// Whole at every moment; whether there was anything to write.
@@ -35,7 +30,7 @@ pub(in crate::actors) fn write_if_other(
     let is_same = || -> io::Result<bool> {
         let found = fs::symlink_metadata(target)?;
         let is_ours = found.is_file() && found.permissions().mode() & 0o7777 == mode;
-        Ok(is_ours && fs::read(target)? == text)
+        Ok(is_ours && at_most(target, text.len())? == text)
     };
     if is_same().unwrap_or(false) {
         return Ok(false);

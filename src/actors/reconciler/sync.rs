@@ -304,7 +304,12 @@ mod tests {
         fs::write(source.join("big.pub"), vec![b'#'; 300 << 10]).unwrap();
         let item = Item { kind: Kind::AuthorizedKeys, source, target: dir.path().join("out") };
         let outcome = sync(&item, &Known::default());
-        assert!(outcome.news.iter().any(|n| n.contains("big.pub: it has more than 262144 bytes")));
+        assert!(
+            outcome
+                .news
+                .iter()
+                .any(|n| n.contains("big.pub: can't read it: it has more than 262144 bytes"))
+        );
         assert!(outcome.news.iter().any(|n| n.contains("p.pub: can't read it: it is not a file")));
     }
 }

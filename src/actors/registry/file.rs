@@ -10,9 +10,12 @@ use tokio::sync::Mutex;
 use tokio::task::JoinError;
 
 use crate::actors::core::blocking;
+use crate::read::text_at_most;
 
 /// Nix's daemon may run as another user than we; there is no secret in it.
 const MODE: u32 = 0o644;
+/// Bytes: a builder takes some 200.
+const MAX: usize = 16 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
@@ -40,7 +43,7 @@ impl MachinesFile {
         let held = self.turn.lock_owned().await;
         let read = move || {
             let _held = held;
-            match fs::read_to_string(&self.path) {
+            match text_at_most(&self.path, MAX) {
                 Ok(text) => Ok(Some(text)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(source) => {

@@ -34,6 +34,9 @@ pub use offer::{InvalidAnnotation, Offer};
 pub use plan::{BuilderState, BuilderStatus};
 pub use probe::{BuilderProbe, Probe};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use offer::fuzz_annotations;
+
 /// How long nothing must change before the file is written: a rollout changes pods one by one.
 pub const DEBOUNCE: Duration = Duration::from_millis(200);
 

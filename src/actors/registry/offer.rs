@@ -140,6 +140,33 @@ fn list<T: Ord>(text: &str, parse: fn(&str) -> Option<T>) -> Option<BTreeSet<T>>
     items.filter(|items| items.len() <= MAX_ITEMS)
 }
 
+/// Lines `annotation=value`, and `said=…` for the greeting of its sshd.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_annotations(data: &[u8]) {
+    let mut annotations: BTreeMap<_, _> = crate::fuzz::pairs(&crate::fuzz::text(data)).collect();
+    let said = Announcement::parse(&annotations.remove("said").unwrap_or_default());
+    let defaults = Offer::default().with(&said, None);
+    let offer = match Offer::read(&annotations, &defaults) {
+        Ok(Some(offer)) => offer,
+        Ok(None) => return,
+        Err(error) => return crate::fuzz::refusal(&error),
+    };
+    let Offer { systems, max_jobs, speed_factor, features, mandatory_features } = offer;
+    assert!([&features, &mandatory_features].iter().all(|all| all.len() <= MAX_ITEMS));
+    assert!((1..=MAX_ITEMS).contains(&systems.len()));
+    assert!([max_jobs, speed_factor].iter().all(|number| number.get() <= MAX_NUMBER));
+    crate::fuzz::one_machine(&crate::model::Machine {
+        address: std::net::IpAddr::from([10, 0, 0, 1]).into(),
+        systems,
+        key: None,
+        max_jobs,
+        speed_factor,
+        features,
+        mandatory_features,
+        host_key: None,
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

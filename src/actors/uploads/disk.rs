@@ -15,11 +15,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-use super::record::{Moment, Record, Unreadable, file_name};
+use super::record::{MAX, Moment, Record, Unreadable, file_name};
 use crate::actors::core::blocking;
 use crate::actors::gc::report::{Leaked, remove_leaked};
 use crate::model::StorePath;
 use crate::nix::{Nix, NixError, sweep_staging};
+use crate::read::at_most;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DiskError {
@@ -106,7 +107,7 @@ impl Files {
                 drop(fs::remove_file(&path));
                 continue;
             }
-            let text = fs::read(&path).map_err(|e| e.to_string());
+            let text = at_most(&path, MAX).map_err(|e| e.to_string());
             match text.and_then(|text| Record::parse(&text, &path)) {
                 Ok(record) => found.records.push(record),
                 Err(reason) => {
@@ -171,11 +172,10 @@ impl Files {
             return Ok(None);
         }
         let file = self.record(path);
-        match fs::read(&file) {
-            Ok(text) => {
-                if let Ok(record) = Record::parse(&text, &file) {
-                    return Ok(Some(record));
-                }
+        let found = at_most(&file, MAX);
+        match found.map(|text| Record::parse(&text, &file)) {
+            Ok(Ok(record)) => return Ok(Some(record)),
+            Ok(Err(_)) => {
                 let aside = file.with_extension("unreadable");
                 fs::rename(&file, &aside).map_err(io_error("set aside", &file))?;
             }

@@ -31,3 +31,6 @@ pub use queue::{BATCH, MOST};
 pub use record::Unreadable;
 pub(super) use report::OUTCOMES;
 pub use report::{UploadSummary, UploadsReport};
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use record::fuzz_record;

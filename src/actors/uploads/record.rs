@@ -6,8 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::StorePath;
+use crate::read::json;
 
 const VERSION: u32 = 1;
+/// Bytes of one; an error in it has 4 KiB at most.
+pub(super) const MAX: usize = 64 << 10;
 
 /// Since the epoch.
 pub(super) type Moment = Duration;
@@ -46,7 +49,7 @@ impl Record {
 
     /// Of the file `name`, which has the path's hash.
     pub(super) fn parse(text: &[u8], name: &Path) -> Result<Self, String> {
-        let record: Self = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+        let record: Self = json(text)?;
         if record.version != VERSION {
             return Err(format!("version {} is not {VERSION}", record.version));
         }
@@ -66,4 +69,19 @@ pub(super) fn file_name(path: &StorePath) -> String {
 pub struct Unreadable {
     pub path: PathBuf,
     pub reason: String,
+}
+
+/// Of any closure: the file's name is taken from the record itself.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_record(data: &[u8]) {
+    let path = |text: &[u8]| serde_json::from_slice::<Record>(text).ok().map(|record| record.path);
+    let name = path(data).map_or_else(|| "x.json".to_owned(), |path| file_name(&path));
+    crate::fuzz::component(&name);
+    match Record::parse(data, Path::new(&name)) {
+        Ok(record) => {
+            let text = serde_json::to_vec(&record).expect("JSON");
+            assert_eq!(Record::parse(&text, &Path::new("/dir").join(&name)), Ok(record));
+        }
+        Err(reason) => crate::fuzz::refusal(&reason),
+    }
 }

@@ -26,3 +26,6 @@ pub use error::{ViewError, VolumeError};
 pub use machine::Request;
 pub use observe::{VolumeStats, VolumeStatus};
 pub use volumes::{Volumes, VolumesConfig};
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use record::{fuzz_record, fuzz_request};

@@ -18,8 +18,11 @@ use crate::model::{
     VolumeSpec, choose_source,
 };
 use crate::mount::ViewId;
+use crate::read::{at_most, json};
 
 const VERSION: u32 = 1;
+/// Bytes of one: attributes have 128 KiB, of which each may take six, and a target 4.
+const MAX: usize = 1 << 20;
 
 /// What a restart needs to know about a volume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -199,8 +202,12 @@ impl RecordStore {
 }
 
 fn read(path: &Path, id: Option<&VolumeId>) -> Result<Record, String> {
-    let text = fs::read(path).map_err(|e| e.to_string())?;
-    let record: Record = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    let text = at_most(path, MAX).map_err(|e| e.to_string())?;
+    parse(&text, id)
+}
+
+fn parse(text: &[u8], id: Option<&VolumeId>) -> Result<Record, String> {
+    let record: Record = json(text)?;
     if record.version != VERSION {
         return Err(format!("version {} is not {VERSION}", record.version));
     }
@@ -208,6 +215,46 @@ fn read(path: &Path, id: Option<&VolumeId>) -> Result<Record, String> {
         return Err(format!("it is of volume {}, which its name is not", record.id));
     }
     Ok(record)
+}
+
+/// Of any volume: its id is taken from the record itself.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_record(data: &[u8]) {
+    let id = |text: &[u8]| serde_json::from_slice::<Record>(text).ok().map(|record| record.id);
+    match parse(data, id(data).as_ref()) {
+        Ok(record) => whole(&record),
+        Err(reason) => crate::fuzz::refusal(&reason),
+    }
+}
+
+/// It is written, read as the same, and everything in it stays in its place.
+#[cfg(any(test, fuzzing))]
+fn whole(record: &Record) {
+    let text = serde_json::to_vec(record).expect("JSON");
+    let again = parse(&text, Some(&record.id)).expect("what it wrote");
+    assert_eq!(serde_json::to_vec(&again).expect("JSON"), text);
+    let (before, after) = (record.request(), again.request());
+    assert!(before.spec.is_same_request(&after.spec) && before.target == after.target);
+    assert_eq!(before.spec.source, after.spec.source);
+    assert_eq!(record.shape(), again.shape());
+    for name in [record.id.as_str(), record.view.as_str(), record.root.base_name()] {
+        crate::fuzz::component(name);
+    }
+}
+
+/// The record of a request that was let in.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_request(id: &VolumeId, request: &Request) {
+    let root = match &request.spec.source {
+        Source::StorePath(path) => path.clone(),
+        _ => StorePath::parse("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x").expect("a path"),
+    };
+    let view = (ViewId::new(&root, 1), root);
+    let record = Record::new(id.clone(), request, view, "boot", 1);
+    assert!(serde_json::to_vec(&record).expect("JSON").len() <= MAX);
+    assert!(record.request().spec.is_same_request(&request.spec));
+    assert_eq!(record.request().spec.source, request.spec.source);
+    whole(&record);
 }
 
 #[cfg(test)]
@@ -270,13 +317,17 @@ mod tests {
         store.write(&record()).unwrap();
         fs::copy(dir.path().join("csi-1.json"), dir.path().join("csi-2.json")).unwrap();
         fs::write(dir.path().join("csi-3.json"), b"{\"version\":").unwrap();
+        // Of whoever filled the disk.
+        let large = fs::File::create(dir.path().join("csi-5.json")).unwrap();
+        large.set_len(1 << 40).unwrap();
         fs::write(dir.path().join("notes"), b"x").unwrap();
         fs::write(dir.path().join(".csi-4.tmp"), b"half").unwrap();
         let (records, mut unreadable) = store.read_all().unwrap();
         unreadable.sort_by_key(|u| u.path.clone());
         assert_eq!(records.len(), 1);
         let ids: Vec<_> = unreadable.iter().map(|u| u.id.as_ref().map(VolumeId::as_str)).collect();
-        assert_eq!(ids, [Some("csi-2"), Some("csi-3"), None]);
+        assert_eq!(ids, [Some("csi-2"), Some("csi-3"), Some("csi-5"), None]);
+        assert_eq!(unreadable[2].reason, "it has more than 1048576 bytes");
         assert!(dir.path().join("csi-3.json").try_exists().unwrap());
         assert!(!dir.path().join(".csi-4.tmp").try_exists().unwrap());
     }

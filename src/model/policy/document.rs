@@ -87,10 +87,13 @@ pub(super) fn parse(text: &str) -> Result<Policy, InvalidPolicy> {
     let default = overlay(&Rules::of(document.preset), document.default, &By::Default)?;
     let (mut exact, mut patterns) = (BTreeMap::new(), Vec::new());
     for (name, part) in document.namespaces {
+        let pattern = name.strip_suffix('*');
+        // First, since what is wrong in the rules is said with the name.
+        let checked = check_name(&name, pattern.unwrap_or(&name), pattern.is_some())?;
         let rules = overlay(&default, part, &By::Namespace(name.clone()))?;
-        match name.strip_suffix('*') {
-            Some(start) => patterns.push((check_name(&name, start, true)?, rules)),
-            None => drop(exact.insert(check_name(&name, &name, false)?, rules)),
+        match pattern {
+            Some(_) => patterns.push((checked, rules)),
+            None => drop(exact.insert(checked, rules)),
         }
     }
     patterns.sort_by_key(|(start, _)| std::cmp::Reverse(start.len()));

@@ -64,14 +64,12 @@ impl Refusal {
     }
 }
 
-/// The first ones.
-fn some_of(allowed: &[String]) -> String {
-    const SHOWN: usize = 5;
-    let shown: Vec<String> =
-        allowed.iter().take(SHOWN).map(|one| one.chars().take(100).collect()).collect();
-    let more = allowed.len().saturating_sub(SHOWN);
-    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    shown.join(", ") + &rest
+/// It becomes an Event: of many, some.
+fn some(allowed: &[String]) -> String {
+    const MOST: usize = 10;
+    let short = |prefix: &String| prefix.chars().take(80).collect::<String>();
+    let more = (allowed.len() > MOST).then(|| "…".to_owned());
+    allowed.iter().take(MOST).map(short).chain(more).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Refusal {
@@ -86,7 +84,7 @@ impl fmt::Display for Refusal {
                 f,
                 "volumeAttributes.flakeRef {asked:?} begins with none of {}: name a flake that does, or ask \
                  the cluster's operator",
-                some_of(allowed)
+                some(allowed)
             ),
             Why::Ambiguous { asked, reason } => write!(
                 f,

@@ -173,3 +173,22 @@ fn a_policy_that_is_none_is_named() {
         ("nixExpr", "false".into(), "namespaces.*.nixExpr".into())
     );
 }
+
+/// Both become a log line or an Event, and a policy may have thousands of either.
+#[test]
+fn what_is_said_is_short_whatever_the_policy_holds() {
+    let name = format!(
+        "preset: open\nnamespaces:\n  ? \"a\\n{}\"\n  : {{maxSize: '1'}}",
+        "c".repeat(6000)
+    );
+    let error = Policy::parse(&name).unwrap_err().to_string();
+    assert!(error.starts_with("namespaces \"a\\nccc") && error.len() < 400, "{error}");
+    let owners: Vec<_> = (0..400).map(|n| format!("'github:owner-{n}/'")).collect();
+    let text = format!("preset: strict\ndefault: {{flakeRef: [{}]}}", owners.join(","));
+    let asked = spec("flakeRef", "gitlab:o/r", None, Access::ReadOnly);
+    let refusal = Policy::parse(&text).unwrap().rules("x").check(&asked).unwrap_err().text("x");
+    assert!(
+        refusal.contains("github:owner-9/, …: name a flake") && refusal.len() < 500,
+        "{refusal}"
+    );
+}

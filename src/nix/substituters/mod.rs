@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::redact::Redactor;
-use super::text::{MAX_LINE_BYTES, clean};
+use super::text::MAX_LINE_BYTES;
 
 mod effective;
 mod named;
@@ -159,7 +159,7 @@ impl Substituters {
     /// A command failed because of this one: it is left out from now on. The URL may lack its
     /// parameters and its user. False if it is not one of these.
     pub fn report_down(&self, url: &str, reason: &str) -> bool {
-        let reason = clean(&Redactor::default().clean(reason), MAX_LINE_BYTES);
+        let reason = Redactor::default().shown(reason, MAX_LINE_BYTES);
         let mut is_known = false;
         for place in self.0.places.iter().filter(|place| is_same(&place.url, url)) {
             place.learn(Some(reason.clone()), None);

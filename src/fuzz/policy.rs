@@ -1,0 +1,59 @@
+//! A policy, and what it says of a flake reference.
+
+use std::collections::BTreeMap;
+
+use super::{refusal, text};
+use crate::model::{Access, Layout, Policy, Source, VolumeSize, VolumeSpec};
+
+/// A namespace, a flake reference, and from the third line on the policy.
+pub(crate) fn policy(data: &[u8]) {
+    let text = text(data);
+    let mut parts = text.splitn(3, '\n');
+    let mut part = || parts.next().unwrap_or_default();
+    let (namespace, reference, policy) = (part(), part(), part());
+    let policy = match Policy::parse(policy) {
+        Ok(policy) => policy,
+        Err(error) => return refusal(&error),
+    };
+    assert_eq!(policy.rules(namespace), policy.rules(namespace));
+    let rules = policy.rules(namespace);
+    for count in [0, 1, u32::MAX] {
+        let _ = rules.check_count(count).map_err(|why| refusal(&why.text("team")));
+    }
+    for source in [Source::FlakeRef(reference.to_owned()), Source::NixExpr(reference.to_owned())] {
+        for size in [None, Some(VolumeSize::MIN)] {
+            if let Err(why) = rules.check(&asked(source.clone(), size)) {
+                refusal(&why.text("team"));
+                continue;
+            }
+            if let Source::FlakeRef(reference) = &source {
+                let listed = rules.list();
+                let (_, allowed, _) =
+                    listed.iter().find(|(key, ..)| *key == "flakeRef").expect("its row");
+                let begins = |prefix: &str| reference.starts_with(prefix);
+                assert!(allowed == "true" || allowed.split(", ").any(begins), "{reference:?}");
+                plain(reference, allowed);
+            }
+        }
+    }
+}
+
+/// What is allowed by where it begins stays there.
+fn plain(reference: &str, allowed: &str) {
+    let address = reference.split(['?', '#']).next().unwrap_or_default();
+    let odd = |part: &str| matches!(part, "." | "..");
+    assert!(allowed == "true" || !address.split(['/', ':']).any(odd), "{reference:?}");
+    assert!(allowed == "true" || !address.contains(['%', '\\', ' ']), "{reference:?}");
+}
+
+fn asked(source: Source, size: Option<VolumeSize>) -> VolumeSpec {
+    VolumeSpec {
+        access: Access::Writable,
+        access_mode: 1,
+        attributes: BTreeMap::new(),
+        source,
+        pod: None,
+        layout: Layout::Plain,
+        size,
+    }
+}
