@@ -22,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 use crate::actors::core::Admission;
 use crate::actors::node::{CONFIG, DAEMON, NodeActors, VOLUMES};
 use crate::actors::reconciler::{Item, bring_up_to_date};
-use crate::config::{CacheConfig, NodeConfig, ProcessSettings};
+use crate::config::{CacheConfig, NodeConfig, PrivilegesArg, ProcessSettings};
 use crate::grpc::{self, AdminService, Admittance, IdentityService, NodeFacts, NodeService};
 use crate::health::{Condition, Health};
 use crate::http::{self, HttpState, Probed};
+use crate::jail::capabilities::{self, CapabilitySet};
 use crate::model::System;
 use crate::mount::{Mounts, RealMounts};
 use crate::telemetry::{self, LogFilter};
@@ -44,20 +45,26 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
     if let Some(point) = &config.crash_at {
         arm(point)?;
     }
-    on_runtime(&config.process.clone(), |log_filter| node(config, log_filter))
+    on_runtime(&config.process.clone(), capabilities::NODE, |log_filter| node(config, log_filter))
 }
 
 /// Runs a cache until a signal or a core part's end.
 pub fn run_cache(config: CacheConfig) -> Result<(), NodeError> {
-    on_runtime(&config.process.clone(), |log_filter| cache::cache(config, log_filter))
+    let process = config.process.clone();
+    on_runtime(&process, capabilities::CACHE, |log_filter| cache::cache(config, log_filter))
 }
 
 /// Actors and the futures of their effects live on this thread; gRPC, HTTP, realisations and blocking
 /// work on the runtime's.
 fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
     process: &ProcessSettings,
+    needed: CapabilitySet,
     life: impl FnOnce(LogFilter) -> F,
 ) -> Result<(), NodeError> {
+    // Threads inherit it.
+    if process.privileges == PrivilegesArg::Least {
+        capabilities::keep_only(needed).map_err(|e| fail("can't give up capabilities")(&e))?;
+    }
     let log_filter = telemetry::init(&process.log, process.log_format).map_err(NodeError)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -22,7 +22,7 @@ pub use cache_role::{CacheConfig, SSH_LISTEN};
 pub use cluster::ClusterSettings;
 pub use gc::{GcArgs, GcSettings};
 pub use keep::{KeepSettings, PrefetchArgs};
-pub use process::{LogFormat, ProcessSettings};
+pub use process::{LogFormat, PrivilegesArg, ProcessSettings};
 pub use ssh::{SshSettings, SshdSettings};
 
 use crate::grpc::Endpoint;

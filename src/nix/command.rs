@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::jail::Guard;
+use crate::jail::capabilities::{self, CapabilitySet};
 
 use super::ssh;
 use super::{Buildable, Elsewhere, Evaluator, Limit, Limits, ProbeLimits};
@@ -38,6 +39,9 @@ pub struct Config {
     /// Our own binary, which guards Nix's processes: they end with us. `None` runs them unguarded, and
     /// evaluations as this process's user: for tests on a store of their own.
     pub guard: Option<PathBuf>,
+    /// Guarded programs keep no capability that they have no use for, and those that read what tenants wrote
+    /// are refused system calls. Without it they have what we have.
+    pub least_privilege: bool,
     pub evaluator: Evaluator,
     pub probe: ProbeLimits,
     /// The daemon at the socket is not ours.
@@ -76,12 +80,18 @@ impl Config {
                 upload: Limit::new("--upload-timeout", hour),
             },
             guard: None,
+            least_privilege: true,
             probe: ProbeLimits::default(),
             daemon_lent: false,
             trusted_users: "root".to_owned(),
             builds: true,
             elsewhere: None,
         }
+    }
+
+    /// What a guarded program keeps, if that is less than all.
+    pub(super) fn keeps(&self, needed: CapabilitySet) -> Option<CapabilitySet> {
+        self.least_privilege.then_some(needed)
     }
 }
 
@@ -185,10 +195,20 @@ pub(super) fn logged(
     guarded(config, spec(config, program, args))
 }
 
-/// With our guard, if there is one: the program and all that it starts end with us.
+/// With our guard, if there is one: the program and all that it starts end with us. It asks a daemon, which
+/// takes no privileges; without one it works on the store itself.
 pub(super) fn guarded(config: &Config, mut spec: CommandSpec) -> CommandSpec {
-    spec.guard = config.guard.clone().map(|binary| (binary, Guard::default()));
+    spec.guard = config.guard.clone().map(|binary| (binary, client_guard(config)));
     spec
+}
+
+pub(super) fn client_guard(config: &Config) -> Guard {
+    let asks = config.daemon_socket.is_some();
+    Guard {
+        keeps: config.keeps(capabilities::NOTHING).filter(|_| asks),
+        filtered: config.least_privilege && asks,
+        ..Guard::default()
+    }
 }
 
 /// One of Nix's other programs, such as `nix-store`, on the same store.

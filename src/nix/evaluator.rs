@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::jail::{Bind, Guard, Jail, Limits};
+use crate::jail::{Bind, Guard, Jail, Limits, capabilities};
 use crate::model::{Source, Tenant};
 
 use super::command::{CommandSpec, Config, client, pairs, push_options};
@@ -267,6 +267,8 @@ fn guard(config: &Config, settings: usize, home: &Path) -> Guard {
         ends_orphans: false,
         listens: false,
         limits: Limits { data: Some(evaluator.memory), processes: Some(PROCESSES) },
+        keeps: config.keeps(capabilities::NOTHING),
+        filtered: config.least_privilege,
         jail: Some(Jail {
             uid: evaluator.uid,
             gid: evaluator.uid,
