@@ -139,7 +139,7 @@ fn calls() -> Vec<(&'static str, Vec<i64>, i32)> {
         // With what is refused by the kernel once it looks at it: nothing is started.
         flags("clone", libc::SYS_clone, libc::CLONE_NEWUSER | libc::CLONE_FS, EPERM),
         ("clone3", vec![libc::SYS_clone3, NONE, 8], ENOSYS),
-        flags("socket netlink route", libc::SYS_socket, libc::AF_NETLINK, 0),
+        ("socket netlink", vec![libc::SYS_socket, libc::AF_NETLINK.into(), 3, 0], 0),
         ("socket packet", vec![libc::SYS_socket, libc::AF_PACKET.into(), 3, 0], EPERM),
         ("socket alg", vec![libc::SYS_socket, libc::AF_ALG.into(), 5, 0], EPERM),
         ("socket vsock", vec![libc::SYS_socket, libc::AF_VSOCK.into(), 1, 0], EPERM),
