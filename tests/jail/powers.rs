@@ -39,14 +39,9 @@ fn a_program_keeps_what_it_is_given_and_its_guard_what_ends_it() {
     for keeps in [NOTHING, DAEMON, SSHD] {
         let given = (keeps & ours()).bits();
         let mut guarded = Guarded::start(&with(keeps), "cat /proc/self/status; echo; sleep 1000");
-        let mut text = String::new();
-        loop {
-            match &*guarded.line() {
-                "" => break,
-                line => text += &format!("{line}\n"),
-            }
-        }
-        let said = status(&text);
+        let lines = std::iter::repeat_with(|| guarded.line());
+        let text: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+        let said = status(&text.join("\n"));
         assert_eq!(sets(&said), [0, given, given, given, 0], "{}", capabilities::names(keeps));
         assert_eq!((&*said["NoNewPrivs"], &*said["Seccomp"]), ("1", "0"));
         let guard = std::fs::read_to_string(format!("/proc/{}/status", guarded.id())).unwrap();
