@@ -50,8 +50,7 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
 
 /// Runs a cache until a signal or a core part's end.
 pub fn run_cache(config: CacheConfig) -> Result<(), NodeError> {
-    let process = config.process.clone();
-    on_runtime(&process, capabilities::CACHE, |log_filter| cache::cache(config, log_filter))
+    on_runtime(&config.process.clone(), capabilities::CACHE, |filter| cache::cache(config, filter))
 }
 
 /// Actors and the futures of their effects live on this thread; gRPC, HTTP, realisations and blocking
@@ -258,6 +257,7 @@ async fn serve(
         views: actors.views.clone(),
         uploads: actors.uploads.clone(),
         keeper: actors.keeper.clone(),
+        policy: actors.policy.clone(),
         gc: actors.gc.clone(),
         stop: stop.clone(),
     };

@@ -7,6 +7,7 @@ mod cache_role;
 mod cluster;
 mod gc;
 mod keep;
+mod policy;
 mod process;
 mod ssh;
 
@@ -22,6 +23,7 @@ pub use cache_role::{CacheConfig, SSH_LISTEN};
 pub use cluster::ClusterSettings;
 pub use gc::{GcArgs, GcSettings};
 pub use keep::{KeepSettings, PrefetchArgs};
+pub use policy::{ExplainArgs, PolicyCommand, PolicySettings};
 pub use process::{LogFormat, PrivilegesArg, ProcessSettings};
 pub use ssh::{SshSettings, SshdSettings};
 
@@ -57,6 +59,9 @@ pub enum Command {
     Builds(BuildsArgs),
     /// Show uploads to the cluster's cache, or try them again.
     Uploads(UploadsArgs),
+    /// Show what the policy says for a namespace, or whether a policy is one.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Collect garbage of a store, show what would go, or why a path stays (root).
     Gc(GcArgs),
 }
@@ -96,6 +101,8 @@ pub struct NodeConfig {
     pub sshd: SshdSettings,
     #[command(flatten)]
     pub cluster: ClusterSettings,
+    #[command(flatten)]
+    pub policy: PolicySettings,
     #[command(flatten)]
     pub kept: KeepSettings,
     #[command(flatten)]

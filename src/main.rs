@@ -55,6 +55,7 @@ fn client(command: Command) -> Result<(), Failure> {
             Command::Status(args) => cli::status(args).await,
             Command::Builds(args) => cli::builds(args).await,
             Command::Uploads(args) => cli::uploads(args).await,
+            Command::Policy(command) => cli::policy(command).await,
             Command::Gc(args) => cli::gc(args).await,
             Command::Node(_) | Command::Cache(_) => unreachable!("runs in main"),
         }

@@ -7,6 +7,7 @@ use prometheus::{
 };
 
 use crate::metrics::register;
+use crate::model::Refusal;
 use crate::nix::Stage;
 
 /// Seconds; a warm publish takes fractions of a millisecond, a build may take an hour.
@@ -100,6 +101,12 @@ pub static CONFIG_WRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 pub static CONFIG_REFUSED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     let help = "Mounted configuration that can't be used; what was good last stays.";
     register(IntGaugeVec::new(Opts::new("nixcsi_config_refused", help), &["kind"]))
+});
+
+/// What the policy refused.
+pub static POLICY_REFUSALS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let opts = Opts::new("nixcsi_policy_refusals_total", "Volumes that the policy refused.");
+    register(IntCounterVec::new(opts, &["what"]))
 });
 
 /// What became of the driver's registration with the kubelet.
@@ -224,6 +231,9 @@ pub fn show_all() {
     for kind in super::reconciler::KINDS {
         CONFIG_WRITES.with_label_values(&[kind]);
         CONFIG_REFUSED.with_label_values(&[kind]);
+    }
+    for what in Refusal::KINDS {
+        POLICY_REFUSALS.with_label_values(&[what]);
     }
     for outcome in super::uploads::OUTCOMES {
         UPLOADS.with_label_values(&[outcome]);

@@ -13,6 +13,7 @@ pub mod keeper;
 mod metrics;
 pub mod node;
 pub mod pods;
+pub mod policy;
 pub mod reconciler;
 pub mod registrar;
 pub mod registry;

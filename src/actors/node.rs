@@ -16,6 +16,7 @@ use super::gc::used::Used;
 use super::gc::{GcConfig, GcHandle, GcScheduler, Meet, Rules};
 use super::keeper::{Keeper, KeeperConfig, KeeperHandle};
 use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
+use super::policy::{self, Policies, PolicyConfig, PolicyHandle};
 use super::reconciler::{ConfigReconciler, Item, NixConf, ReconcilerConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
 use super::resolve::Resolver;
@@ -77,6 +78,8 @@ pub struct NodeActorsConfig {
     /// `None`: there is no cache to upload to.
     pub uploads: Option<UploadsConfig>,
     pub keeper: KeeperConfig,
+    /// `None`: pods may ask for everything.
+    pub policy: Option<PolicyConfig>,
     pub gc: GcActorConfig,
     pub used: Used,
 }
@@ -147,9 +150,11 @@ pub struct NodeActors {
     pub pods: Option<PodLookup>,
     pub uploads: Option<UploadsHandle>,
     pub keeper: KeeperHandle,
+    pub policy: PolicyHandle,
     pub gc: GcHandle,
     /// Held, because an actor without an address is not restarted.
     _watch: Option<Addr<Pods>>,
+    _policies: Option<Addr<Policies>>,
     _reconciler: Addr<ConfigReconciler>,
     sshd: Option<Addr<ChildProcess>>,
     daemon: Option<Addr<ChildProcess>>,
@@ -213,27 +218,30 @@ impl NodeActors {
             used,
         };
         let views = supervise(Views::new(nix, mounts.clone(), views), CORE, watch("views"));
-        let holders = Holders {
-            views: Some(views.clone()),
-            builds: Some(builds.builds.clone()),
-            uploads: uploads.clone(),
-        };
-        tell(&gc, Meet(holders));
         let events = config.cluster.clone().map(|api| {
             let recorder = EventRecorder::new(api, builds.clone());
             // Its end costs Events and nothing else; the supervisor says so.
             supervise(recorder, CORE, |_| {})
         });
+        let (policies, policy) = policy::start(config.policy, PATIENT);
         let volumes = VolumesConfig {
             records: config.records,
             boot_id: config.boot_id,
             abandon_after: config.abandon_after,
+            policy: policy.clone(),
         };
         let resolver = Resolver { builds: builds.clone(), views: views.clone() };
         let (theirs, end) = (resolver.clone(), watch(VOLUMES));
         let directory = Volumes::start(volumes, mounts, theirs, events, CORE, end)?;
         // Its end costs warmth and nothing else; the supervisor says so.
         let keeper = supervise(Keeper::new(resolver.clone(), config.keeper), PATIENT, |_| {});
+        let holders = Holders {
+            views: Some(views.clone()),
+            builds: Some(builds.builds.clone()),
+            uploads: uploads.clone(),
+            keeper: Some(keeper.clone()),
+        };
+        tell(&gc, Meet(holders));
         let pods = config.cluster.map(|api| {
             let table = PodTable::default();
             let (directory, sweep_after) = (directory.clone(), config.sweep_after);
@@ -250,8 +258,10 @@ impl NodeActors {
             pods,
             uploads,
             keeper: KeeperHandle { keeper, resolver },
+            policy,
             gc: GcHandle(gc),
             _watch: watch,
+            _policies: policies,
             _reconciler: reconciler,
             sshd,
             daemon,

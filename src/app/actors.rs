@@ -69,7 +69,7 @@ pub(super) fn start(
         abandon_after: settings.abandon_after,
         keep_idle: config.keep_idle,
         verify_interval: config.verify_interval,
-        cluster,
+        cluster: cluster.clone(),
         sweep_after: config.cluster.sweep_after,
         uploads,
         keeper: KeeperConfig {
@@ -78,6 +78,7 @@ pub(super) fn start(
             record: config.process.state_dir.join("kept.json"),
             refresh: config.kept.keep_refresh,
         },
+        policy: super::cluster::policy(config, cluster.as_ref(), health),
         gc: gc::node(config)?,
         used,
     };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{NodeError, fail};
 use crate::actors::node::start_registrar;
+use crate::actors::policy::{PolicyConfig, PolicySource};
 use crate::actors::registrar::{RegistrarConfig, RegistrarHandle};
 use crate::config::NodeConfig;
 use crate::grpc::RegistrationSocket;
@@ -22,6 +23,26 @@ pub(super) async fn open_api(config: &NodeConfig) -> Result<Option<Arc<dyn Api>>
     let api = RealApi::open(node, &config.driver_name, kubeconfig).await;
     let api = api.map_err(|e| fail("--node-name")(&e))?;
     Ok(Some(Arc::new(api)))
+}
+
+/// Where the policy comes from, if there may be one.
+pub(super) fn policy(
+    config: &NodeConfig,
+    api: Option<&Arc<dyn Api>>,
+    health: &Health,
+) -> Option<PolicyConfig> {
+    let settings = &config.policy;
+    let source = match (&settings.policy_config_map, api, &settings.policy_file) {
+        (Some((namespace, name)), Some(api), _) => PolicySource::ConfigMap {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            api: api.clone(),
+        },
+        (_, _, Some(file)) => PolicySource::File(file.clone()),
+        _ => return None,
+    };
+    let last_good = config.process.state_dir.join("policy.yaml");
+    Some(PolicyConfig { source, last_good, health: health.clone() })
 }
 
 /// Offers the driver to the kubelet; to be called when the CSI socket is served.

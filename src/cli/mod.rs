@@ -3,6 +3,7 @@
 mod builds;
 mod gc;
 mod mount;
+mod policy;
 mod prefetch;
 mod status;
 mod target;
@@ -14,6 +15,7 @@ use std::fmt::Display;
 pub use builds::builds;
 pub use gc::gc;
 pub use mount::mount;
+pub use policy::policy;
 pub use prefetch::prefetch;
 pub use status::status;
 pub use unmount::unmount;

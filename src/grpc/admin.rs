@@ -9,15 +9,16 @@ use tonic::{Request, Response, Status};
 use super::proto::admin::admin_server::Admin;
 use super::proto::admin::{
     Build, BuildChange, BuildsRequest, BuildsResponse, FailedBuild, ListUploadsRequest,
-    ListUploadsResponse, Node, PrefetchRequest, PrefetchResponse, ProgressRequest,
-    ProgressResponse, ReleaseRequest, ReleaseResponse, RetryBuildsRequest, RetryBuildsResponse,
-    RetryUploadsRequest, RetryUploadsResponse, StatusRequest, StatusResponse, UnreadableRecord,
-    View, Volume, WatchBuildsRequest,
+    ListUploadsResponse, Node, PolicyRequest, PolicyResponse, PrefetchRequest, PrefetchResponse,
+    ProgressRequest, ProgressResponse, ReleaseRequest, ReleaseResponse, RetryBuildsRequest,
+    RetryBuildsResponse, RetryUploadsRequest, RetryUploadsResponse, StatusRequest, StatusResponse,
+    UnreadableRecord, View, Volume, WatchBuildsRequest,
 };
-use super::{gc, keep, uploads};
+use super::{gc, keep, policy, uploads};
 use crate::actors::builds::{BuildEvent, BuildSummary, BuildsHandle, Remembered};
 use crate::actors::gc::GcHandle;
 use crate::actors::keeper::KeeperHandle;
+use crate::actors::policy::PolicyHandle;
 use crate::actors::uploads::UploadsHandle;
 use crate::actors::views::{ViewSummary, ViewsHandle};
 use crate::actors::volume::{Directory, VolumeStatus};
@@ -46,6 +47,7 @@ pub struct AdminService {
     /// `None`: there is no cache to upload to.
     pub uploads: Option<UploadsHandle>,
     pub keeper: KeeperHandle,
+    pub policy: PolicyHandle,
     pub gc: GcHandle,
     /// Ends streams and prefetches, which would hold up a shutdown.
     pub stop: CancellationToken,
@@ -153,6 +155,10 @@ impl Admin for AdminService {
             done = keep::prefetch(&self.keeper, request.into_inner()) => done.map(Response::new),
             () = self.stop.cancelled() => Err(Status::unavailable("the node stops: ask again")),
         }
+    }
+
+    async fn policy(&self, _: Request<PolicyRequest>) -> Result<Response<PolicyResponse>, Status> {
+        Ok(Response::new(policy::policy(&self.policy)))
     }
 
     async fn release(

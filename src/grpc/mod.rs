@@ -7,6 +7,7 @@ mod gc;
 mod identity;
 mod keep;
 mod node;
+mod policy;
 mod publish_request;
 mod registration;
 mod server;

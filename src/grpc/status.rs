@@ -6,6 +6,7 @@
 
 use tonic::{Code, Status};
 
+use crate::actors::policy::PolicyError;
 use crate::actors::volume::{ViewError, VolumeError};
 use crate::mount::MountError;
 use crate::nix::{NixError, RealiseError};
@@ -35,7 +36,18 @@ fn code_of(error: &VolumeError) -> Code {
         VolumeError::Mount(error) => code_of_mount(error),
         VolumeError::Record { source, .. } => code_of_io(source),
         VolumeError::NotPublished { .. } => Code::NotFound,
+        VolumeError::Policy(error) => code_of_policy(error),
         VolumeError::Overloaded(_) => Code::ResourceExhausted,
+    }
+}
+
+fn code_of_policy(error: &PolicyError) -> Code {
+    match error {
+        PolicyError::Refused { refusal, .. } if refusal.is_of_the_moment() => {
+            Code::ResourceExhausted
+        }
+        PolicyError::Refused { .. } => Code::PermissionDenied,
+        PolicyError::Awaited { .. } => Code::Unavailable,
     }
 }
 

@@ -8,13 +8,14 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::{Api, ApiError, Event, EventName, Pod, PodChange};
+use super::{Api, ApiError, Change, ConfigData, Event, EventName, Pod, PodChange};
 
 /// An API server of one node. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct FakeApi {
     state: Arc<Mutex<State>>,
     changes: broadcast::Sender<PodChange>,
+    configs: broadcast::Sender<Change<ConfigData>>,
 }
 
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ struct State {
     pods: Vec<Pod>,
     posted: Vec<(Event, i32)>,
     taints: Vec<String>,
+    config: Option<ConfigData>,
+    hides_config: Option<String>,
     is_driver_listed: bool,
     fault: Option<Fault>,
     calls: usize,
@@ -37,7 +40,8 @@ pub enum Fault {
 
 impl Default for FakeApi {
     fn default() -> Self {
-        Self { state: Arc::default(), changes: broadcast::channel(1024).0 }
+        let (changes, configs) = (broadcast::channel(1024).0, broadcast::channel(1024).0);
+        Self { state: Arc::default(), changes, configs }
     }
 }
 
@@ -77,6 +81,22 @@ impl FakeApi {
     /// The API server is out of the watches' reach, until `break_watches`.
     pub fn lose_watches(&self) {
         drop(self.changes.send(PodChange::Lost("lost by the test".to_owned())));
+    }
+
+    /// Nobody learns of the ConfigMap but by a change of it.
+    pub fn hide_config(&self, reason: &str) {
+        self.state().hides_config = Some(reason.to_owned());
+    }
+
+    /// What the one ConfigMap that there may be has from now on; `None`: it is deleted.
+    pub fn set_config(&self, data: Option<ConfigData>) {
+        let mut state = self.state();
+        let change = match (data.clone(), state.config.take()) {
+            (Some(data), _) => Change::Applied(data),
+            (None, known) => Change::Deleted(known.unwrap_or_default()),
+        };
+        state.config = data;
+        drop(self.configs.send(change));
     }
 
     /// What all calls meet from now on; watches go on.
@@ -132,6 +152,17 @@ impl Api for FakeApi {
         let state = self.state();
         let changes = BroadcastStream::new(self.changes.subscribe());
         let first = PodChange::Reset(state.pods.clone());
+        let changes = changes.filter_map(|change| futures::future::ready(change.ok()));
+        futures::stream::iter([first]).chain(changes).boxed()
+    }
+
+    fn watch_config_map(&self, _: &str, _: &str) -> BoxStream<'static, Change<ConfigData>> {
+        let state = self.state();
+        let changes = BroadcastStream::new(self.configs.subscribe());
+        let first = match &state.hides_config {
+            Some(reason) => Change::Lost(reason.clone()),
+            None => Change::Reset(state.config.iter().cloned().collect()),
+        };
         let changes = changes.filter_map(|change| futures::future::ready(change.ok()));
         futures::stream::iter([first]).chain(changes).boxed()
     }

@@ -40,6 +40,13 @@ pub trait Api: fmt::Debug + Send + Sync + 'static {
     /// begins anew by itself.
     fn watch_pods(&self) -> BoxStream<'static, PodChange>;
 
+    /// One ConfigMap: what it has first, then every change. Never ends, as the watch of the pods.
+    fn watch_config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> BoxStream<'static, Change<ConfigData>>;
+
     /// A pod as the API server has it at this moment; `None`: there is none of that name.
     fn find_pod(
         &self,
@@ -63,6 +70,9 @@ pub trait Api: fmt::Debug + Send + Sync + 'static {
     /// Takes the taint with this key from the node; `Ok(false)`: it had none.
     fn remove_taint(&self, key: &str) -> BoxFuture<'static, Result<bool, ApiError>>;
 }
+
+/// A ConfigMap's texts by their keys.
+pub type ConfigData = std::collections::BTreeMap<String, String>;
 
 /// The longest that one call may take, watches aside. An API server that is slower than that is
 /// as good as down, and nobody waits for it with a mount.

@@ -15,7 +15,9 @@ use kube::runtime::watcher;
 use serde_json::json;
 
 use super::client::{self, WATCH_SECONDS};
-use super::{Api, ApiError, CALL_LIMIT, Event, EventName, Pod, PodChange, watch};
+use super::{
+    Api, ApiError, CALL_LIMIT, Change, ConfigData, Event, EventName, Pod, PodChange, watch,
+};
 
 #[derive(Clone)]
 pub struct RealApi {
@@ -64,6 +66,19 @@ impl Api for RealApi {
             .timeout(WATCH_SECONDS)
             .any_semantic();
         watch::changes(pods, config, Pod::of).boxed()
+    }
+
+    fn watch_config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> BoxStream<'static, Change<ConfigData>> {
+        let maps: kube::Api<core::ConfigMap> =
+            kube::Api::namespaced(self.client.clone(), namespace);
+        let config = watcher::Config::default()
+            .fields(&format!("metadata.name={name}"))
+            .timeout(WATCH_SECONDS);
+        watch::changes(maps, config, |map| Some(map.data.unwrap_or_default())).boxed()
     }
 
     fn find_pod(

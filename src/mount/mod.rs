@@ -23,6 +23,7 @@ mod idmapped;
 mod layer;
 mod loopdev;
 mod metadata;
+mod mkfs;
 mod mountinfo;
 mod paths;
 mod probe;

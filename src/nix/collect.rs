@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 
 use crate::model::{StoreGraph, StorePath};
 
-use super::command::{CommandSpec, guarded, pairs, push_options, spec};
+use super::command::{CommandSpec, client, guarded, pairs, push_options};
 use super::{
     Config, Deletion, Freed, Garbage, NixError, RealNix, Root, Sole, Space, delete, frees, process,
     remains,
@@ -64,12 +64,16 @@ impl Garbage for RealNix {
 }
 
 /// `nix-store`, as a collector: nothing but the references of a path holds others. Where a setting of Nix's
-/// own would keep what built a path, it would call alive what [`Garbage::graph`] has as dead.
+/// own would keep what built a path, it would call alive what [`Garbage::graph`] has as dead. It works on a
+/// store of ours itself: so its guard ends what hangs, which a daemon's worker would go on with, and with it
+/// Nix's lock.
 pub(super) fn command(config: &Config, rest: impl IntoIterator<Item = OsString>) -> CommandSpec {
     let mut args = Vec::new();
     push_options(&mut args, KEEP.into_iter().chain(pairs(&config.nix_options)));
     args.extend(rest);
-    guarded(config, spec(config, config.program.with_file_name("nix-store"), args))
+    let program = config.program.with_file_name("nix-store");
+    let daemon = config.daemon_socket.as_deref().filter(|_| config.daemon_lent);
+    guarded(config, client(config, (&config.home, daemon), program, args))
 }
 
 /// `/nix/var/nix/gcroots/… -> /nix/store/…`; in 2.34 the link is in quotes.
@@ -82,6 +86,20 @@ fn parse(line: &str) -> Option<Root> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What hangs has to end with its command, and a daemon's worker does not.
+    #[test]
+    fn a_store_of_ours_is_worked_on_without_the_daemon() {
+        let mut config = Config::new("/home");
+        config.daemon_socket = Some("/run/s".into());
+        let remote = |config: &Config| {
+            let env = command(config, []).env;
+            env.into_iter().find(|(name, _)| name == "NIX_REMOTE").unwrap().1
+        };
+        assert_eq!(remote(&config), "local");
+        config.daemon_lent = true;
+        assert_eq!(remote(&config), "unix:///run/s");
+    }
 
     #[test]
     fn roots_of_all_versions_are_read() {

@@ -195,20 +195,18 @@ pub(super) fn logged(
     guarded(config, spec(config, program, args))
 }
 
-/// With our guard, if there is one: the program and all that it starts end with us. It asks a daemon, which
-/// takes no privileges; without one it works on the store itself.
+/// With our guard, if there is one: the program and all that it starts end with us.
 pub(super) fn guarded(config: &Config, mut spec: CommandSpec) -> CommandSpec {
-    spec.guard = config.guard.clone().map(|binary| (binary, client_guard(config)));
+    spec.guard = config.guard.clone().map(|binary| (binary, guard_of(config, &spec)));
     spec
 }
 
-pub(super) fn client_guard(config: &Config) -> Guard {
-    let asks = config.daemon_socket.is_some();
-    Guard {
-        keeps: config.keeps(capabilities::NOTHING).filter(|_| asks),
-        filtered: config.least_privilege && asks,
-        ..Guard::default()
-    }
+/// Who asks a daemon needs no privileges; another does what a daemon would.
+pub(super) fn guard_of(config: &Config, spec: &CommandSpec) -> Guard {
+    let asks = spec.env.iter().any(|(name, value)| name == "NIX_REMOTE" && value != "local");
+    let needed = if asks { capabilities::NOTHING } else { capabilities::DAEMON };
+    let filtered = config.least_privilege && asks;
+    Guard { keeps: config.keeps(needed), filtered, ..Guard::default() }
 }
 
 /// One of Nix's other programs, such as `nix-store`, on the same store.
@@ -305,6 +303,20 @@ mod tests {
         let value = |name| args[args.iter().rposition(|a| a == name).unwrap() + 1].as_str();
         assert_eq!((value("builders"), value("max-silent-time")), ("@/m", "3600"));
         assert_eq!(value("substituters"), "https://a https://b");
+    }
+
+    #[test]
+    fn who_works_on_the_store_itself_keeps_what_a_daemon_does() {
+        let mut config = Config::new("/home");
+        config.guard = Some("/g".into());
+        let guard =
+            |config: &Config| guarded(config, sibling(config, "nix-store", &[])).guard.unwrap().1;
+        let powers = |config: &Config| (guard(config).keeps, guard(config).filtered);
+        assert_eq!(powers(&config), (Some(capabilities::DAEMON), false));
+        config.daemon_socket = Some("/run/s".into());
+        assert_eq!(powers(&config), (Some(capabilities::NOTHING), true));
+        config.least_privilege = false;
+        assert_eq!(powers(&config), (None, false));
     }
 
     #[test]

@@ -19,8 +19,8 @@ use super::{Freed, NixError};
 const LINKS: &CStr = c".links";
 /// Directories in each other, each of which is held open.
 const MAX_DEPTH: usize = 200;
-/// Inodes with several links that are remembered, in some 60 bytes each; more give nothing.
-const MAX_SHARED: usize = 1 << 19;
+/// Inodes with several links that are remembered, in some 100 bytes each; more give nothing.
+const MAX_SHARED: usize = 1 << 18;
 /// Bytes, of `st_blocks`.
 const BLOCK: u64 = 512;
 
@@ -53,8 +53,8 @@ struct Shared {
     /// How many of them were not met yet.
     left: usize,
     bytes: u64,
-    /// Whose link was met last.
-    last: usize,
+    /// Whose links were met, in the order of paths.
+    of: Vec<u32>,
 }
 
 struct Walk {
@@ -121,14 +121,17 @@ impl Walk {
         if !self.shared.contains_key(&key) && self.shared.len() >= MAX_SHARED {
             return;
         }
-        let new = Shared { left: links, bytes: bytes(stat), last: at };
-        let shared = self.shared.entry(key).or_insert(new);
+        let new = || Shared { left: links, bytes: bytes(stat), of: Vec::new() };
+        let shared = self.shared.entry(key).or_insert_with(new);
         shared.left = shared.left.saturating_sub(1);
-        shared.last = at;
+        let at = u32::try_from(at).unwrap_or(u32::MAX);
+        if shared.of.last() != Some(&at) {
+            shared.of.push(at);
+        }
         if shared.left == 0
             && let Some(whole) = self.shared.remove(&key)
         {
-            self.give(whole.last, whole.bytes);
+            self.give_whole(&whole);
         }
     }
 
@@ -144,10 +147,19 @@ impl Walk {
         for entry in Dir::new(links)? {
             let ino = entry?.ino();
             if let Some(whole) = self.shared.remove(&(self.dev, ino)) {
-                self.give(whole.last, whole.bytes);
+                self.give_whole(&whole);
             }
         }
         Ok(())
+    }
+
+    /// The last of those that have it gives it.
+    fn give_whole(&mut self, whole: &Shared) {
+        let Some((last, others)) = whole.of.split_last() else { return };
+        self.give(*last as usize, whole.bytes);
+        for other in others {
+            self.freed[*other as usize].helps += whole.bytes;
+        }
     }
 
     fn give(&mut self, at: usize, bytes: u64) {

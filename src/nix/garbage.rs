@@ -67,17 +67,27 @@ pub fn notes_readings(dir: &Path) -> bool {
 pub struct Freed {
     pub bytes: u64,
     pub inodes: u64,
+    /// Bytes that a later path gives back, and only because this one goes as well: of files of both.
+    pub helps: u64,
 }
 
 impl Freed {
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self { bytes: self.bytes + other.bytes, inodes: self.inodes + other.inodes }
+        Self {
+            bytes: self.bytes + other.bytes,
+            inodes: self.inodes + other.inodes,
+            helps: self.helps + other.helps,
+        }
     }
 
     #[must_use]
     pub fn since(self, before: Self) -> Self {
-        Self { bytes: self.bytes - before.bytes, inodes: self.inodes - before.inodes }
+        Self {
+            bytes: self.bytes - before.bytes,
+            inodes: self.inodes - before.inodes,
+            helps: self.helps - before.helps,
+        }
     }
 }
 

@@ -89,10 +89,11 @@ async fn hand_over(nix: &Arc<Inner>, paths: &[StorePath], program: &Path) -> Res
     let list =
         blocking("writing the list of paths", move || list_of(&theirs.closures(&roots)?)).await?;
     let mut spec = command::spec(&nix.config, program.to_owned(), Vec::new());
+    let guard = command::guard_of(&nix.config, &spec);
     spec.guard = nix.config.guard.clone().map(|binary| {
         // Its own view of us: a pid is the same to both, a descriptor is not.
         let input = format!("/proc/{}/fd/{}", std::process::id(), list.as_raw_fd()).into();
-        (binary, Guard { input: Some(input), ..command::client_guard(&nix.config) })
+        (binary, Guard { input: Some(input), ..guard })
     });
     run(nix, &spec, Doing::Handing(program), list).await
 }

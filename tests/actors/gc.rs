@@ -13,8 +13,8 @@ use nix_csi::nix::{Freed, NixError, Space};
 use tokio::time::sleep;
 
 use crate::world::{
-    GC_GRACE, GC_INTERVAL, GC_LOOK, GC_OLDER_THAN, GC_STEP, KEEP_IDLE, World, clock, store_path,
-    with_looks,
+    GC_GRACE, GC_INTERVAL, GC_LOOK, GC_OLDER_THAN, GC_STEP, KEEP_IDLE, Settings, World, clock,
+    store_path, with_looks,
 };
 
 /// More than the jitter of an interval.
@@ -40,7 +40,7 @@ async fn use_now(world: &World, path: &StorePath) {
 }
 
 fn frees(world: &World, path: &StorePath, bytes: u64) {
-    world.nix.set_freed(path, Freed { bytes, inodes: 1 });
+    world.nix.set_freed(path, Freed { bytes, inodes: 1, helps: 0 });
 }
 
 fn failed() -> NixError {
@@ -150,7 +150,7 @@ async fn with_everything_in_use_nothing_goes_and_it_is_said() {
 async fn what_frees_nothing_is_left_unless_inodes_are_wanted() {
     with_world(|world| async move {
         let (shared, alone) = (lone(&world, "shared"), lone(&world, "alone"));
-        world.nix.set_freed(&shared, Freed { bytes: 0, inodes: 1 });
+        world.nix.set_freed(&shared, Freed { bytes: 0, inodes: 1, helps: 0 });
         frees(&world, &alone, 100_000);
         sleep(Duration::from_mins(1)).await;
         use_now(&world, &alone).await;
@@ -161,6 +161,95 @@ async fn what_frees_nothing_is_left_unless_inodes_are_wanted() {
         world.nix.set_space(Space { free_inodes: 149_999, ..space(900_000) });
         sleep(7 * GC_LOOK).await;
         assert!(!world.nix.is_valid(&shared));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_gives_little_by_itself_goes_with_what_gives_much() {
+    with_world(|world| async move {
+        // The referrer's files have links elsewhere, but nothing that it needs can go without it.
+        let needed = lone(&world, "needed");
+        let referrer = world.nix.add_path("referrer", std::slice::from_ref(&needed)).unwrap();
+        let shared = lone(&world, "shared");
+        for path in [&referrer, &shared] {
+            world.nix.set_freed(path, Freed { bytes: 0, inodes: 1, helps: 0 });
+        }
+        frees(&world, &needed, 100_000);
+        use_now(&world, &referrer).await;
+        sleep(Duration::from_mins(1)).await;
+        use_now(&world, &shared).await;
+        sleep(GC_GRACE + KEEP_IDLE).await;
+        world.nix.set_space(space(140_000));
+        sleep(2 * GC_LOOK).await;
+        let left = [&referrer, &needed, &shared].map(|path| world.nix.is_valid(path));
+        assert_eq!(left, [false, false, true]);
+        assert_eq!(world.health.overall().0, Condition::Ready);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_has_the_same_files_all_goes() {
+    with_world(|world| async move {
+        let twins = ["a", "b"].map(|name| lone(&world, name));
+        world.nix.set_freed(&twins[0], Freed { bytes: 0, inodes: 1, helps: 60_000 });
+        world.nix.set_freed(&twins[1], Freed { bytes: 60_000, inodes: 1, helps: 0 });
+        for twin in &twins {
+            use_now(&world, twin).await;
+            sleep(Duration::from_mins(1)).await;
+        }
+        sleep(GC_GRACE + KEEP_IDLE).await;
+        world.nix.set_space(space(140_000));
+        sleep(2 * GC_LOOK).await;
+        assert_eq!(world.nix.deletions().concat(), twins);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn views_of_what_was_used_lately_outlive_older_ones() {
+    with_world(|mut world| async move {
+        world.keeps_views(Duration::from_hours(24));
+        let mut paths = Vec::new();
+        for name in ["old", "young"] {
+            let path = lone(&world, name);
+            frees(&world, &path, 100_000);
+            // No collection by age takes it: its view keeps it.
+            use_now(&world, &path).await;
+            paths.push(path);
+            sleep(Duration::from_hours(3)).await;
+        }
+        world.nix.set_space(space(140_000));
+        sleep(2 * GC_LOOK).await;
+        let left: Vec<_> = paths.iter().map(|path| world.nix.is_valid(path)).collect();
+        assert_eq!(left, [false, true]);
+        let views = world.actors.views.list().await;
+        assert_eq!(views.len(), 1);
+        assert_eq!(views[0].view.root, paths[1]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cant_be_deleted_for_its_age_keeps_no_space() {
+    with_world(|world| async move {
+        world.nix.set_space(space(900_000));
+        let stuck: Vec<_> = (0..20).map(|n| lone(&world, &format!("stuck{n}"))).collect();
+        for path in &stuck {
+            world.nix.fail_delete_of(path, failed);
+        }
+        let large = lone(&world, "large");
+        frees(&world, &large, 200_000);
+        sleep(GC_OLDER_THAN.saturating_sub(SOON)).await;
+        use_now(&world, &large).await;
+        sleep(GC_GRACE + KEEP_IDLE + SOON).await;
+        assert!(world.nix.is_valid(&large), "used within the hour");
+        world.nix.set_space(space(100_000));
+        sleep(6 * GC_LOOK).await;
+        assert!(!world.nix.is_valid(&large) && stuck.iter().all(|path| world.nix.is_valid(path)));
+        let (_, reason) = world.health.overall();
+        assert!(reason.contains("and others can't be deleted: nix-store --delete"), "{reason}");
     })
     .await;
 }
@@ -294,6 +383,36 @@ async fn a_view_that_is_being_made_keeps_its_root() {
         };
         tokio::join!(publishing, collecting);
         assert_eq!(world.names("roots/views").len(), 1);
+    })
+    .await;
+}
+
+/// As after a boot: the record of what is kept is there, and neither a view nor a root.
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_before_what_was_kept_is_held() {
+    with_world(|world| async move {
+        world.nix.set_space(space(900_000));
+        sleep(2 * GC_OLDER_THAN).await;
+        let path = lone(&world, "kept");
+        let line = format!(
+            r#"{{"kind":"storePath","source":"{path}","root":"{path}","until":null,"setting":true}}"#
+        );
+        let record = format!(r#"{{"version":1,"kept":[{line}]}}"#);
+        std::fs::write(world.dir.path().join("kept.json"), record).unwrap();
+        let hold = world.mounts.hold(Op::CreateView);
+        let collections = world.nix.called(Call::Roots);
+        let keep = [store_path(&path)];
+        let _next = world.restarted_with(Settings { keep: &keep, ..Settings::default() });
+        when(|| world.mounts.calls(Op::CreateView) == 1).await;
+        hold.wait_for_calls(1);
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(world.nix.called(Call::Roots), collections);
+        drop(hold);
+        when(|| world.nix.called(Call::Roots) > collections).await;
+        sleep(SOON).await;
+        assert!(world.nix.is_valid(&path));
     })
     .await;
 }

@@ -8,6 +8,7 @@ mod events;
 mod gc;
 mod keeper;
 mod pods;
+mod policy;
 mod registrar;
 mod registry;
 mod uploads;

@@ -11,6 +11,7 @@ use nix_csi::actors::gc::used::{Used, WallClock};
 use nix_csi::actors::gc::water::Watermarks;
 use nix_csi::actors::keeper::KeeperConfig;
 use nix_csi::actors::node::{GcActorConfig, NodeActors, NodeActorsConfig};
+use nix_csi::actors::policy::{PolicyConfig, PolicySource};
 use nix_csi::actors::uploads::UploadsConfig;
 use nix_csi::actors::volume::{Request, VolumeError};
 use nix_csi::health::Health;
@@ -46,6 +47,9 @@ pub struct Settings<'a> {
     pub upload_derivations: bool,
     pub keep: &'a [Source],
     pub keep_file: Option<&'a Path>,
+    pub keep_idle: Option<Duration>,
+    /// It heeds a policy.
+    pub policy: bool,
 }
 
 pub struct World {
@@ -105,6 +109,17 @@ impl World {
         self.actors = self.restarted_with(settings);
     }
 
+    /// The same with a driver that heeds a policy.
+    pub fn heeds_policy(&mut self) {
+        self.actors = self.restarted_with(Settings { policy: true, ..Settings::default() });
+    }
+
+    /// The same with a driver that lets go of idle views after so long.
+    pub fn keeps_views(&mut self, keep_idle: Duration) {
+        let settings = Settings { keep_idle: Some(keep_idle), ..Settings::default() };
+        self.actors = self.restarted_with(settings);
+    }
+
     pub fn records(&self) -> PathBuf {
         self.dir.path().join("records")
     }
@@ -161,7 +176,7 @@ fn start(
         },
         cancel_grace: CANCEL_GRACE,
         abandon_after: ABANDON_AFTER,
-        keep_idle: KEEP_IDLE,
+        keep_idle: settings.keep_idle.unwrap_or(KEEP_IDLE),
         verify_interval: Duration::from_secs(300),
         cluster: Some(Arc::new(api.clone())),
         sweep_after: SWEEP_AFTER,
@@ -180,6 +195,15 @@ fn start(
             record: dir.join("kept.json"),
             refresh: KEEP_REFRESH,
         },
+        policy: settings.policy.then(|| PolicyConfig {
+            source: PolicySource::ConfigMap {
+                namespace: "nix-csi".into(),
+                name: "policy".into(),
+                api: Arc::new(api.clone()),
+            },
+            last_good: dir.join("policy.yaml"),
+            health: health.clone(),
+        }),
         gc: GcActorConfig {
             rules: Rules {
                 older_than: Some(GC_OLDER_THAN),

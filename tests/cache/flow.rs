@@ -114,7 +114,14 @@ async fn the_cache_builds_where_a_feature_is_and_spreads_the_rest() {
     let node_b = builder((&b, "b"), &cache, &role, keys, &[&extra[..], &only_b].concat()).await;
     // A builder says itself what it can do.
     let ask = format!("exec 3<>/dev/tcp/{}/22; head -n 1 <&3", Network::address(3));
-    let said = Announcement::parse(&cache.ok("bash", &["-c", &ask]));
+    // A node is ready without its sshd.
+    let mut said = String::new();
+    until("a greeting", async || {
+        said = String::from_utf8(cache.run("bash", &["-c", &ask]).stdout).unwrap();
+        !said.is_empty()
+    })
+    .await;
+    let said = Announcement::parse(said.trim());
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(said.max_jobs.unwrap().get() as usize, cores);
     assert!(said.systems.contains(&System::current()), "{said}");

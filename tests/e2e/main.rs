@@ -16,6 +16,7 @@ mod leftovers;
 mod many;
 mod own_cache;
 mod pods;
+mod policy;
 mod privileges;
 mod programs;
 mod registry;

@@ -219,6 +219,8 @@ fn rights(cluster: &Cluster, account: &str) -> Vec<String> {
 fn no_account_reads_secrets_or_does_more_than_it_must() {
     let cache = WithCache::start();
     let wanted = [
+        // Of the policy alone, by its name.
+        "configmaps: get,list,watch",
         "csinodes: get",
         "events: create,patch",
         // Of the startup taint, which these manifests have on; a policy leaves one taint of it.

@@ -60,6 +60,7 @@ async fn a_node_keeps_what_is_mounted_and_takes_what_was() {
     until("the unused closure to go", async || !valid(&lab).contains(&used)).await;
     let left = valid(&lab);
     assert!(needed.iter().all(|path| left.contains(path)));
+    until("the collection to be told", async || node.log().contains("garbage collected: ")).await;
     let metrics = node.metrics();
     let count = |name: &str| -> u64 {
         let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
@@ -69,7 +70,6 @@ async fn a_node_keeps_what_is_mounted_and_takes_what_was() {
     assert!(count("nixcsi_gc_freed_bytes_total") > 0);
     assert!(count("nixcsi_gc_cycles_total{outcome=\"ok\"}") > 1);
     assert_eq!(count("nixcsi_gc_cycles_total{outcome=\"failed\"}"), 0);
-    assert!(node.log().contains("garbage collected: "));
     node.unpublish(&stays).await.unwrap();
     until("the other one to go", async || !valid(&lab).contains(&mounted)).await;
     // The index says so to everybody, and forgets in its time.

@@ -7,18 +7,19 @@ use crate::lab;
 use crate::lab::{Gate, Lab, until};
 use crate::world::{EAGER, assert_sound, cycles, gc, valid};
 
-/// A directory with Nix's programs, of which `nix-store --delete` waits until it is let.
-fn slow_to_delete(lab: &Lab) -> String {
+/// A directory with Nix's programs, of which `nix-store --delete` with this path among others waits until it
+/// is let.
+fn slow_to_delete(lab: &Lab, path: &str) -> String {
     let dir = lab.path("slow");
     fs::create_dir(&dir).unwrap();
     let at = dir.display();
     let find = |name: &str| lab.ok("sh", &["-c", "command -v $0", name]).trim().to_owned();
     let script = format!(
         "#!/bin/sh\n\
-         for word; do if [ \"$word\" = --delete ]; then\n\
-         echo \"$@\" >> {at}/asked\n\
+         case \" $* \" in *\" --delete \"*{path}*)\n\
+         touch {at}/asked\n\
          while [ ! -e {at}/open ]; do sleep 0.02; done\n\
-         fi; done\n\
+         esac\n\
          exec {} \"$@\"\n",
         find("nix-store")
     );
@@ -36,17 +37,14 @@ fn slow_to_delete(lab: &Lab) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_that_is_mounted_between_plan_and_deletion_stays() {
     let lab = lab!();
-    let nix = slow_to_delete(&lab);
     let (mounted, gone) = (
         lab.unrooted(&["--argstr", "seed", "mounted"]),
         lab.unrooted(&["--argstr", "seed", "gone"]),
     );
+    let nix = slow_to_delete(&lab, &mounted);
     let node = lab.node(&[EAGER, &["--nix", &nix]].concat()).await;
     let asked = lab.path("slow/asked");
-    until("the deletion to be asked for", async || {
-        fs::read_to_string(&asked).is_ok_and(|text| text.contains(&mounted))
-    })
-    .await;
+    until("the deletion to be asked for", async || asked.try_exists().unwrap()).await;
     let volume = lab.volume("v", &[("storePath", &mounted)]);
     node.publish(&volume).await.unwrap();
     fs::write(lab.path("slow/open"), "").unwrap();

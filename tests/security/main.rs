@@ -10,6 +10,7 @@ mod build;
 mod evaluate;
 mod local;
 mod no_sandbox;
+mod policy;
 mod powers;
 mod shown;
 mod tokens;

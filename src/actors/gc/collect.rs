@@ -14,6 +14,7 @@ use super::holders::Holders;
 use super::metrics;
 use super::plan::{Dead, dead};
 use super::report::{CollectError, Report};
+use super::threads::Threads;
 use super::used::{Used, Uses};
 use super::water::{Need, Watermarks};
 use super::why::drivers_directory;
@@ -23,6 +24,13 @@ use crate::nix::{Freed, Garbage, NixError, Space};
 
 /// Of a file system that notes when a file was read once in so long (mount(8), relatime).
 const RELATIME: Duration = Duration::from_hours(24);
+/// Where space is wanted, what was not used for so long goes before all that is younger.
+const GROUPS: [Duration; 4] = [
+    Duration::from_hours(7 * 24),
+    Duration::from_hours(24),
+    Duration::from_hours(4),
+    Duration::from_hours(1),
+];
 
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
@@ -64,7 +72,7 @@ impl Beat {
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
     pub(super) path: StorePath,
-    used: u64,
+    pub(super) used: u64,
     pub(super) nar_size: u64,
 }
 
@@ -79,14 +87,17 @@ pub struct Collector {
     pub roots: Option<PathBuf>,
     /// Something ran out of space.
     pub wanted: bool,
+    pub threads: Threads,
 }
 
 impl Collector {
     /// `Ok(None)`: another collector of ours is at work.
     pub async fn collect(self, beat: Beat) -> Result<Option<Report>, CollectError> {
+        self.threads.none_hangs(self.rules.step)?;
         let Some(sole) = self.blocking(&beat, "taking the lock", Garbage::sole).await? else {
             return Ok(None);
         };
+        self.limited(&beat, "looking for what is kept", self.holders.settle()).await?;
         let leaked = self.limited(&beat, "looking for leaked roots", self.holders.sweep()).await?;
         metrics::LEAKED_ROOTS.inc_by(leaked.len() as u64);
         let mut report = Report { leaked, ..Report::default() };
@@ -94,28 +105,19 @@ impl Collector {
         let begin = if self.wanted { Watermarks::beyond } else { Watermarks::begin };
         let marks = self.rules.watermarks;
         let mut need = marks.map_or_else(Need::default, |marks| begin(marks, &space));
-        if !need.is_met() {
-            let evicted = self.holders.evict_idle(self.rules.grace);
-            report.views = self.limited(&beat, "removing idle views", evicted).await?;
-        }
         let noted = self.holders.note_mounted(&self.used);
         self.limited(&beat, "asking what is mounted", noted).await?;
         let plan = self.plan(&beat, &mut report).await?;
-        let now = self.used.now();
-        let unused = |all: &[Candidate], least: Duration| {
-            let before = now.saturating_sub(least.as_secs());
-            all.partition_point(|candidate| candidate.used <= before)
-        };
         let rules = self.rules;
-        let old = rules.older_than.map_or(0, |least| unused(&plan, least.max(rules.grace)));
+        let old = rules.older_than.map_or(0, |age| self.unused(&plan, age.max(rules.grace)));
         let mut deleting = Deleting::new(&self, &beat, &mut report, sole);
         deleting.remains().await?;
-        deleting.all(&plan[..old]).await?;
-        if !need.is_met() {
+        let aged = deleting.all(&plan[..old]).await;
+        if !need.is_met() && aged.as_ref().err().is_none_or(CollectError::is_of_paths) {
             need = self.remaining(need, deleting.report.freed, &beat).await?;
-            let spare = unused(&plan, rules.grace).max(old);
-            need = deleting.until(need, &plan[old..spare]).await?;
+            need = self.relieve(need, &mut deleting, (plan, old)).await?;
         }
+        aged?;
         report.space = self.space(&beat).await?;
         // Below the high mark there is nothing to complain of.
         report.left = match marks {
@@ -123,6 +125,39 @@ impl Collector {
             _ => need,
         };
         Ok(Some(report))
+    }
+
+    /// Deletes of a plan, from a place on, until `need` is met; what of it is left. What was used least
+    /// recently goes first, in groups: in each of them first the views that nobody uses.
+    async fn relieve(
+        &self,
+        mut need: Need,
+        deleting: &mut Deleting<'_>,
+        (mut plan, mut seen): (Vec<Candidate>, usize),
+    ) -> Result<Need, CollectError> {
+        let (beat, grace) = (deleting.beat, self.rules.grace);
+        for least in GROUPS.into_iter().filter(|least| *least > grace).chain([grace]) {
+            if need.is_met() {
+                break;
+            }
+            let evicted = self.holders.evict_idle(least);
+            let evicted = self.limited(beat, "removing idle views", evicted).await?;
+            if evicted > 0 {
+                deleting.report.views += evicted;
+                deleting.again();
+                (plan, seen) = (self.plan(beat, deleting.report).await?, 0);
+            }
+            let end = self.unused(&plan, least).max(seen);
+            need = deleting.until(need, &plan[seen..end]).await?;
+            seen = end;
+        }
+        deleting.together(need).await
+    }
+
+    /// How many of a plan were not used for so long.
+    fn unused(&self, plan: &[Candidate], least: Duration) -> usize {
+        let before = self.used.now().saturating_sub(least.as_secs());
+        plan.partition_point(|candidate| candidate.used <= before)
     }
 
     /// By what was freed, since some file systems give it back later; and no more than is lacking.
@@ -150,6 +185,7 @@ impl Collector {
         let roots = self.limited(beat, "finding the roots", self.store.roots()).await?;
         let roots =
             roots.map_err(|error| CollectError::Nix { step: "finding the roots", error })?;
+        report.others.clear();
         for dir in roots.iter().filter_map(|root| drivers_directory(&root.name)) {
             if self.roots.as_deref() != Some(Path::new(dir)) {
                 *report.others.entry(dir.to_owned()).or_default() += 1;
@@ -187,7 +223,12 @@ impl Collector {
         work: impl FnOnce(&dyn Garbage) -> Result<T, NixError> + Send + 'static,
     ) -> Result<T, CollectError> {
         let store = self.store.clone();
-        let done = self.limited(beat, step, blocking(move || work(&*store))).await?;
+        let at_work = self.threads.begin(step);
+        let work = blocking(move || {
+            let _at_work = at_work;
+            work(&*store)
+        });
+        let done = self.limited(beat, step, work).await?;
         let done = done.map_err(|panic| CollectError::Ended { step, reason: panic.to_string() })?;
         done.map_err(|error| CollectError::Nix { step, error })
     }

@@ -8,6 +8,7 @@ use super::report::Leaked;
 use super::used::Used;
 use crate::actors::builds::Builds;
 use crate::actors::core::{ActorGone, Supervised, ask};
+use crate::actors::keeper::{Keeper, Settled};
 use crate::actors::uploads::CacheUploader;
 use crate::actors::views::{EvictIdle, ListViews, Views};
 
@@ -22,6 +23,7 @@ pub struct Holders {
     pub(crate) views: Option<Addr<Views>>,
     pub(crate) builds: Option<Addr<Builds>>,
     pub(crate) uploads: Option<Addr<CacheUploader>>,
+    pub(crate) keeper: Option<Addr<Keeper>>,
 }
 
 impl Holders {
@@ -30,6 +32,13 @@ impl Holders {
         let (views, builds, uploads) =
             tokio::join!(sweep(&self.views), sweep(&self.builds), sweep(&self.uploads));
         [views, builds, uploads].concat()
+    }
+
+    /// Waits until views hold what an earlier process kept.
+    pub(super) async fn settle(&self) {
+        if let Some(keeper) = &self.keeper {
+            let _ = ask(keeper, Settled).await; // who is gone keeps nothing
+        }
     }
 
     /// Removes views that nobody used for so long; how many there were.

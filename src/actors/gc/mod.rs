@@ -7,16 +7,20 @@
 //!   - asks: `Views`, `Builds` and `CacheUploader` for leaked roots, and `Views` to let go of idle views;
 //!   - on restart: forgets, and begins a collection as at its start.
 //! - `collect`, `delete`: one collection, with a time limit for each step; `nix-csi gc` runs the same.
-//! - [`used`]: the index of last use. `plan`, `water`, `why`: pure.
+//! - [`used`]: the index of last use. `plan`, `water`, `pace`, `why`: pure.
 
 mod collect;
+mod config;
 mod delete;
 pub mod holders;
+mod index;
 mod messages;
 pub(super) mod metrics;
+mod pace;
 pub mod plan;
 pub mod report;
 mod scheduler;
+mod threads;
 pub mod used;
 pub mod water;
 pub mod why;
@@ -25,5 +29,7 @@ pub mod why;
 pub const USED: &str = "used.sqlite";
 
 pub use collect::{Beat, Collector, Rules, add_readings};
+pub use config::GcConfig;
 pub use messages::{Full, GcHandle, GcStatus, GetGcStatus, Meet};
-pub use scheduler::{GcConfig, GcScheduler};
+pub use scheduler::GcScheduler;
+pub use threads::Threads;

@@ -64,8 +64,19 @@ pub enum CollectError {
     Nix { step: &'static str, error: NixError },
     #[error("{step} took longer than {}", humantime::format_duration(*.limit))]
     TimedOut { step: &'static str, limit: Duration },
+    #[error("{step} has hung for {}: the file system does not answer", humantime::format_duration(*.time))]
+    Hangs { step: &'static str, time: Duration },
     #[error("{step}: {reason}")]
     Ended { step: &'static str, reason: String },
+    #[error("{path} and others can't be deleted: {error}")]
+    Stuck { path: StorePath, error: NixError },
+}
+
+impl CollectError {
+    /// Others may be deleted.
+    pub(super) fn is_of_paths(&self) -> bool {
+        matches!(self, Self::Stuck { .. })
+    }
 }
 
 impl Report {

@@ -1,44 +1,26 @@
 //! The actor: when a collection begins, and what is said of it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Handler, Message, MessageResult};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::collect::{Beat, Collector, Rules};
+use super::collect::{Beat, Collector};
+use super::config::GcConfig;
 use super::holders::Holders;
 use super::messages::{Full, GcStatus, GetGcStatus, Meet};
 use super::metrics;
 use super::report::{CollectError, Report};
-use super::used::Used;
+use super::threads::Threads;
 use crate::actors::core::{Ctx, blocking, impl_supervised, jitter, tell};
-use crate::health::{Condition, Health};
-use crate::nix::{Garbage, Space};
+use crate::health::Condition;
+use crate::nix::Space;
 
 /// A step's own limit ends it; what is still there so long after it hangs.
 const STALL: Duration = Duration::from_secs(30);
 /// Looks between two collections that free too little, or that builds have asked for.
 const PAUSE: u32 = 3;
-
-pub struct GcConfig {
-    pub store: Arc<dyn Garbage>,
-    pub used: Used,
-    pub rules: Rules,
-    /// Where our own roots are, if there are any.
-    pub roots: Option<PathBuf>,
-    /// Between two collections of what is old, about.
-    pub interval: Duration,
-    /// Between two looks at how full the disk is.
-    pub look: Duration,
-    /// Part of the health that is set.
-    pub part: &'static str,
-    pub health: Health,
-    /// Parts that must be ready before the first collection: what they hold has its roots then.
-    pub after: &'static [&'static str],
-}
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -66,6 +48,7 @@ pub struct GcScheduler {
     error: Option<String>,
     /// What was said of other drivers' roots.
     others: BTreeMap<String, usize>,
+    threads: Threads,
 }
 
 impl_supervised!(GcScheduler, "gc", |this| {
@@ -87,13 +70,22 @@ impl GcScheduler {
             last: None,
             error: None,
             others: BTreeMap::new(),
+            threads: Threads::default(),
         }
     }
 
     /// Looks how full the disk is, and begins what is due.
     fn look(&mut self, ctx: &mut Ctx<Self>) {
+        if self.running.is_none()
+            && let Err(error) = self.threads.none_hangs(self.config.rules.step)
+        {
+            self.cant_look(&error);
+            return self.look_later(ctx);
+        }
         let (store, used) = (self.config.store.clone(), self.config.used.clone());
+        let at_work = self.threads.begin("asking for the space");
         let look = move || {
+            let _at_work = at_work;
             used.flush();
             store.space()
         };
@@ -113,9 +105,12 @@ impl GcScheduler {
             {
                 this.begin(why, ctx);
             }
-            let look = this.config.look;
-            ctx.effect(sleep(look), |_, (), ctx| tell(&ctx.address(), Tick));
+            this.look_later(ctx);
         });
+    }
+
+    fn look_later(&self, ctx: &mut Ctx<Self>) {
+        ctx.effect(sleep(self.config.look), |_, (), ctx| tell(&ctx.address(), Tick));
     }
 
     fn cant_look(&self, error: &dyn std::fmt::Display) -> Option<Space> {
@@ -151,7 +146,8 @@ impl GcScheduler {
         tracing::debug!(?why, "a collection begins");
         let GcConfig { store, used, rules, roots, .. } = &self.config;
         let (store, used, roots) = (store.clone(), used.clone(), roots.clone());
-        let collector = Collector { store, used, holders, rules: *rules, roots, wanted: self.full };
+        let (rules, threads, wanted) = (*rules, self.threads.clone(), self.full);
+        let collector = Collector { store, used, holders, rules, roots, wanted, threads };
         ctx.effect(collector.collect(beat), move |this, result, _| {
             this.running = None;
             metrics::SECONDS.observe(began.elapsed().as_secs_f64());

@@ -9,24 +9,15 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::time::Instant;
 
+use super::index::{BUSY, born, is_none, open, read, remove_with_log, write};
 use crate::model::{StoreGraph, StorePath};
-
-const VERSION: i64 = 1;
-
-const CREATE: &str = "
-create table used (path text primary key not null, at integer not null) without rowid, strict;
-create table born (at integer not null) strict;
-";
-
-/// A record of another one's commit is short.
-const BUSY: Duration = Duration::from_secs(5);
 
 /// Tells seconds since 1970.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -59,8 +50,10 @@ struct Inner {
     file: PathBuf,
     now: WallClock,
     pending: Mutex<HashMap<StorePath, u64>>,
-    /// `None`: it can't be had, and what is noted is lost with the process.
+    /// `None`: it can't be had for now, and what is noted is in memory alone.
     open: Mutex<Option<Connection>>,
+    /// It was said that it can't be had, or is behind.
+    told: AtomicBool,
     since: AtomicU64,
     clock: Leaps,
 }
@@ -92,12 +85,12 @@ impl fmt::Debug for Used {
 }
 
 impl Used {
-    /// Blocking. One that can't be read is put aside.
+    /// Blocking. One that is none is put aside. One that can't be had for another reason is tried again at
+    /// each flush.
     pub fn open(file: &Path, now: WallClock) -> Self {
         let moment = now();
         let opened = open(file, moment).or_else(|error| {
-            // Where there is none, none can be made.
-            if fs::symlink_metadata(file).is_err() {
+            if !is_none(&error) {
                 return Err(error);
             }
             let aside = file.with_extension("unreadable");
@@ -112,21 +105,35 @@ impl Used {
             Ok((connection, since)) => (Some(connection), since),
             Err(error) => {
                 tracing::warn!(file = %file.display(), %error,
-                    "when paths are used is not noted; what is there counts as just used");
+                    "when paths are used can't be noted for now; what is there counts as just used");
                 (None, moment)
             }
         };
-        let pending = Mutex::default();
-        let (since, clock) = (since.into(), Leaps::new(moment));
-        let file = file.to_owned();
-        Self(Arc::new(Inner { file, now, pending, open: open.into(), since, clock }))
+        Self::new(file, open, since, HashMap::new(), now)
     }
 
     /// What is known already, and noted nowhere.
     pub fn fixed(Uses { known, since }: Uses, now: WallClock) -> Self {
-        let (file, pending) = (PathBuf::new(), Mutex::new(known));
-        let (since, clock) = (since.into(), Leaps::new(now()));
-        Self(Arc::new(Inner { file, now, pending, open: Mutex::default(), since, clock }))
+        Self::new(Path::new(""), None, since, known, now)
+    }
+
+    fn new(
+        file: &Path,
+        open: Option<Connection>,
+        since: u64,
+        pending: HashMap<StorePath, u64>,
+        now: WallClock,
+    ) -> Self {
+        let clock = Leaps::new(now());
+        Self(Arc::new(Inner {
+            file: file.to_owned(),
+            now,
+            pending: pending.into(),
+            told: open.is_none().into(),
+            open: open.into(),
+            since: since.into(),
+            clock,
+        }))
     }
 
     pub fn now(&self) -> u64 {
@@ -152,17 +159,32 @@ impl Used {
     /// Blocking. Writes what was noted. What can't be written is kept in memory.
     pub fn flush(&self) {
         let mut open = lock(&self.0.open);
+        if open.is_none() && !self.0.file.as_os_str().is_empty() {
+            *open = self.open_late();
+        }
         let Some(connection) = &mut *open else { return };
         let noted = std::mem::take(&mut *lock(&self.0.pending));
         if noted.is_empty() {
             return;
         }
-        if let Err(error) = write(connection, &noted) {
-            tracing::warn!(file = %self.0.file.display(), %error, "when paths were used is behind");
+        let written = write(connection, &noted);
+        let told = self.0.told.swap(written.is_err(), Ordering::Relaxed);
+        if let Err(error) = written {
+            if !told {
+                tracing::warn!(file = %self.0.file.display(), %error, "when paths were used is behind");
+            }
             for (path, at) in noted {
                 self.note_at(&path, at);
             }
         }
+    }
+
+    /// What was there before this process is as young as it was taken to be.
+    fn open_late(&self) -> Option<Connection> {
+        let file = &self.0.file;
+        let (connection, _) = open(file, self.0.since.load(Ordering::Relaxed)).ok()?;
+        tracing::info!(file = %file.display(), "when paths are used is noted again");
+        Some(connection)
     }
 
     /// Blocking. All that is known.
@@ -196,13 +218,15 @@ impl Used {
         let before = self.now().saturating_sub(YOUNG);
         let gone =
             uses.known.iter().filter(|(path, at)| **at < before && graph.find(path).is_none());
-        let gone: Vec<String> = gone.map(|(path, _)| path.to_string()).collect();
+        let gone: Vec<&StorePath> = gone.map(|(path, _)| path).collect();
+        lock(&self.0.pending).retain(|path, at| *at >= before || graph.find(path).is_some());
         let mut open = lock(&self.0.open);
         let Some(connection) = &mut *open else { return };
         let remove = |connection: &mut Connection| -> rusqlite::Result<()> {
             let all = connection.transaction()?;
             for path in &gone {
-                all.prepare_cached("delete from used where path = ?1")?.execute([path])?;
+                all.prepare_cached("delete from used where path = ?1")?
+                    .execute([path.to_string()])?;
             }
             all.commit()
         };
@@ -230,62 +254,6 @@ pub fn uses_in(file: &Path) -> rusqlite::Result<Option<Uses>> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// With the files that SQLite has beside it, which must not be played into another.
-fn remove_with_log(file: &Path) {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = file.as_os_str().to_owned();
-        name.push(suffix);
-        drop(fs::remove_file(name)); // not there, or the next step says why
-    }
-}
-
-fn open(file: &Path, now: u64) -> rusqlite::Result<(Connection, u64)> {
-    let mut connection = Connection::open(file)?;
-    connection.busy_timeout(BUSY)?;
-    // A commit survives the process; the last ones may not survive the machine.
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    connection.pragma_update(None, "synchronous", "normal")?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version == 0 {
-        let making = connection.transaction()?;
-        making.execute_batch(CREATE)?;
-        making.execute("insert into born values (?1)", [now.cast_signed()])?;
-        making.pragma_update(None, "user_version", VERSION)?;
-        making.commit()?;
-    }
-    let since = born(&connection)?;
-    read(&connection)?;
-    Ok((connection, since))
-}
-
-fn born(connection: &Connection) -> rusqlite::Result<u64> {
-    let at: i64 = connection.query_row("select at from born", (), |row| row.get(0))?;
-    Ok(at.max(0).cast_unsigned())
-}
-
-fn read(connection: &Connection) -> rusqlite::Result<HashMap<StorePath, u64>> {
-    let mut rows = connection.prepare_cached("select path, at from used")?;
-    let mut rows = rows.query(())?;
-    let mut known = HashMap::new();
-    while let Some(row) = rows.next()? {
-        if let Ok(path) = StorePath::parse(row.get_ref(0)?.as_str()?) {
-            known.insert(path, row.get::<_, i64>(1)?.max(0).cast_unsigned());
-        }
-    }
-    Ok(known)
-}
-
-fn write(connection: &mut Connection, noted: &HashMap<StorePath, u64>) -> rusqlite::Result<()> {
-    let all = connection.transaction()?;
-    for (path, at) in noted {
-        all.prepare_cached(
-            "insert into used values (?1, ?2) on conflict do update set at = max(at, excluded.at)",
-        )?
-        .execute((path.to_string(), at.cast_signed()))?;
-    }
-    all.commit()
 }
 
 #[cfg(test)]
@@ -368,13 +336,55 @@ mod tests {
     }
 
     #[test]
-    fn without_a_file_all_is_in_memory() {
-        let (_, now) = clock(900);
-        let used = Used::open(Path::new("/nonexistent/used.sqlite"), now);
+    fn one_that_cant_be_had_now_is_had_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let (below, file) = (dir.path().join("below"), dir.path().join("below/used.sqlite"));
+        let (time, now) = clock(900);
+        let used = Used::open(&file, now.clone());
         used.note(&path(1));
         used.flush();
         let uses = used.all();
         assert_eq!((uses.of(&path(1), 7), uses.of(&path(2), 7)), (900, 900));
+        time.store(950, Ordering::Relaxed);
+        fs::create_dir(&below).unwrap();
+        used.flush();
+        let again = Used::open(&file, now).all();
+        assert_eq!((again.known, again.since), (HashMap::from([(path(1), 900)]), 900));
+    }
+
+    #[test]
+    fn one_that_is_there_and_cant_be_had_now_is_not_put_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("used.sqlite");
+        let (time, now) = clock(100);
+        Used::open(&file, now.clone()).note(&path(1));
+        let moved = dir.path().join("moved");
+        fs::rename(&file, &moved).unwrap();
+        // What SQLite can't open.
+        fs::create_dir(&file).unwrap();
+        time.store(900, Ordering::Relaxed);
+        let used = Used::open(&file, now.clone());
+        assert_eq!(used.all().of(&path(2), 7), 900);
+        fs::remove_dir(&file).unwrap();
+        fs::rename(&moved, &file).unwrap();
+        used.note(&path(3));
+        used.flush();
+        // To this process all is young; the next knows better.
+        assert_eq!(used.all().of(&path(2), 7), 900);
+        let again = Used::open(&file, now).all();
+        assert_eq!((again.since, again.known.get(&path(3))), (100, Some(&900)));
+    }
+
+    #[test]
+    fn what_is_in_memory_alone_is_bounded_by_what_is_there() {
+        let (time, now) = clock(1_000);
+        let used = Used::open(Path::new("/nonexistent/used.sqlite"), now);
+        used.note(&path(1));
+        used.note(&path(2));
+        time.store(10_000, Ordering::Relaxed);
+        let here = Registered { path: path(1), at: 1, nar_size: 1 };
+        used.forget_gone(&used.all(), &StoreGraph::new(vec![here], vec![]));
+        assert_eq!(used.all().known, HashMap::from([(path(1), 1_000)]));
     }
 
     #[test]

@@ -114,9 +114,9 @@ mod tests {
     #[test]
     fn a_need_is_met_by_what_is_freed() {
         let need = Need { bytes: 10, inodes: 2 };
-        let need = need.less(Freed { bytes: 20, inodes: 1 });
+        let need = need.less(Freed { bytes: 20, inodes: 1, helps: 0 });
         assert_eq!(need, Need { bytes: 0, inodes: 1 });
-        assert!(!need.is_met() && need.less(Freed { bytes: 0, inodes: 9 }).is_met());
+        assert!(!need.is_met() && need.less(Freed { bytes: 0, inodes: 9, helps: 0 }).is_met());
         assert_eq!(need.least(Need { bytes: 5, inodes: 0 }), Need::default());
     }
 }

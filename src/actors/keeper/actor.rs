@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::KeptReport;
 use super::file::list;
-use super::messages::{Keep, KeepError, ListKept, Release, ReleaseError};
+use super::messages::{Keep, KeepError, ListKept, Release, ReleaseError, Settled};
 use super::record::{RecordFile, Recorded};
 use super::table::{Look, Looked, Table};
-use crate::actors::core::{Ctx, Reply, blocking, deferred, impl_supervised};
+use crate::actors::core::{ActorGone, Ctx, Reply, answer_all, blocking, deferred, impl_supervised};
 use crate::actors::metrics;
 use crate::actors::reconciler::Looking;
 use crate::actors::resolve::Resolver;
@@ -45,6 +45,8 @@ pub struct Keeper {
     written: Option<Vec<Recorded>>,
     /// Who waits until it is written down what they keep, until when.
     unwritten: Vec<(u64, Reply<Result<u64, KeepError>>)>,
+    /// Who waits until what was kept is held.
+    settling: Vec<Reply<Result<(), ActorGone>>>,
     /// When the timer goes off.
     armed: Option<Instant>,
 }
@@ -52,6 +54,7 @@ pub struct Keeper {
 impl_supervised!(Keeper, "keeper", |this| {
     this.table.clear();
     this.unwritten.clear();
+    this.settling.clear();
     (this.listed, this.written, this.armed) = (None, None, None);
     (this.reading, this.writing) = (Looking::default(), Looking::default());
 });
@@ -69,6 +72,7 @@ impl Keeper {
             writing: Looking::default(),
             written: None,
             unwritten: Vec::new(),
+            settling: Vec::new(),
             armed: None,
         }
     }
@@ -112,6 +116,9 @@ impl Keeper {
                 realised.map(|resolved| Some(resolved.lease))
             };
             ctx.effect(realised, move |this, realised, ctx| this.ended(number, realised, ctx));
+        }
+        if self.table.is_settled() {
+            answer_all(std::mem::take(&mut self.settling), &Ok(()));
         }
         self.arm(ctx);
         metrics::show_kept(|state| self.table.count(state));
@@ -223,6 +230,17 @@ impl Handler<Keep> for Keeper {
         self.table.keep(&source, resolved.lease, (wall, now + keep), now);
         self.unwritten.push((wall, reply));
         self.write(ctx);
+        self.go_on(ctx);
+        answer
+    }
+}
+
+impl Handler<Settled> for Keeper {
+    type Result = ResponseFuture<Result<(), ActorGone>>;
+
+    fn handle(&mut self, _: Settled, ctx: &mut Ctx<Self>) -> Self::Result {
+        let (reply, answer) = deferred::<Self, _, _>();
+        self.settling.push(reply);
         self.go_on(ctx);
         answer
     }

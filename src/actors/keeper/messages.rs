@@ -47,3 +47,8 @@ pub enum ReleaseError {
 #[derive(Message)]
 #[rtype(result = "KeptReport")]
 pub struct ListKept;
+
+/// Answered once all that an earlier process kept was looked for: from then on views hold it.
+#[derive(Message)]
+#[rtype(result = "Result<(), ActorGone>")]
+pub struct Settled;

@@ -25,7 +25,7 @@ mod table;
 
 pub use actor::{Keeper, KeeperConfig};
 pub use handle::{KeeperHandle, PrefetchError, Prefetched};
-pub use messages::{Keep, KeepError, ListKept, Release, ReleaseError};
+pub use messages::{Keep, KeepError, ListKept, Release, ReleaseError, Settled};
 pub use report::{Kept, KeptReport};
 
 /// The file that lists sources, in metrics and logs.

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{InvalidSource, Source, StorePath};
+use crate::model::{Source, StorePath};
 
 const VERSION: u32 = 1;
 
@@ -25,9 +25,9 @@ pub(super) struct Recorded {
 }
 
 #[derive(Serialize, Deserialize)]
-struct OnDisk {
+struct OnDisk<L> {
     version: u32,
-    kept: Vec<Line>,
+    kept: Vec<L>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,19 +54,25 @@ impl RecordFile {
         &self.path
     }
 
-    /// One that can't be read is set aside: what it kept is warm no longer, and nothing else is lost.
+    /// What can't be read of it is warm no longer, and nothing else is lost; a copy of it all is set aside.
     pub(super) fn load(&self) -> Vec<Recorded> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let text = match fs::read(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
             text => text.map_err(|error| error.to_string()),
         };
-        text.and_then(|text| parse(&text)).unwrap_or_else(|reason| {
+        let (kept, refused) =
+            text.and_then(|text| parse(&text)).unwrap_or_else(|reason| (Vec::new(), vec![reason]));
+        for reason in &refused {
+            tracing::warn!(record = %self.path.display(), reason, "what was kept is forgotten");
+        }
+        if !refused.is_empty() {
             let aside = self.path.with_extension("unreadable");
-            let set_aside = fs::rename(&self.path, &aside);
-            tracing::warn!(record = %self.path.display(), reason, ?set_aside, "what was kept is forgotten");
-            Vec::new()
-        })
+            if let Err(error) = fs::copy(&self.path, &aside) {
+                tracing::warn!(record = %self.path.display(), %error, "it can't be set aside");
+            }
+        }
+        kept
     }
 
     /// Whole or not at all, also after a power failure.
@@ -89,17 +95,27 @@ impl RecordFile {
     }
 }
 
-fn parse(text: &[u8]) -> Result<Vec<Recorded>, String> {
-    let found: OnDisk = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+/// What is kept, and why some of it can't be read.
+fn parse(text: &[u8]) -> Result<(Vec<Recorded>, Vec<String>), String> {
+    let found: OnDisk<serde_json::Value> =
+        serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if found.version != VERSION {
         return Err(format!("version {} is not {VERSION}", found.version));
     }
-    let recorded = |line: Line| -> Result<Recorded, InvalidSource> {
-        let source = Source::parse(&line.kind, &line.source)?;
-        Ok(Recorded { source, root: line.root, until: line.until, is_setting: line.setting })
-    };
-    let all: Result<_, _> = found.kept.into_iter().map(recorded).collect();
-    all.map_err(|error| error.to_string())
+    let (mut kept, mut refused) = (Vec::new(), Vec::new());
+    for line in found.kept {
+        match recorded(line) {
+            Ok(recorded) => kept.push(recorded),
+            Err(reason) => refused.push(reason),
+        }
+    }
+    Ok((kept, refused))
+}
+
+fn recorded(line: serde_json::Value) -> Result<Recorded, String> {
+    let line: Line = serde_json::from_value(line).map_err(|error| error.to_string())?;
+    let source = Source::parse(&line.kind, &line.source).map_err(|error| error.to_string())?;
+    Ok(Recorded { source, root: line.root, until: line.until, is_setting: line.setting })
 }
 
 #[cfg(test)]
@@ -107,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_comes_back_as_it_was_and_what_is_none_is_set_aside() {
+    fn it_comes_back_as_it_was_and_what_cant_be_read_is_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let file = RecordFile::new(dir.path().join("kept.json"));
         assert!(file.load().is_empty());
@@ -122,7 +138,16 @@ mod tests {
 
         fs::write(file.path(), "{\"version\":2,\"kept\":[]}").unwrap();
         assert!(file.load().is_empty());
-        assert!(fs::metadata(dir.path().join("kept.unreadable")).is_ok());
-        assert!(fs::metadata(file.path()).is_err());
+        let aside = dir.path().join("kept.unreadable");
+        assert!(fs::read_to_string(&aside).unwrap().contains("\"version\":2"));
+
+        // One that can't be read costs no other.
+        file.save(kept.to_vec()).unwrap();
+        let whole = fs::read_to_string(file.path()).unwrap();
+        let broken = whole.replacen("storePath", "elsewhere", 1);
+        assert_ne!(broken, whole);
+        fs::write(file.path(), &broken).unwrap();
+        assert_eq!(file.load(), kept[1..]);
+        assert_eq!(fs::read_to_string(&aside).unwrap(), broken);
     }
 }

@@ -196,6 +196,15 @@ impl Table {
         }
     }
 
+    /// Whether all that was there once was looked for.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_unseen = |entry: &Entry| {
+            let looks = matches!(entry.stage, Stage::Idle | Stage::Looking);
+            looks && entry.root.is_some() && entry.lease.is_none() && entry.failed.is_none()
+        };
+        !self.entries.values().any(is_unseen)
+    }
+
     /// When something is to be done next.
     pub(super) fn next(&self) -> Option<Instant> {
         let due = self.entries.values().filter(|e| e.stage == Stage::Idle).map(|e| e.due);

@@ -27,7 +27,11 @@ pub(in crate::actors) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Whole at every moment; whether there was anything to write.
-pub(super) fn write_if_other(target: &Path, text: &[u8], mode: u32) -> Result<bool, String> {
+pub(in crate::actors) fn write_if_other(
+    target: &Path,
+    text: &[u8],
+    mode: u32,
+) -> Result<bool, String> {
     let is_same = || -> io::Result<bool> {
         let found = fs::symlink_metadata(target)?;
         let is_ours = found.is_file() && found.permissions().mode() & 0o7777 == mode;

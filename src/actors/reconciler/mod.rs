@@ -17,17 +17,18 @@ mod watch;
 
 pub use actor::{ConfigReconciler, ReconcilerConfig};
 pub use conf::NixConf;
-pub(super) use files::read_file;
+pub(super) use files::{read_file, write_if_other};
 pub(super) use sync::directory;
 pub use sync::{Item, Kind, bring_up_to_date};
 pub(super) use watch::{Looking, TICK, watch};
 
 /// What there is in logs and metrics.
-pub(super) const KINDS: [&str; 6] = [
+pub(super) const KINDS: [&str; 7] = [
     Kind::AuthorizedKeys.as_str(),
     Kind::PrivateKey.as_str(),
     Kind::KnownHosts.as_str(),
     Kind::SigningKey.as_str(),
     conf::KIND,
     super::keeper::FILE,
+    super::policy::KIND,
 ];

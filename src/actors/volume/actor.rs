@@ -18,6 +18,7 @@ use super::machine::{Effect, Event, Machine, Request, State};
 use super::record::Record;
 use crate::actors::core::{Ctx, Reply, answer_all, deferred, impl_supervised};
 use crate::actors::events::News;
+use crate::actors::policy::Admitted;
 use crate::actors::resolve::Resolved;
 use crate::actors::views::Lease;
 use crate::model::{TargetPath, VolumeId};
@@ -47,6 +48,8 @@ pub struct VolumeActor {
     pub(super) machine: Machine<Resolved, Caller, Waiter>,
     /// The target that this volume has claimed.
     claimed: Option<TargetPath>,
+    /// It counts for its namespace.
+    admitted: Option<Admitted>,
     /// What is being published, or was last.
     pub(super) asked: Option<Request>,
     /// Its source, for the metrics.
@@ -84,6 +87,7 @@ impl VolumeActor {
             id,
             machine: Machine::new(),
             claimed: None,
+            admitted: None,
             asked: None,
             source: "none",
             began: None,
@@ -98,8 +102,10 @@ impl VolumeActor {
         let resolved = Resolved { lease, origin: Origin::Present, revision };
         // Two records of one target can't be: the first was written by a volume that claimed it.
         let _ = hands.claims.claim(&record.target, &record.id);
+        let request = record.request();
         Self {
-            machine: Machine::recovered(record.request(), resolved),
+            admitted: hands.policy.count(&request.spec),
+            machine: Machine::recovered(request, resolved),
             claimed: Some(record.target.clone()),
             published_at: record.published_at,
             ..Self::new(record.id.clone(), hands)
@@ -126,8 +132,14 @@ impl VolumeActor {
                 self.tell_pod(&request, News::Began);
                 self.asked = Some(request.clone());
                 self.watch(ctx);
-                let work = effects.resolve(request.spec);
+                let work = effects.resolve(request.spec.clone());
                 ctx.effect(work, move |this, result, ctx| {
+                    // The policy may have changed meanwhile.
+                    let policy = &this.effects.hands.policy;
+                    let result = result.and_then(|resolved| {
+                        policy.check(&request.spec).map_err(VolumeError::from)?;
+                        Ok(resolved)
+                    });
                     this.on(Event::Resolved { op, result }, ctx);
                 });
             }
@@ -197,9 +209,19 @@ impl VolumeActor {
     fn release(&mut self) {
         // Once more: one may have been asked for after the last time.
         self.effects.abandon();
+        self.admitted = None;
         if let Some(target) = self.claimed.take() {
             self.effects.hands.claims.release(&target, &self.id);
         }
+    }
+
+    /// What is there already is no matter of the policy any more.
+    fn admit(&mut self, request: &Request, ctx: &mut Ctx<Self>) -> Answer {
+        if let State::Absent = self.machine.state() {
+            let admitted = self.effects.hands.policy.admit(&request.spec);
+            self.admitted = admitted.map_err(VolumeError::from).inspect_err(|_| ctx.stop())?;
+        }
+        Ok(())
     }
 
     /// Takes the target for a volume that is not there yet, or refuses and ends.
@@ -222,9 +244,12 @@ impl Handler<Publish> for VolumeActor {
     fn handle(&mut self, Publish(request, waits): Publish, ctx: &mut Ctx<Self>) -> Self::Result {
         let (reply, answer) = deferred::<Self, _, _>();
         self.last_call = Instant::now();
-        match self.claim(&request.target, ctx) {
+        match self.admit(&request, ctx).and_then(|()| self.claim(&request.target, ctx)) {
             Ok(()) => self.on(Event::Publish { request, waiter: Caller { reply, waits } }, ctx),
-            Err(error) => reply.send(Err(error)),
+            Err(error) => {
+                tracing::info!(volume = %self.id, %error, "refused");
+                reply.send(Err(error));
+            }
         }
         answer
     }

@@ -12,6 +12,7 @@ use super::record::{Record, RecordStore};
 use super::{ViewError, VolumeError};
 use crate::actors::core;
 use crate::actors::events::EventRecorder;
+use crate::actors::policy::PolicyHandle;
 use crate::actors::resolve::{Resolved, Resolver};
 use crate::crash::crash_point;
 use crate::model::{TargetPath, Tenant, VolumeId, VolumeSpec};
@@ -27,6 +28,7 @@ pub(super) struct Hands {
     pub(super) claims: Claims,
     /// How long a volume is resolved that nobody asks for any more.
     pub(super) abandon_after: Duration,
+    pub(super) policy: PolicyHandle,
     /// Who tells pods what happens; nobody without Kubernetes.
     pub(super) events: Option<Addr<EventRecorder>>,
 }

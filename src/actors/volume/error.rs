@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::actors::builds::Failure;
 use crate::actors::core::{ActorGone, Overloaded};
+use crate::actors::policy::PolicyError;
 use crate::model::{StorePath, TargetPath, VolumeId};
 use crate::mount::MountError;
 use crate::nix::NixError;
@@ -43,6 +44,8 @@ pub enum VolumeError {
     UnreadableRecord { path: PathBuf, reason: String },
     #[error("no volume {id} is published")]
     NotPublished { id: String },
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
     #[error(transparent)]
@@ -101,6 +104,7 @@ impl VolumeError {
             Self::HalfDone { .. } => "half_done",
             Self::Record { .. } | Self::UnreadableRecord { .. } => "record",
             Self::NotPublished { .. } => "not_published",
+            Self::Policy(_) => "policy",
             Self::Overloaded(_) => "overloaded",
             Self::Gone(_) => "gone",
         }

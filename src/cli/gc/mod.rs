@@ -15,7 +15,7 @@ use crate::actors::gc::holders::Holders;
 use crate::actors::gc::plan::Dead;
 use crate::actors::gc::report::Report;
 use crate::actors::gc::used::{Used, wall_clock};
-use crate::actors::gc::{Beat, Collector, Rules};
+use crate::actors::gc::{Beat, Collector, Rules, Threads};
 use crate::config::{GcArgs, Output};
 use crate::nix::Freed;
 
@@ -44,8 +44,8 @@ async fn collect(args: &GcArgs) -> Result<(), Failure> {
     };
     let used = Used::fixed(store::uses(&args.state_dir)?, wall_clock());
     let store = Arc::new(store::open(args));
-    let collector =
-        Collector { store, used, holders: Holders::default(), rules, roots: None, wanted: false };
+    let (holders, threads) = (Holders::default(), Threads::default());
+    let collector = Collector { store, used, holders, rules, roots: None, wanted: false, threads };
     let collected = collector.collect(Beat::default()).await;
     let Some(report) = collected.map_err(|error| Failure(error.to_string()))? else {
         return Err(Failure(

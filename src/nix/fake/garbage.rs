@@ -16,7 +16,9 @@ use crate::nix::error::io_error;
 use crate::nix::{Deletion, Freed, Garbage, NixError, Root, Sole, Space, frees, remains};
 
 /// Bytes, of every path.
-pub const NAR_SIZE: u64 = 1000;
+pub const NAR_SIZE: u64 = 100_000;
+/// Bytes, of every deletion for which nothing else was set.
+const FREED: u64 = 1000;
 
 /// What collectors meet, and what there was of them.
 #[derive(Default)]
@@ -151,7 +153,7 @@ impl FakeNix {
             }
             self.remove(&mut state, &path)?;
             let freed = state.collector.freed.get(&path).copied();
-            let freed = freed.unwrap_or(Freed { bytes: NAR_SIZE, inodes: 1 });
+            let freed = freed.unwrap_or(Freed { bytes: FREED, inodes: 1, helps: 0 });
             if let Some(space) = &mut state.collector.space {
                 space.free_bytes += freed.bytes;
                 space.free_inodes += freed.inodes;

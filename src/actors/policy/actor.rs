@@ -1,0 +1,277 @@
+//! The actor; see the module above.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, Message};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::handle::{Known, PolicyHandle, PolicyReport};
+use super::last_good::{load, save};
+use super::{KEY, KIND, PART};
+use crate::actors::core::{Backoff, Ctx, blocking, impl_supervised, supervise, tell};
+use crate::actors::metrics;
+use crate::actors::reconciler::{Looking, TICK, directory, read_file, watch};
+use crate::health::{Condition, Health};
+use crate::k8s::{Api, Change, ConfigData};
+use crate::model::Policy;
+
+/// Where the policy is written.
+#[derive(Clone)]
+pub enum PolicySource {
+    File(PathBuf),
+    ConfigMap { namespace: String, name: String, api: Arc<dyn Api> },
+}
+
+#[derive(Clone)]
+pub struct PolicyConfig {
+    pub source: PolicySource,
+    /// Where the last good one is kept.
+    pub last_good: PathBuf,
+    pub health: Health,
+}
+
+pub struct Policies {
+    config: PolicyConfig,
+    report: watch::Sender<PolicyReport>,
+    reading: Looking,
+}
+
+/// Without it what counted last counts on; the supervisor says so.
+pub(in crate::actors) fn start(
+    config: Option<PolicyConfig>,
+    backoff: Backoff,
+) -> (Option<Addr<Policies>>, PolicyHandle) {
+    let Some(config) = config else {
+        return (None, PolicyHandle::open());
+    };
+    let (policies, handle) = Policies::new(config);
+    (Some(supervise(policies, backoff, |_| {})), handle)
+}
+
+/// What the source has: `Ok(None)` is nothing.
+type Found = Result<Option<String>, String>;
+
+/// The file may have changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Look;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tick;
+
+// What counted counts until the source answers.
+impl_supervised!(Policies, "policy", |this| this.reading = Looking::default());
+
+impl Policies {
+    pub fn new(config: PolicyConfig) -> (Self, PolicyHandle) {
+        let reason = format!("{} was not read yet", config.source);
+        let report = PolicyReport { known: Known::Awaited { reason }, ..PolicyReport::default() };
+        let (report, handle) = watch::channel(report);
+        (Self { config, report, reading: Looking::default() }, PolicyHandle::new(handle))
+    }
+
+    fn awaits(&self) -> bool {
+        matches!(self.report.borrow().known, Known::Awaited { .. })
+    }
+
+    /// Before its source was asked.
+    fn recall(&self, loaded: Result<Option<(String, Policy)>, String>) {
+        match loaded {
+            Ok(Some((text, policy))) if self.awaits() => {
+                let known = Known::Policy(Arc::new(policy));
+                let origin = format!("{}, as it was last", self.config.source);
+                self.report.send_replace(PolicyReport { known, text, origin, refused: None });
+            }
+            Ok(_) => {}
+            Err(reason) => {
+                tracing::error!("{reason}");
+                self.await_for(&reason);
+            }
+        }
+    }
+
+    fn await_for(&self, why: &str) {
+        let reason = why.to_owned();
+        self.report.send_if_modified(|report| {
+            let awaits = matches!(report.known, Known::Awaited { .. });
+            if awaits {
+                report.known = Known::Awaited { reason };
+            }
+            awaits
+        });
+    }
+
+    fn found(&mut self, found: Found, ctx: &mut Ctx<Self>) {
+        let parsed = found.and_then(|text| {
+            let Some(text) = text else { return Ok(None) };
+            let policy = Policy::parse(&text).map_err(|error| error.to_string())?;
+            Ok(Some((text, policy)))
+        });
+        match parsed {
+            Ok(Some((text, policy))) => self.learn(text, policy, ctx),
+            Ok(None) => self.lose(),
+            Err(reason) => self.refuse(&reason),
+        }
+    }
+
+    fn learn(&self, text: String, policy: Policy, ctx: &mut Ctx<Self>) {
+        let origin = self.config.source.to_string();
+        let is_new = self.report.borrow().text != text;
+        if is_new {
+            tracing::info!(source = origin, "the policy has changed: it counts from now on");
+            metrics::CONFIG_WRITES.with_label_values(&[KIND]).inc();
+            let (file, text) = (self.config.last_good.clone(), text.clone());
+            ctx.effect(blocking(move || save(&file, &text)), |_, saved, _| {
+                let saved = saved.unwrap_or_else(|panic| Err(panic.to_string()));
+                if let Err(error) = saved {
+                    tracing::warn!(error, "the next process won't know the policy at once");
+                }
+            });
+        }
+        let known = Known::Policy(Arc::new(policy));
+        self.report.send_replace(PolicyReport { known, text, origin, refused: None });
+        self.say(None);
+    }
+
+    /// There is none where one could be.
+    fn lose(&self) {
+        let source = &self.config.source;
+        if matches!(self.report.borrow().known, Known::Policy(_)) {
+            let reason = format!(
+                "{source} is gone; the last good policy counts: to allow everything, write `preset: open` there"
+            );
+            return self.refuse(&reason);
+        }
+        if self.awaits() {
+            tracing::info!("there is no {source}: pods may ask for everything");
+        }
+        self.report.send_replace(PolicyReport::default());
+        self.say(None);
+    }
+
+    /// What is there can't be used.
+    fn refuse(&self, reason: &str) {
+        let reason = format!("{}: {reason}", self.config.source);
+        if self.report.borrow().refused.as_ref() != Some(&reason) {
+            tracing::error!("the policy can't be used, and the last good one counts: {reason}");
+        }
+        self.await_for(&reason);
+        self.report.send_modify(|report| report.refused = Some(reason.clone()));
+        self.say(Some(reason));
+    }
+
+    fn say(&self, refused: Option<String>) {
+        metrics::CONFIG_REFUSED.with_label_values(&[KIND]).set(refused.is_some().into());
+        let condition = refused.map_or(Condition::Ready, Condition::Impaired);
+        self.config.health.set(PART, &condition);
+    }
+
+    /// One change after the other.
+    fn follow(mut changes: BoxStream<'static, Change<ConfigData>>, ctx: &mut Ctx<Self>) {
+        let next = async move {
+            let change = changes.next().await;
+            (change, changes)
+        };
+        ctx.effect(next, |this: &mut Self, (change, changes), ctx| {
+            match change {
+                Some(Change::Reset(all)) => this.found(text_of(all.into_iter().next()), ctx),
+                Some(Change::Applied(one)) => this.found(text_of(Some(one)), ctx),
+                Some(Change::Deleted(_)) => this.found(Ok(None), ctx),
+                Some(Change::Lost(reason)) => {
+                    metrics::WATCHES_LOST.inc();
+                    tracing::warn!(reason, "the watch of the policy broke");
+                    this.await_for(&format!("{}: {reason}", this.config.source));
+                }
+                None => return ctx.fail("the watch of the policy ended"),
+            }
+            Self::follow(changes, ctx);
+        });
+    }
+
+    fn read(&mut self, ctx: &mut Ctx<Self>) {
+        let PolicySource::File(file) = &self.config.source else { return };
+        if !self.reading.begin() {
+            return;
+        }
+        let file = file.clone();
+        let read = blocking(move || {
+            match file.symlink_metadata() {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                _ => {}
+            }
+            let text = read_file(&file)?;
+            String::from_utf8(text).map(Some).map_err(|_| "it is not UTF-8".to_owned())
+        });
+        ctx.effect(read, |this, found, ctx| {
+            this.found(found.unwrap_or_else(|panic| Err(panic.to_string())), ctx);
+            if this.reading.end() {
+                this.read(ctx);
+            }
+        });
+    }
+
+    fn begin(&mut self, ctx: &mut Ctx<Self>) {
+        match &self.config.source {
+            PolicySource::ConfigMap { namespace, name, api } => {
+                Self::follow(api.watch_config_map(namespace, name), ctx);
+            }
+            PolicySource::File(file) => {
+                tell(&ctx.address(), Tick);
+                let address = ctx.address();
+                let watched = watch([directory(file)].into(), move || tell(&address, Look));
+                ctx.effect(watched, |_, error, _| {
+                    tracing::warn!(%error, "file events are not heard; a look each {TICK:?} remains");
+                });
+            }
+        }
+    }
+}
+
+fn text_of(data: Option<ConfigData>) -> Found {
+    let Some(mut data) = data else { return Ok(None) };
+    data.remove(KEY).map(Some).ok_or_else(|| format!("it has no key {KEY}"))
+}
+
+impl Actor for Policies {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        let file = self.config.last_good.clone();
+        let load = blocking(move || load(&file));
+        ctx.wait(actix::fut::wrap_future::<_, Self>(load).map(|loaded, this, ctx| {
+            this.recall(loaded.unwrap_or_else(|panic| Err(panic.to_string())));
+            this.begin(ctx);
+        }));
+    }
+}
+
+impl Handler<Look> for Policies {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, ctx: &mut Ctx<Self>) {
+        self.read(ctx);
+    }
+}
+
+impl Handler<Tick> for Policies {
+    type Result = ();
+
+    fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
+        self.read(ctx);
+        ctx.effect(sleep(TICK), |_, (), ctx| tell(&ctx.address(), Tick));
+    }
+}
+
+impl std::fmt::Display for PolicySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(file) => write!(f, "{}", file.display()),
+            Self::ConfigMap { namespace, name, .. } => write!(f, "ConfigMap {namespace}/{name}"),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The last good policy, `<state-dir>/policy.yaml`: what counts until its source answers. Blocking.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::actors::reconciler::{read_file, write_if_other};
+use crate::model::Policy;
+
+/// `Ok(None)`: there has never been one.
+pub(super) fn load(file: &Path) -> Result<Option<(String, Policy)>, String> {
+    if file.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let told = |why: String| format!("the last good policy, {}: {why}", file.display());
+    let text = read_file(file).map_err(&told)?;
+    let text = String::from_utf8(text).map_err(|_| told("it is not UTF-8".to_owned()))?;
+    let policy = Policy::parse(&text).map_err(|error| told(error.to_string()))?;
+    Ok(Some((text, policy)))
+}
+
+pub(super) fn save(file: &Path, text: &str) -> Result<(), String> {
+    write_if_other(file, text.as_bytes(), 0o600).map(drop)
+}

@@ -1,0 +1,114 @@
+//! `nix-csi policy`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::status::table;
+use super::{Failure, message};
+use crate::config::{ExplainArgs, Output, PolicyCommand};
+use crate::grpc::client;
+use crate::grpc::proto::admin::{PolicyRequest, PolicyResponse};
+use crate::model::{Access, Layout, Policy, Source, VolumeSize, VolumeSpec};
+
+pub async fn policy(command: PolicyCommand) -> Result<(), Failure> {
+    match command {
+        PolicyCommand::Check { file } => {
+            read(&file)?;
+            println!("{}: a policy that can be used", file.display());
+            Ok(())
+        }
+        PolicyCommand::Explain(args) => explain(&args).await,
+    }
+}
+
+fn read(file: &Path) -> Result<Policy, Failure> {
+    let told = |why: String| Failure(format!("{}: {why}", file.display()));
+    let text = fs::read_to_string(file).map_err(|error| told(error.to_string()))?;
+    Policy::parse(&text).map_err(|error| told(error.to_string()))
+}
+
+/// What is refused is no failure of the command, whose exit code tells it as well.
+async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
+    let spec = spec(args)?;
+    let (policy, origin) = match &args.file {
+        Some(file) => (Some(read(file)?), file.display().to_string()),
+        None => of_node(args).await?,
+    };
+    let Some(policy) = policy else {
+        match args.output {
+            Output::Table => println!("there is no policy: pods may ask for everything"),
+            Output::Json => println!("{}", json!({ "policy": null, "allowed": true })),
+        }
+        return Ok(());
+    };
+    let rules = policy.rules(&args.namespace);
+    let refusal = spec.as_ref().and_then(|spec| rules.check(spec).err());
+    match args.output {
+        Output::Table => {
+            let mut rows = table(&["KEY", "VALUE", "SAID BY"]);
+            for (key, value, rule) in rules.list() {
+                rows.add_row([key, &value, &rule]);
+            }
+            println!("policy of {origin}, for namespace {}\n{rows}", args.namespace);
+            if spec.is_some() && refusal.is_none() {
+                println!("the volume is allowed");
+            }
+        }
+        Output::Json => {
+            let list = rules.list().into_iter();
+            let list: BTreeMap<_, _> = list
+                .map(|(key, value, rule)| (key, json!({ "value": value, "by": rule })))
+                .collect();
+            let refused = refusal
+                .as_ref()
+                .map(|refusal| json!({ "rule": refusal.rule, "reason": refusal.to_string() }));
+            let told = json!({ "policy": origin, "namespace": args.namespace, "rules": list,
+                "allowed": spec.as_ref().map(|_| refusal.is_none()), "refused": refused });
+            println!("{}", serde_json::to_string_pretty(&told)?);
+        }
+    }
+    match refusal {
+        None => Ok(()),
+        Some(refusal) => Err(Failure(refusal.text(&args.namespace))),
+    }
+}
+
+/// The policy that counts on the node, and where it comes from.
+async fn of_node(args: &ExplainArgs) -> Result<(Option<Policy>, String), Failure> {
+    let mut admin = client::admin(args.admin_endpoint.path()).await?;
+    let asked = admin.policy(PolicyRequest {}).await.map_err(|e| message(&e))?;
+    let PolicyResponse { text, origin, refused, awaited } = asked.into_inner();
+    if !awaited.is_empty() {
+        return Err(Failure(format!(
+            "the policy is not known, so that nobody may mount: {awaited}"
+        )));
+    }
+    if !refused.is_empty() {
+        eprintln!("nix-csi: what is there now does not count: {refused}");
+    }
+    if text.is_empty() {
+        return Ok((None, origin));
+    }
+    Ok((Some(Policy::parse(&text)?), origin))
+}
+
+fn spec(args: &ExplainArgs) -> Result<Option<VolumeSpec>, Failure> {
+    let given =
+        [("flakeRef", &args.flake_ref), ("storePath", &args.store_path), ("nixExpr", &args.expr)];
+    let Some((key, text)) = given.iter().find_map(|(key, text)| Some((key, text.as_ref()?))) else {
+        return Ok(None);
+    };
+    let size = args.size.as_deref().map(VolumeSize::parse).transpose()?;
+    Ok(Some(VolumeSpec {
+        access: if args.rw { Access::Writable } else { Access::ReadOnly },
+        access_mode: 0,
+        attributes: BTreeMap::new(),
+        source: Source::parse(key, text)?,
+        pod: None,
+        layout: Layout::Plain,
+        size,
+    }))
+}

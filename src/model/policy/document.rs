@@ -1,0 +1,143 @@
+//! The policy's text.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::Policy;
+use super::reference::Prefix;
+use super::rules::{By, Flakes, Preset, Rules, Said};
+use crate::model::VolumeSize;
+
+/// Bytes; a ConfigMap holds no more.
+const MAX: usize = 1 << 20;
+/// Of a value in a message.
+const MAX_SHOWN: usize = 80;
+/// Of a namespace's name, a DNS label (RFC 1123).
+const MAX_NAME: usize = 63;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPolicy {
+    #[error("the policy is empty: write `preset: open` to allow everything, or `preset: strict`")]
+    Empty,
+    #[error("the policy has {len} bytes, more than the {MAX} allowed")]
+    TooLong { len: usize },
+    #[error("the policy is no YAML of the right form: {reason}")]
+    Form { reason: String },
+    #[error("{key} {value:?}: {reason}")]
+    Value { key: String, value: String, reason: String },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Document {
+    preset: Preset,
+    #[serde(default)]
+    default: Part,
+    #[serde(default)]
+    namespaces: BTreeMap<String, Part>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Part {
+    store_path: Option<bool>,
+    flake_ref: Option<FlakeRef>,
+    nix_expr: Option<bool>,
+    writable: Option<bool>,
+    max_size: Option<String>,
+    max_volumes: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "flakeRef is true, false or a list of what references may begin with"
+)]
+enum FlakeRef {
+    All(bool),
+    Prefixes(Vec<String>),
+}
+
+pub(super) fn parse(text: &str) -> Result<Policy, InvalidPolicy> {
+    if text.trim().is_empty() {
+        return Err(InvalidPolicy::Empty);
+    }
+    if text.len() > MAX {
+        return Err(InvalidPolicy::TooLong { len: text.len() });
+    }
+    let document: Document = serde_saphyr::from_str(text).map_err(|error| {
+        // One line for a log; the rest is an extract of the text.
+        let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        InvalidPolicy::Form { reason: reason.chars().take(400).collect() }
+    })?;
+    let default = overlay(&Rules::of(document.preset), document.default, &By::Default)?;
+    let (mut exact, mut patterns) = (BTreeMap::new(), Vec::new());
+    for (name, part) in document.namespaces {
+        let rules = overlay(&default, part, &By::Namespace(name.clone()))?;
+        match name.strip_suffix('*') {
+            Some(start) => patterns.push((check_name(&name, start, true)?, rules)),
+            None => drop(exact.insert(check_name(&name, &name, false)?, rules)),
+        }
+    }
+    patterns.sort_by_key(|(start, _)| std::cmp::Reverse(start.len()));
+    Ok(Policy { default, exact, patterns })
+}
+
+fn check_name(whole: &str, name: &str, is_pattern: bool) -> Result<String, InvalidPolicy> {
+    let is_label = name.len() <= MAX_NAME
+        && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+        && !name.starts_with('-')
+        && (is_pattern || !(name.is_empty() || name.ends_with('-')));
+    if is_label {
+        return Ok(name.to_owned());
+    }
+    let reason = "it is no namespace's name: small letters, digits and -, with a * at its end for all \
+                  that begin so";
+    Err(invalid("namespaces", whole, reason))
+}
+
+fn invalid(key: &str, value: &str, reason: &str) -> InvalidPolicy {
+    let value = value.chars().take(MAX_SHOWN).collect();
+    InvalidPolicy::Value { key: key.to_owned(), value, reason: reason.to_owned() }
+}
+
+/// What `part` says counts, and else what `below` does.
+fn overlay(below: &Rules, part: Part, by: &By) -> Result<Rules, InvalidPolicy> {
+    let flake_ref = part.flake_ref.map(|flakes| self::flakes(flakes, by)).transpose()?;
+    let max_size = part.max_size.map(|text| size(&text, by)).transpose()?;
+    Ok(Rules {
+        store_path: said(part.store_path, by, &below.store_path),
+        flake_ref: said(flake_ref, by, &below.flake_ref),
+        nix_expr: said(part.nix_expr, by, &below.nix_expr),
+        writable: said(part.writable, by, &below.writable),
+        max_size: said(max_size, by, &below.max_size),
+        max_volumes: said(part.max_volumes.map(Some), by, &below.max_volumes),
+    })
+}
+
+fn said<T: Clone>(value: Option<T>, by: &By, below: &Said<T>) -> Said<T> {
+    value.map_or_else(|| below.clone(), |value| Said { value, by: by.clone() })
+}
+
+fn flakes(text: FlakeRef, by: &By) -> Result<Flakes, InvalidPolicy> {
+    match text {
+        FlakeRef::All(true) => Ok(Flakes::Any),
+        FlakeRef::All(false) => Ok(Flakes::Only(Vec::new())),
+        FlakeRef::Prefixes(list) => {
+            let parse = |text: String| {
+                Prefix::parse(&text).map_err(|reason| invalid(&by.key("flakeRef"), &text, reason))
+            };
+            list.into_iter().map(parse).collect::<Result<_, _>>().map(Flakes::Only)
+        }
+    }
+}
+
+/// `none` is no limit, where one is inherited.
+fn size(text: &str, by: &By) -> Result<Option<VolumeSize>, InvalidPolicy> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let reason = "it is no size from 16Mi to 8Ti, such as 500Mi or 2Gi; none is no limit";
+    VolumeSize::parse(text).map(Some).map_err(|_| invalid(&by.key("maxSize"), text, reason))
+}

@@ -1,0 +1,168 @@
+//! What counts for one namespace, and which part of the policy says so.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use super::reference::{Mismatch, Prefix, check};
+use super::refusal::{Refusal, Why};
+use crate::model::{Access, Source, VolumeSize, VolumeSpec};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// Everything, without a limit: one team.
+    Open,
+    /// Nothing that is not allowed: many teams that don't trust each other.
+    Strict,
+}
+
+/// Who says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum By {
+    Preset(Preset),
+    Default,
+    Namespace(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Said<T> {
+    pub(super) value: T,
+    pub(super) by: By,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Flakes {
+    Any,
+    Only(Vec<Prefix>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    pub(super) store_path: Said<bool>,
+    pub(super) flake_ref: Said<Flakes>,
+    pub(super) nix_expr: Said<bool>,
+    pub(super) writable: Said<bool>,
+    /// Of a writable volume, which then needs a size.
+    pub(super) max_size: Said<Option<VolumeSize>>,
+    /// At once on one node.
+    pub(super) max_volumes: Said<Option<u32>>,
+}
+
+impl By {
+    /// Where in the text it stands.
+    pub(super) fn key(&self, key: &str) -> String {
+        match self {
+            Self::Preset(preset) => format!("preset {preset}, {key}"),
+            Self::Default => format!("default.{key}"),
+            Self::Namespace(name) => format!("namespaces.{name}.{key}"),
+        }
+    }
+}
+
+impl Rules {
+    pub(super) fn of(preset: Preset) -> Self {
+        let by = By::Preset(preset);
+        let is_open = preset == Preset::Open;
+        let allowed = || Said { value: is_open, by: by.clone() };
+        let flakes = if is_open { Flakes::Any } else { Flakes::Only(Vec::new()) };
+        Self {
+            store_path: allowed(),
+            flake_ref: Said { value: flakes, by: by.clone() },
+            nix_expr: allowed(),
+            writable: allowed(),
+            max_size: Said { value: None, by: by.clone() },
+            max_volumes: Said { value: None, by: by.clone() },
+        }
+    }
+
+    /// Whether a namespace may have the volume.
+    pub fn check(&self, spec: &VolumeSpec) -> Result<(), Refusal> {
+        self.check_source(&spec.source)?;
+        if spec.access == Access::ReadOnly {
+            return Ok(());
+        }
+        if !self.writable.value {
+            return Err(Refusal::new(self.writable.by.key("writable"), Why::Writable));
+        }
+        let Some(most) = self.max_size.value else { return Ok(()) };
+        match spec.size {
+            Some(size) if size.bytes() <= most.bytes() => Ok(()),
+            size => {
+                let why = Why::Size { asked: size.map(VolumeSize::bytes), most: most.bytes() };
+                Err(Refusal::new(self.max_size.by.key("maxSize"), why))
+            }
+        }
+    }
+
+    fn check_source(&self, source: &Source) -> Result<(), Refusal> {
+        let refusal = |by: &By| Refusal::new(by.key(source.key()), Why::Kind(source.key()));
+        let allowed = |said: &Said<bool>| {
+            if said.value { Ok(()) } else { Err(refusal(&said.by)) }
+        };
+        match source {
+            Source::StorePath(_) => allowed(&self.store_path),
+            Source::NixExpr(_) => allowed(&self.nix_expr),
+            Source::FlakeRef(reference) => self.check_flake(reference, &source.public_text()),
+        }
+    }
+
+    fn check_flake(&self, reference: &str, shown: &str) -> Result<(), Refusal> {
+        let Flakes::Only(prefixes) = &self.flake_ref.value else { return Ok(()) };
+        let rule = self.flake_ref.by.key("flakeRef");
+        if prefixes.is_empty() {
+            return Err(Refusal::new(rule, Why::Kind("flakeRef")));
+        }
+        let asked = || shown.chars().take(200).collect();
+        check(prefixes, reference).map_err(|mismatch| {
+            let why = match mismatch {
+                Mismatch::Elsewhere => {
+                    let allowed = prefixes.iter().map(ToString::to_string).collect();
+                    Why::Elsewhere { asked: asked(), allowed }
+                }
+                Mismatch::Ambiguous(reason) => Why::Ambiguous { asked: asked(), reason },
+            };
+            Refusal::new(rule, why)
+        })
+    }
+
+    /// Whether a namespace may have one more volume on the node, where it has so many.
+    pub fn check_count(&self, volumes: u32) -> Result<(), Refusal> {
+        match self.max_volumes.value {
+            Some(most) if volumes >= most => {
+                Err(Refusal::new(self.max_volumes.by.key("maxVolumes"), Why::Count { most }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What counts, with who says so: key, value, key of the policy.
+    pub fn list(&self) -> Vec<(&'static str, String, String)> {
+        let row = |key, value: String, by: &By| (key, value, by.key(key));
+        let flag = |key, said: &Said<bool>| row(key, said.value.to_string(), &said.by);
+        let flakes = match &self.flake_ref.value {
+            Flakes::Any => "true".to_owned(),
+            Flakes::Only(all) if all.is_empty() => "false".to_owned(),
+            Flakes::Only(all) => all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        };
+        let size = self.max_size.value.map_or_else(|| "none".to_owned(), |s| s.bytes().to_string());
+        let count = self.max_volumes.value.map_or_else(|| "none".to_owned(), |n| n.to_string());
+        vec![
+            flag("storePath", &self.store_path),
+            row("flakeRef", flakes, &self.flake_ref.by),
+            flag("nixExpr", &self.nix_expr),
+            flag("writable", &self.writable),
+            row("maxSize", size, &self.max_size.by),
+            row("maxVolumes", count, &self.max_volumes.by),
+        ]
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Strict => "strict",
+        })
+    }
+}

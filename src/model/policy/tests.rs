@@ -1,0 +1,170 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::model::{Access, Layout, Source, VolumeSize, VolumeSpec};
+
+const POLICY: &str = r#"
+preset: strict
+default:
+  flakeRef: ["github:example/", "git+https://git.example.org/team"]
+  writable: true
+  maxSize: 1Gi
+namespaces:
+  ci: {nixExpr: true, storePath: true, maxSize: none}
+  "team-*": {maxVolumes: 3}
+  "team-a*": {flakeRef: true, writable: false}
+"#;
+
+fn policy() -> Policy {
+    Policy::parse(POLICY).unwrap()
+}
+
+fn spec(key: &str, value: &str, size: Option<&str>, access: Access) -> VolumeSpec {
+    VolumeSpec {
+        access,
+        access_mode: 1,
+        attributes: BTreeMap::new(),
+        source: Source::parse(key, value).unwrap(),
+        pod: None,
+        layout: Layout::Plain,
+        size: size.map(|text| VolumeSize::parse(text).unwrap()),
+    }
+}
+
+const PATH: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
+
+/// The rule that refuses a read-only volume.
+fn refused(namespace: &str, key: &str, value: &str) -> Option<String> {
+    let spec = spec(key, value, None, Access::ReadOnly);
+    policy().rules(namespace).check(&spec).err().map(|refusal| refusal.rule)
+}
+
+#[test]
+fn the_nearest_word_counts() {
+    let none = None::<String>;
+    assert_eq!(refused("web", "nixExpr", "1").unwrap(), "preset strict, nixExpr");
+    assert_eq!(refused("web", "storePath", PATH).unwrap(), "preset strict, storePath");
+    assert_eq!(refused("ci", "nixExpr", "1"), none);
+    assert_eq!(refused("ci", "storePath", PATH), none);
+    assert_eq!(refused("ci", "flakeRef", "github:other/x").unwrap(), "default.flakeRef");
+    assert_eq!(refused("team-b", "flakeRef", "github:other/x").unwrap(), "default.flakeRef");
+    // The longer pattern; it has not what the shorter one says.
+    assert_eq!(refused("team-abc", "flakeRef", "github:other/x"), none);
+    policy().rules("team-abc").check_count(1000).unwrap();
+    let full = policy().rules("team-b").check_count(3).unwrap_err();
+    assert!(full.rule == "namespaces.team-*.maxVolumes" && full.is_of_the_moment());
+    policy().rules("team-b").check_count(2).unwrap();
+    // A pattern is no exact name.
+    assert_eq!(refused("cider", "nixExpr", "1").unwrap(), "preset strict, nixExpr");
+}
+
+#[test]
+fn what_is_written_is_bounded() {
+    let check = |namespace: &str, size| {
+        let spec = spec("flakeRef", "github:example/x", size, Access::Writable);
+        policy().rules(namespace).check(&spec).map_err(|refusal| refusal.to_string())
+    };
+    check("web", Some("1Gi")).unwrap();
+    check("ci", None).unwrap();
+    let error = check("web", None).unwrap_err();
+    assert!(
+        error.contains("needs volumeAttributes.size here: give it 1073741824 bytes"),
+        "{error}"
+    );
+    let error = check("web", Some("1025Mi")).unwrap_err();
+    assert!(error.contains("size of 1074790400 bytes is more than the 1073741824"), "{error}");
+    let error = check("team-a", Some("16Mi")).unwrap_err();
+    assert!(error.contains("readOnly: true"), "{error}");
+}
+
+#[test]
+fn a_reference_leads_where_it_begins() {
+    let check = |reference| refused("web", "flakeRef", reference).is_none();
+    for good in [
+        "github:example/x",
+        "github:example/x/branch?dir=a&narHash=sha256-x#attr",
+        "git+https://git.example.org/team",
+        "git+https://git.example.org/team/repo.git?ref=main&rev=0",
+        "github:example/x#a.b.\"c?host=d\"",
+    ] {
+        assert!(check(good), "{good}");
+    }
+    for bad in [
+        "github:examples/x",
+        "github:EXAMPLE/x",
+        "gitlab:example/x",
+        "github:example/../other/x",
+        "github:example/./x",
+        "github:example/%2e%2e/other",
+        "github:example/x?host=evil.example",
+        "github:example/x?dir=a&host=evil.example#a",
+        "github:example/x?Dir=a",
+        "git+https://git.example.org/teams/x",
+        "git+https://git.example.org@evil.example/team/x",
+        "git+https://git.example.org.evil.example/team",
+        "git+https://git.example.org/team/../other",
+        "git+https://git.example.org/team/x?url=https://evil.example",
+        "git+https://git.example.org/team\\..\\other",
+        "git+http://git.example.org/team/x",
+        "nixpkgs",
+    ] {
+        assert!(!check(bad), "{bad}");
+    }
+}
+
+#[test]
+fn what_is_refused_says_where_and_what_would_do() {
+    let spec = spec("flakeRef", "git+https://me:secret@evil.example/x", None, Access::ReadOnly);
+    let text = policy().rules("web").check(&spec).unwrap_err().text("web");
+    assert!(
+        text.starts_with(
+            "the policy refuses this to namespace web (default.flakeRef): volumeAttributes."
+        ),
+        "{text}"
+    );
+    assert!(text.contains("begins with none of github:example/, git+https://git.example.org/team"));
+    assert!(!text.contains("secret"), "{text}");
+}
+
+#[test]
+fn a_policy_that_is_none_is_named() {
+    for (text, words) in [
+        ("", "the policy is empty: write `preset: open`"),
+        (" \n", "the policy is empty"),
+        ("default: {}", "preset"),
+        ("preset: lax", "lax"),
+        ("preset: open\nnixExpr: false", "nixExpr"),
+        ("preset: open\ndefault: {nixexpr: false}", "nixexpr"),
+        ("preset: open\ndefault: {nixExpr: no-way}", "nixExpr"),
+        ("preset: open\ndefault: {flakeRef: 3}", "flakeRef is true, false or a list"),
+        (
+            "preset: open\ndefault: {flakeRef: [nixpkgs]}",
+            "default.flakeRef \"nixpkgs\": it has no scheme",
+        ),
+        ("preset: open\ndefault: {flakeRef: ['file:///etc']}", "it names no host"),
+        ("preset: open\ndefault: {flakeRef: ['github:a/../']}", ". or .."),
+        ("preset: open\ndefault: {flakeRef: ['github:a?dir=x']}", "beyond the address"),
+        (
+            "preset: open\nnamespaces: {web: {maxSize: 1x}}",
+            "namespaces.web.maxSize \"1x\": it is no size",
+        ),
+        ("preset: open\nnamespaces: {Web: {}}", "namespaces \"Web\": it is no namespace's name"),
+        ("preset: open\nnamespaces: {'a*b': {}}", "namespaces \"a*b\""),
+        ("preset: open\nnamespaces: {web: {}, web: {}}", "web"),
+        ("preset: open\ndefault: {maxVolumes: -1}", "maxVolumes"),
+        ("[", "no YAML"),
+    ] {
+        let error = Policy::parse(text).expect_err(text).to_string();
+        assert!(error.contains(words) && !error.contains('\n'), "{text:?}: {error}");
+    }
+    let bomb = format!("preset: open\na: &a [{}]\nb: [*a,*a,*a]", "x,".repeat(10_000));
+    Policy::parse(&bomb).unwrap_err();
+    let long = format!("preset: open\n#{}", "x".repeat(1 << 20));
+    assert!(matches!(Policy::parse(&long), Err(InvalidPolicy::TooLong { .. })));
+    // All namespaces, as a pattern.
+    let all = Policy::parse("preset: open\nnamespaces: {'*': {nixExpr: false}}").unwrap();
+    assert_eq!(
+        all.rules("x").list()[2],
+        ("nixExpr", "false".into(), "namespaces.*.nixExpr".into())
+    );
+}

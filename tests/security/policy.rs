@@ -1,0 +1,79 @@
+//! The operator's policy with a real node: whom it refuses, and when it counts.
+
+use std::fs;
+
+use nix_csi::grpc::client::Code;
+
+use crate::lab::{Lab, Node, Volume, until};
+use crate::world::{of_pod, planted};
+
+fn hello(name: &str) -> String {
+    format!(
+        "derivation {{ name = \"{name}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
+         args = [ \"-c\" \"echo hello > $out\" ]; }}"
+    )
+}
+
+fn volume(lab: &Lab, name: &str, namespace: &str) -> Volume {
+    of_pod(lab.volume(name, &[("nixExpr", &hello(name))]), namespace)
+}
+
+fn explain(lab: &Lab, node: &Node, args: &[&str]) -> (bool, String) {
+    let admin = format!("unix://{}", node.admin.display());
+    let all = [&["policy", "explain", "--admin-endpoint", &admin], args].concat();
+    let output = lab.run(env!("CARGO_BIN_EXE_nix-csi"), &all);
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_file_counts_for_pods_and_follows_its_file() {
+    let lab = planted().unwrap();
+    let file = lab.path("policy.yaml");
+    let node = lab.node(&["--policy-file", file.to_str().unwrap()]).await;
+    // Without a policy the same is allowed.
+    let first = volume(&lab, "first", "web");
+    node.publish(&first).await.unwrap();
+    fs::write(&file, "preset: strict\nnamespaces: {ci: {nixExpr: true}}\n").unwrap();
+    let refused = async |name: &str| {
+        let volume = volume(&lab, name, "web");
+        let answer = node.publish(&volume).await;
+        if answer.is_ok() {
+            node.unpublish(&volume).await.unwrap();
+        }
+        answer.err()
+    };
+    until("the policy to count", async || refused("second").await.is_some()).await;
+    let status = refused("third").await.unwrap();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    let told = "the policy refuses this to namespace web (preset strict, nixExpr): volumeAttributes.nixExpr";
+    assert!(status.message().starts_with(told), "{status}");
+    assert!(node.metrics().contains("nixcsi_policy_refusals_total{what=\"nixExpr\"}"));
+    // What runs goes on, also through the kubelet's next call.
+    node.publish(&first).await.unwrap();
+    lab.ok("cat", &[&format!("{}/var/result", first.target.display())]);
+    let other = volume(&lab, "other", "ci");
+    node.publish(&other).await.unwrap();
+
+    let (allowed, text) = explain(&lab, &node, &["--namespace", "web", "--expr", "1"]);
+    assert!(!allowed && text.contains("preset strict, nixExpr"), "{text}");
+    let (allowed, text) = explain(&lab, &node, &["--namespace", "ci", "--expr", "1"]);
+    assert!(
+        allowed && text.contains("namespaces.ci.nixExpr") && text.contains("is allowed"),
+        "{text}"
+    );
+
+    // One that is none changes nothing and is told; the next process knows the last good one.
+    fs::write(&file, "preset: lax\n").unwrap();
+    until("the health to tell", async || node.get("/readyz").contains("policy: ")).await;
+    assert!(refused("fourth").await.is_some());
+    let (_, text) = explain(&lab, &node, &["--namespace", "web"]);
+    assert!(text.contains("does not count") && text.contains("lax"), "{text}");
+    node.kill();
+    let node = lab.node(&["--policy-file", file.to_str().unwrap()]).await;
+    let status = node.publish(&volume(&lab, "fifth", "web")).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    for mounted in [first, other] {
+        node.unpublish(&mounted).await.unwrap();
+    }
+}
