@@ -90,12 +90,18 @@ pub(super) fn parse(text: &str) -> Option<CapabilitySet> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Those of these bits that have names.
+    pub(in crate::jail) fn named(bits: u64) -> CapabilitySet {
+        let set = CapabilitySet::from_bits_retain(bits);
+        set.iter_names().map(|(_, one)| one).collect()
+    }
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        for set in [NOTHING, DAEMON, SSHD, NODE, CACHE, CapabilitySet::all()] {
+        for set in [NOTHING, DAEMON, SSHD, NODE, CACHE, named(u64::MAX)] {
             assert_eq!(parse(&names(set)), Some(set));
         }
         assert_eq!(names(CapabilitySet::SYS_ADMIN | CapabilitySet::CHOWN), "chown,sys_admin");

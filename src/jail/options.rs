@@ -197,7 +197,7 @@ mod tests {
         ) {
             let grace = Duration::from_millis(grace);
             let limits = Limits { data, processes };
-            let keeps = keeps.map(capabilities::CapabilitySet::from_bits_truncate);
+            let keeps = keeps.map(capabilities::tests::named);
             let guard = Guard {
                 grace, config_bytes, input, ends_orphans, listens, limits, keeps, filtered, jail,
             };
