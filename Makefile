@@ -47,6 +47,7 @@ nightly: ## what is too slow for each change: benchmarks, builds of minutes, a s
 	@$(MAKE) --no-print-directory bench
 	NIX_CSI_FULL=1 scripts/test.sh builds
 	NIX_CSI_FULL=1 scripts/test.sh crowd
+	NIX_CSI_FULL=1 scripts/test.sh swapped
 	@$(MAKE) --no-print-directory soak MINUTES=20
 	scripts/test-nix-versions.sh
 	scripts/e2e.sh

@@ -244,7 +244,8 @@ async fn serve(
         admittance: Admittance {
             system: System::current(),
             allow_local_flakes: config.builds.allow_local_flakes,
-            kubelet: config.cluster.kubelet_calls(),
+            // Whom the policy would not be asked for must be known to be the operator.
+            kubelet: config.cluster.kubelet_calls() || config.policy.is_set(),
             driver: config.driver_name.clone(),
         },
         pods: actors.pods.clone(),

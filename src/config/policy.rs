@@ -20,6 +20,12 @@ pub struct PolicySettings {
     pub policy_file: Option<PathBuf>,
 }
 
+impl PolicySettings {
+    pub fn is_set(&self) -> bool {
+        self.policy_config_map.is_some() || self.policy_file.is_some()
+    }
+}
+
 fn config_map(text: &str) -> Result<(String, String), String> {
     let is_name = |name: &str| {
         let is_of_name = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.".contains(&c);

@@ -59,12 +59,13 @@ pub(super) fn ext4(image: &Path) -> Result<(), MountError> {
             io_error("run", MKFS.into(), e, Some(hint))
         })?;
     let failed = |e, said| io_error("make ext4 in", image.to_owned(), e, said);
-    let status = wait(&mut child, LIMIT).map_err(|e| failed(e, None))?;
+    let stderr = child.stderr.take();
+    let status = wait(child, LIMIT).map_err(|e| failed(e, None))?;
     if status.success() {
         return Ok(());
     }
     let mut said = Vec::new();
-    if let Some(stderr) = child.stderr {
+    if let Some(stderr) = stderr {
         drop(stderr.take(MAX_SAID).read_to_end(&mut said)); // it failed in any case
     }
     let said = String::from_utf8_lossy(&said);
@@ -74,17 +75,16 @@ pub(super) fn ext4(image: &Path) -> Result<(), MountError> {
 }
 
 /// Ends it if it takes too long.
-fn wait(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
-    let ended = ends_within(child, limit);
-    if !matches!(ended, Ok(true)) {
-        child.kill()?;
-        // One that the kernel keeps in a call ends later, as nobody's.
-        child.try_wait()?;
-    }
-    if ended? {
-        child.wait()
-    } else {
-        Err(io::Error::new(io::ErrorKind::TimedOut, "mkfs.ext4 takes too long"))
+fn wait(mut child: Child, limit: Duration) -> io::Result<ExitStatus> {
+    match ends_within(&child, limit) {
+        Ok(true) => child.wait(),
+        ended => {
+            child.kill()?;
+            // One that the kernel keeps in a call ends later, and somebody has to hear of it.
+            std::thread::spawn(move || child.wait());
+            let late = || io::Error::new(io::ErrorKind::TimedOut, "mkfs.ext4 takes too long");
+            Err(ended.err().unwrap_or_else(late))
+        }
     }
 }
 
@@ -102,12 +102,19 @@ mod tests {
 
     #[test]
     fn one_that_takes_too_long_is_ended() {
-        let mut child = Command::new("true").spawn().unwrap();
-        assert!(wait(&mut child, LIMIT).unwrap().success());
+        let child = Command::new("true").spawn().unwrap();
+        assert!(wait(child, LIMIT).unwrap().success());
         // It reads from us, and nothing comes.
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let error = wait(&mut child, Duration::from_millis(10)).unwrap_err();
+        let (_input, pid) = (child.stdin.take(), Pid::from_child(&child));
+        let handle = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        let error = wait(child, Duration::from_millis(10)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(!child.wait().unwrap().success());
+        // It has ended, and nothing of it is left.
+        let mut end = [PollFd::from_borrowed_fd(handle.as_fd(), PollFlags::IN)];
+        assert_eq!(retry_on_intr(|| poll(&mut end, None)).unwrap(), 1);
+        while rustix::process::test_kill_process(pid).is_ok() {
+            std::thread::yield_now();
+        }
     }
 }

@@ -21,6 +21,8 @@ const LINKS: &CStr = c".links";
 const MAX_DEPTH: usize = 200;
 /// Inodes with several links that are remembered, in some 100 bytes each; more give nothing.
 const MAX_SHARED: usize = 1 << 18;
+/// Of what they are remembered for.
+const MAX_OF: usize = 1 << 20;
 /// Bytes, of `st_blocks`.
 const BLOCK: u64 = 512;
 
@@ -29,7 +31,8 @@ pub(super) fn frees(store_dir: &Path, paths: &[StorePath]) -> Result<Vec<Freed>,
     let failed = |path: &Path, err: Errno| io_error("look at", path, io::Error::from(err));
     let store = open(store_dir, flags(), Mode::empty()).map_err(|err| failed(store_dir, err))?;
     let dev = rustix::fs::fstat(&store).map_err(|err| failed(store_dir, err))?.st_dev;
-    let mut walk = Walk { dev, shared: HashMap::new(), freed: vec![Freed::default(); paths.len()] };
+    let mut walk =
+        Walk { dev, shared: HashMap::new(), of: 0, freed: vec![Freed::default(); paths.len()] };
     for (at, path) in paths.iter().enumerate() {
         let name = path.base_name();
         walk.tree(&store, name, at).map_err(|err| failed(&store_dir.join(name), err))?;
@@ -61,6 +64,8 @@ struct Walk {
     /// Of the store: what is mounted into it is nobody's to delete.
     dev: u64,
     shared: HashMap<(u64, u64), Shared>,
+    /// Entries of all `of`.
+    of: usize,
     freed: Vec<Freed>,
 }
 
@@ -126,7 +131,12 @@ impl Walk {
         shared.left = shared.left.saturating_sub(1);
         let at = u32::try_from(at).unwrap_or(u32::MAX);
         if shared.of.last() != Some(&at) {
-            shared.of.push(at);
+            if self.of < MAX_OF || shared.of.is_empty() {
+                self.of += 1;
+                shared.of.push(at);
+            } else if let Some(last) = shared.of.last_mut() {
+                *last = at; // one helper less is known
+            }
         }
         if shared.left == 0
             && let Some(whole) = self.shared.remove(&key)

@@ -281,6 +281,25 @@ async fn a_step_that_hangs_ends_and_the_next_collection_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_stuck_is_tried_once() {
+    with_world(|world| async move {
+        world.nix.set_space(space(900_000));
+        let stuck: Vec<_> = (0..6).map(|n| lone(&world, &format!("stuck{n}"))).collect();
+        for path in &stuck {
+            world.nix.fail_delete_of(path, failed);
+        }
+        sleep(GC_GRACE + Duration::from_mins(1)).await;
+        world.nix.set_space(space(100_000));
+        sleep(2 * GC_LOOK).await;
+        let status = world.actors.gc.status().await.unwrap();
+        assert!(status.error.is_none(), "{status:?}");
+        let (_, last) = status.last.unwrap();
+        assert!(last.contains("6 paths can't be deleted"), "{last}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_path_that_cant_be_deleted_keeps_no_other() {
     with_world(|world| async move {
         world.nix.set_space(space(900_000));

@@ -43,7 +43,7 @@ async fn refused(world: &World, name: &str, namespace: &str, source: &Source) ->
 
 fn flake(world: &World, reference: &str) -> Source {
     let root = world.nix.add_closure("app", 3).unwrap();
-    let source = Source::FlakeRef(format!("{reference}?narHash=x"));
+    let source = Source::FlakeRef(format!("{reference}?rev={:0>40}", 1));
     world.nix.answer(source.clone(), root, nix_csi::nix::Origin::Built);
     source
 }
@@ -166,6 +166,9 @@ async fn without_one_everything_is_allowed_once_that_is_known() {
         let error = publish(&world, "a", "team", &source).await.unwrap_err();
         assert!(matches!(&*error, VolumeError::Policy(PolicyError::Awaited { .. })), "{error}");
         assert!(error.to_string().contains("forbidden by the test"), "{error}");
+        let (condition, reason) = world.health.overall();
+        assert!(matches!(condition, Condition::Impaired(_)), "{condition:?}");
+        assert!(reason.contains("policy: the watch of ConfigMap nix-csi/policy broke"), "{reason}");
         // Whoever is known already does not wait.
         world.publish("p", &source).await.unwrap();
         write(&world, "preset: open");
@@ -183,6 +186,29 @@ async fn without_one_everything_is_allowed_once_that_is_known() {
         settle().await;
         let source = flake(&world, "github:other/app");
         publish(&world, "a", "team", &source).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_good_policy_that_cant_be_read_is_no_absence() {
+    with_world(|mut world| async move {
+        std::fs::write(world.dir.path().join("policy.yaml"), "preset: newer").unwrap();
+        world.heeds_policy();
+        settle().await;
+        let source = flake(&world, "github:other/app");
+        let error = publish(&world, "a", "team", &source).await.unwrap_err();
+        assert!(matches!(&*error, VolumeError::Policy(PolicyError::Awaited { .. })), "{error}");
+        let (condition, reason) = world.health.overall();
+        assert!(matches!(condition, Condition::Impaired(_)), "{condition:?}");
+        assert!(
+            reason.contains("the last good policy") && reason.contains("preset: open"),
+            "{reason}"
+        );
+        write(&world, "preset: open");
+        settle().await;
+        publish(&world, "a", "team", &source).await.unwrap();
+        assert_eq!(world.health.overall().0, Condition::Ready);
     })
     .await;
 }

@@ -13,5 +13,6 @@ mod no_sandbox;
 mod policy;
 mod powers;
 mod shown;
+mod swapped;
 mod tokens;
 mod world;

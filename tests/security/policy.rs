@@ -5,7 +5,8 @@ use std::fs;
 use nix_csi::grpc::client::Code;
 
 use crate::lab::{Lab, Node, Volume, until};
-use crate::world::{of_pod, planted};
+use crate::planted;
+use crate::world::of_pod;
 
 fn hello(name: &str) -> String {
     format!(
@@ -15,7 +16,12 @@ fn hello(name: &str) -> String {
 }
 
 fn volume(lab: &Lab, name: &str, namespace: &str) -> Volume {
-    of_pod(lab.volume(name, &[("nixExpr", &hello(name))]), namespace)
+    let volume = of_pod(lab.volume(name, &[("nixExpr", &hello(name))]), namespace);
+    // As a kubelet makes it.
+    let uid = &volume.attributes["csi.storage.k8s.io/pod.uid"];
+    let parent = lab.target("pods").join(uid).join("volumes/kubernetes.io~csi").join(name);
+    fs::create_dir_all(&parent).unwrap();
+    Volume { target: parent.join("mount"), ..volume }
 }
 
 fn explain(lab: &Lab, node: &Node, args: &[&str]) -> (bool, String) {
@@ -28,9 +34,13 @@ fn explain(lab: &Lab, node: &Node, args: &[&str]) -> (bool, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_file_counts_for_pods_and_follows_its_file() {
-    let lab = planted().unwrap();
+    let lab = planted!();
     let file = lab.path("policy.yaml");
     let node = lab.node(&["--policy-file", file.to_str().unwrap()]).await;
+    // Who says nothing of the pod is no operator.
+    let nobody = lab.volume("nobody", &[("nixExpr", &hello("nobody"))]);
+    let status = node.publish(&nobody).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     // Without a policy the same is allowed.
     let first = volume(&lab, "first", "web");
     node.publish(&first).await.unwrap();

@@ -94,10 +94,14 @@ impl Collector {
     /// `Ok(None)`: another collector of ours is at work.
     pub async fn collect(self, beat: Beat) -> Result<Option<Report>, CollectError> {
         self.threads.none_hangs(self.rules.step)?;
+        let settled = self.limited(&beat, "looking for what is kept", self.holders.settle()).await;
+        if let Err(error) = settled {
+            // What may be lost is warmth, and space is more.
+            tracing::warn!(%error, "collecting without waiting for what is kept");
+        }
         let Some(sole) = self.blocking(&beat, "taking the lock", Garbage::sole).await? else {
             return Ok(None);
         };
-        self.limited(&beat, "looking for what is kept", self.holders.settle()).await?;
         let leaked = self.limited(&beat, "looking for leaked roots", self.holders.sweep()).await?;
         metrics::LEAKED_ROOTS.inc_by(leaked.len() as u64);
         let mut report = Report { leaked, ..Report::default() };

@@ -16,6 +16,8 @@ use crate::nix::{Deletion, Freed, Garbage, NixError, Sole};
 const STEP: &str = "deleting";
 /// Paths of which it is looked at once what they give back.
 const WINDOW: usize = 512;
+/// Paths that are looked at once more, and together.
+const MOST_LEFT: usize = 16 * WINDOW;
 /// Paths that can't be deleted before a collection gives up.
 const MOST_STUCK: usize = 8;
 /// Where space is wanted, what gives back less than this part of its size is left
@@ -97,8 +99,13 @@ impl<'a> Deleting<'a> {
             // Maybe for want of what is left: it is tried again.
             self.report.alive = alive;
             let left = chunk.iter().map(|(candidate, _)| *candidate);
-            let left = left.filter(|candidate| !deleted.contains(&candidate.path));
-            self.left.extend(left.cloned());
+            let is_stuck = |path| self.report.stuck.iter().any(|(stuck, _)| stuck == path);
+            let left = left.filter(|candidate| {
+                !deleted.contains(&candidate.path) && !is_stuck(&candidate.path)
+            });
+            let room = MOST_LEFT.saturating_sub(self.left.len());
+            let left: Vec<_> = left.take(room).cloned().collect();
+            self.left.extend(left);
             need = self.by.remaining(need, self.report.freed.since(before), self.beat).await?;
         }
         Ok(need)

@@ -48,7 +48,7 @@ pub enum ReleaseError {
 #[rtype(result = "KeptReport")]
 pub struct ListKept;
 
-/// Answered once all that an earlier process kept was looked for: from then on views hold it.
+/// Answered once all that an earlier process kept was looked for: from then on views hold what was found.
 #[derive(Message)]
 #[rtype(result = "Result<(), ActorGone>")]
 pub struct Settled;

@@ -38,6 +38,11 @@ pub struct Policies {
     config: PolicyConfig,
     report: watch::Sender<PolicyReport>,
     reading: Looking,
+    saving: Looking,
+    /// The last good one, if it is not on disk.
+    unsaved: Option<String>,
+    /// There has been one, and it can't be read: that there is none now says nothing.
+    unreadable: Option<String>,
 }
 
 /// Without it what counted last counts on; the supervisor says so.
@@ -65,14 +70,18 @@ struct Look;
 struct Tick;
 
 // What counted counts until the source answers.
-impl_supervised!(Policies, "policy", |this| this.reading = Looking::default());
+impl_supervised!(Policies, "policy", |this| {
+    (this.reading, this.saving) = (Looking::default(), Looking::default());
+});
 
 impl Policies {
     pub fn new(config: PolicyConfig) -> (Self, PolicyHandle) {
         let reason = format!("{} was not read yet", config.source);
         let report = PolicyReport { known: Known::Awaited { reason }, ..PolicyReport::default() };
         let (report, handle) = watch::channel(report);
-        (Self { config, report, reading: Looking::default() }, PolicyHandle::new(handle))
+        let (reading, saving) = (Looking::default(), Looking::default());
+        let this = Self { config, report, reading, saving, unsaved: None, unreadable: None };
+        (this, PolicyHandle::new(handle))
     }
 
     fn awaits(&self) -> bool {
@@ -80,7 +89,7 @@ impl Policies {
     }
 
     /// Before its source was asked.
-    fn recall(&self, loaded: Result<Option<(String, Policy)>, String>) {
+    fn recall(&mut self, loaded: Result<Option<(String, Policy)>, String>) {
         match loaded {
             Ok(Some((text, policy))) if self.awaits() => {
                 let known = Known::Policy(Arc::new(policy));
@@ -89,21 +98,10 @@ impl Policies {
             }
             Ok(_) => {}
             Err(reason) => {
-                tracing::error!("{reason}");
-                self.await_for(&reason);
+                self.refuse(reason.clone());
+                self.unreadable = Some(reason);
             }
         }
-    }
-
-    fn await_for(&self, why: &str) {
-        let reason = why.to_owned();
-        self.report.send_if_modified(|report| {
-            let awaits = matches!(report.known, Known::Awaited { .. });
-            if awaits {
-                report.known = Known::Awaited { reason };
-            }
-            awaits
-        });
     }
 
     fn found(&mut self, found: Found, ctx: &mut Ctx<Self>) {
@@ -115,37 +113,58 @@ impl Policies {
         match parsed {
             Ok(Some((text, policy))) => self.learn(text, policy, ctx),
             Ok(None) => self.lose(),
-            Err(reason) => self.refuse(&reason),
+            Err(reason) => self.refuse(format!("{}: {reason}", self.config.source)),
         }
     }
 
-    fn learn(&self, text: String, policy: Policy, ctx: &mut Ctx<Self>) {
+    fn learn(&mut self, text: String, policy: Policy, ctx: &mut Ctx<Self>) {
         let origin = self.config.source.to_string();
-        let is_new = self.report.borrow().text != text;
-        if is_new {
+        if self.report.borrow().text != text {
             tracing::info!(source = origin, "the policy has changed: it counts from now on");
             metrics::CONFIG_WRITES.with_label_values(&[KIND]).inc();
-            let (file, text) = (self.config.last_good.clone(), text.clone());
-            ctx.effect(blocking(move || save(&file, &text)), |_, saved, _| {
-                let saved = saved.unwrap_or_else(|panic| Err(panic.to_string()));
-                if let Err(error) = saved {
-                    tracing::warn!(error, "the next process won't know the policy at once");
-                }
-            });
+            self.unsaved = Some(text.clone());
         }
+        self.unreadable = None;
         let known = Known::Policy(Arc::new(policy));
         self.report.send_replace(PolicyReport { known, text, origin, refused: None });
         self.say(None);
+        self.save(ctx);
+    }
+
+    /// One after the other, so that the last one stays.
+    fn save(&mut self, ctx: &mut Ctx<Self>) {
+        let Some(text) = self.unsaved.clone() else { return };
+        if !self.saving.begin() {
+            return;
+        }
+        let file = self.config.last_good.clone();
+        ctx.effect(blocking(move || (save(&file, &text), text)), |this, saved, ctx| {
+            match saved {
+                Ok((Ok(()), text)) if this.unsaved.as_ref() == Some(&text) => this.unsaved = None,
+                Ok((Ok(()), _)) => {}
+                Ok((Err(error), _)) => Self::cant_save(&error, ctx),
+                Err(panic) => Self::cant_save(&panic.to_string(), ctx),
+            }
+            if this.saving.end() {
+                this.save(ctx);
+            }
+        });
+    }
+
+    fn cant_save(error: &str, ctx: &mut Ctx<Self>) {
+        tracing::warn!(error, "the next process won't know the policy at once; it is tried again");
+        ctx.effect(sleep(TICK), |this: &mut Self, (), ctx| this.save(ctx));
     }
 
     /// There is none where one could be.
     fn lose(&self) {
         let source = &self.config.source;
+        let open = "to allow everything, write `preset: open` there";
+        if let Some(unreadable) = &self.unreadable {
+            return self.refuse(format!("{source} is gone, and {unreadable}: {open}"));
+        }
         if matches!(self.report.borrow().known, Known::Policy(_)) {
-            let reason = format!(
-                "{source} is gone; the last good policy counts: to allow everything, write `preset: open` there"
-            );
-            return self.refuse(&reason);
+            return self.refuse(format!("{source} is gone; the last good policy counts: {open}"));
         }
         if self.awaits() {
             tracing::info!("there is no {source}: pods may ask for everything");
@@ -154,14 +173,19 @@ impl Policies {
         self.say(None);
     }
 
-    /// What is there can't be used.
-    fn refuse(&self, reason: &str) {
-        let reason = format!("{}: {reason}", self.config.source);
+    /// What is there can't be used, or can't be known.
+    fn refuse(&self, reason: String) {
         if self.report.borrow().refused.as_ref() != Some(&reason) {
-            tracing::error!("the policy can't be used, and the last good one counts: {reason}");
+            tracing::error!(
+                "what the policy says now is not known; the last good one counts: {reason}"
+            );
         }
-        self.await_for(&reason);
-        self.report.send_modify(|report| report.refused = Some(reason.clone()));
+        self.report.send_modify(|report| {
+            if let Known::Awaited { reason: awaited } = &mut report.known {
+                awaited.clone_from(&reason);
+            }
+            report.refused = Some(reason.clone());
+        });
         self.say(Some(reason));
     }
 
@@ -184,8 +208,7 @@ impl Policies {
                 Some(Change::Deleted(_)) => this.found(Ok(None), ctx),
                 Some(Change::Lost(reason)) => {
                     metrics::WATCHES_LOST.inc();
-                    tracing::warn!(reason, "the watch of the policy broke");
-                    this.await_for(&format!("{}: {reason}", this.config.source));
+                    this.refuse(format!("the watch of {} broke: {reason}", this.config.source));
                 }
                 None => return ctx.fail("the watch of the policy ended"),
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 
 use crate::actors::metrics;
@@ -88,12 +89,16 @@ impl PolicyHandle {
         self.check(spec)?;
         let Some(pod) = &spec.pod else { return Ok(None) };
         // Held: two at once must not both be the last that may come.
-        let mut count = self.counts.entry(pod.namespace.clone()).or_default();
+        let entry = self.counts.entry(pod.namespace.clone());
+        let count = match &entry {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(_) => 0,
+        };
         if let Known::Policy(policy) = &self.report.borrow().known {
-            let checked = policy.rules(&pod.namespace).check_count(*count);
+            let checked = policy.rules(&pod.namespace).check_count(count);
             checked.map_err(|refusal| refused(&pod.namespace, refusal))?;
         }
-        *count += 1;
+        entry.insert(count + 1);
         Ok(Some(Admitted { counts: self.counts.clone(), namespace: pod.namespace.clone() }))
     }
 

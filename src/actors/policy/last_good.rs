@@ -19,5 +19,9 @@ pub(super) fn load(file: &Path) -> Result<Option<(String, Policy)>, String> {
 }
 
 pub(super) fn save(file: &Path, text: &str) -> Result<(), String> {
-    write_if_other(file, text.as_bytes(), 0o600).map(drop)
+    write_if_other(file, text.as_bytes(), 0o600)?;
+    // The rename survives the machine, too.
+    let dir = file.parent().unwrap_or(file);
+    let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| format!("can't write {}: {error}", dir.display()))
 }

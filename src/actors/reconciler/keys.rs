@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::PublicKey;
 
-/// Bytes of one file.
+/// Bytes of one file; a policy (`model/policy`) has no more either.
 pub(super) const MAX_FILE: u64 = 256 << 10;
 
 /// The keys of one `*.pub` file; an error names the line.

@@ -9,8 +9,8 @@ use super::reference::Prefix;
 use super::rules::{By, Flakes, Preset, Rules, Said};
 use crate::model::VolumeSize;
 
-/// Bytes; a ConfigMap holds no more.
-const MAX: usize = 1 << 20;
+/// Bytes: what is read of a mounted file.
+const MAX: usize = 256 << 10;
 /// Of a value in a message.
 const MAX_SHOWN: usize = 80;
 /// Of a namespace's name, a DNS label (RFC 1123).
@@ -46,7 +46,7 @@ struct Part {
     nix_expr: Option<bool>,
     writable: Option<bool>,
     max_size: Option<String>,
-    max_volumes: Option<u32>,
+    max_volumes: Option<Count>,
 }
 
 #[derive(Deserialize)]
@@ -57,6 +57,19 @@ struct Part {
 enum FlakeRef {
     All(bool),
     Prefixes(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "maxVolumes is a number, or none")]
+enum Count {
+    Most(u32),
+    Word(NoLimit),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum NoLimit {
+    None,
 }
 
 pub(super) fn parse(text: &str) -> Result<Policy, InvalidPolicy> {
@@ -106,13 +119,17 @@ fn invalid(key: &str, value: &str, reason: &str) -> InvalidPolicy {
 fn overlay(below: &Rules, part: Part, by: &By) -> Result<Rules, InvalidPolicy> {
     let flake_ref = part.flake_ref.map(|flakes| self::flakes(flakes, by)).transpose()?;
     let max_size = part.max_size.map(|text| size(&text, by)).transpose()?;
+    let max_volumes = part.max_volumes.map(|count| match count {
+        Count::Most(most) => Some(most),
+        Count::Word(NoLimit::None) => None,
+    });
     Ok(Rules {
         store_path: said(part.store_path, by, &below.store_path),
         flake_ref: said(flake_ref, by, &below.flake_ref),
         nix_expr: said(part.nix_expr, by, &below.nix_expr),
         writable: said(part.writable, by, &below.writable),
         max_size: said(max_size, by, &below.max_size),
-        max_volumes: said(part.max_volumes.map(Some), by, &below.max_volumes),
+        max_volumes: said(max_volumes, by, &below.max_volumes),
     })
 }
 

@@ -3,19 +3,10 @@
 
 use std::fmt;
 
-/// Parameters that choose what is taken from where the reference leads, and not where that is.
-const HARMLESS: [&str; 10] = [
-    "dir",
-    "ref",
-    "rev",
-    "narHash",
-    "lastModified",
-    "revCount",
-    "submodules",
-    "shallow",
-    "allRefs",
-    "lfs",
-];
+/// Parameters that choose what is taken from where the reference leads, and not where that is. `narHash` is
+/// not: some versions of Nix take what has that hash from the store, wherever it came from.
+const HARMLESS: [&str; 9] =
+    ["dir", "ref", "rev", "lastModified", "revCount", "submodules", "shallow", "allRefs", "lfs"];
 
 /// What a reference has to begin with: a scheme and, as far as it goes, whole parts of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +70,7 @@ pub(super) fn check(prefixes: &[Prefix], reference: &str) -> Result<(), Mismatch
     let mut names = names.map(|pair| pair.split('=').next().unwrap_or_default());
     if !names.all(|name| HARMLESS.contains(&name)) {
         return Err(Mismatch::Ambiguous(
-            "only dir, ref, rev, narHash, lastModified, revCount, submodules, shallow, allRefs and lfs may \
+            "only dir, ref, rev, lastModified, revCount, submodules, shallow, allRefs and lfs may \
              follow its ?",
         ));
     }

@@ -64,6 +64,16 @@ impl Refusal {
     }
 }
 
+/// The first ones.
+fn some_of(allowed: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> =
+        allowed.iter().take(SHOWN).map(|one| one.chars().take(100).collect()).collect();
+    let more = allowed.len().saturating_sub(SHOWN);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    shown.join(", ") + &rest
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.why {
@@ -76,7 +86,7 @@ impl fmt::Display for Refusal {
                 f,
                 "volumeAttributes.flakeRef {asked:?} begins with none of {}: name a flake that does, or ask \
                  the cluster's operator",
-                allowed.join(", ")
+                some_of(allowed)
             ),
             Why::Ambiguous { asked, reason } => write!(
                 f,

@@ -82,7 +82,7 @@ fn a_reference_leads_where_it_begins() {
     let check = |reference| refused("web", "flakeRef", reference).is_none();
     for good in [
         "github:example/x",
-        "github:example/x/branch?dir=a&narHash=sha256-x#attr",
+        "github:example/x/branch?dir=a&rev=0#attr",
         "git+https://git.example.org/team",
         "git+https://git.example.org/team/repo.git?ref=main&rev=0",
         "github:example/x#a.b.\"c?host=d\"",
@@ -99,6 +99,7 @@ fn a_reference_leads_where_it_begins() {
         "github:example/x?host=evil.example",
         "github:example/x?dir=a&host=evil.example#a",
         "github:example/x?Dir=a",
+        "github:example/x?narHash=sha256-x",
         "git+https://git.example.org/teams/x",
         "git+https://git.example.org@evil.example/team/x",
         "git+https://git.example.org.evil.example/team",
@@ -152,6 +153,7 @@ fn a_policy_that_is_none_is_named() {
         ("preset: open\nnamespaces: {'a*b': {}}", "namespaces \"a*b\""),
         ("preset: open\nnamespaces: {web: {}, web: {}}", "web"),
         ("preset: open\ndefault: {maxVolumes: -1}", "maxVolumes"),
+        ("preset: open\ndefault: {maxVolumes: few}", "maxVolumes is a number, or none"),
         ("[", "no YAML"),
     ] {
         let error = Policy::parse(text).expect_err(text).to_string();
@@ -159,8 +161,11 @@ fn a_policy_that_is_none_is_named() {
     }
     let bomb = format!("preset: open\na: &a [{}]\nb: [*a,*a,*a]", "x,".repeat(10_000));
     Policy::parse(&bomb).unwrap_err();
-    let long = format!("preset: open\n#{}", "x".repeat(1 << 20));
+    let long = format!("preset: open\n#{}", "x".repeat(256 << 10));
     assert!(matches!(Policy::parse(&long), Err(InvalidPolicy::TooLong { .. })));
+    let text = "preset: open\ndefault: {maxVolumes: 1}\nnamespaces: {x: {maxVolumes: none}}";
+    let policy = Policy::parse(text).unwrap();
+    assert!(policy.rules("x").check_count(9).is_ok() && policy.rules("y").check_count(9).is_err());
     // All namespaces, as a pattern.
     let all = Policy::parse("preset: open\nnamespaces: {'*': {nixExpr: false}}").unwrap();
     assert_eq!(
