@@ -5,20 +5,20 @@ mod cache;
 mod cluster;
 mod gc;
 mod nix;
+mod signals;
 mod ssh;
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::signals::{first_signal, unless_signalled_again};
 use crate::actors::core::Admission;
 use crate::actors::node::{CONFIG, DAEMON, NodeActors, VOLUMES};
 use crate::actors::reconciler::{Item, bring_up_to_date};
@@ -153,16 +153,6 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     ended
 }
 
-async fn unless_signalled_again(stopping: impl Future<Output = ()>) {
-    tokio::select! {
-        () = stopping => {}
-        signal = first_signal() => {
-            tracing::warn!(signal, "second signal: exit at once");
-            std::process::exit(1); // the runtime's end would wait for work on the disk
-        }
-    }
-}
-
 /// What is mounted is read by what starts next.
 async fn look_first(items: Vec<Item>) -> Result<(), NodeError> {
     let look = tokio::task::spawn_blocking(move || bring_up_to_date(&items)).await;
@@ -285,17 +275,4 @@ fn count(actors: &NodeActors) -> Arc<dyn Fn() -> BoxFuture<'static, ()> + Send +
         let (directory, builds) = (directory.clone(), builds.clone());
         async move { tokio::join!(directory.count(), builds.count()).0 }.boxed()
     })
-}
-
-async fn first_signal() -> &'static str {
-    let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut term), Ok(mut int)) = (term, int) else {
-        tracing::error!("can't listen to signals");
-        tokio::time::sleep(Duration::MAX).await;
-        return "none";
-    };
-    tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-    }
 }
