@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 words=("$@")
 if [[ ${1-} == --short ]]; then
-  words=(pods:: builds::a_pod startup:: users:: "${@:2}")
+  words=(pods:: builds::a_pod startup:: users:: privileges:: "${@:2}")
 fi
 
 times=() phase='' since=$SECONDS

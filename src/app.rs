@@ -5,27 +5,28 @@ mod cache;
 mod cluster;
 mod gc;
 mod nix;
+mod signals;
 mod ssh;
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::signals::{first_signal, unless_signalled_again};
 use crate::actors::core::Admission;
 use crate::actors::node::{CONFIG, DAEMON, NodeActors, VOLUMES};
 use crate::actors::reconciler::{Item, bring_up_to_date};
-use crate::config::{CacheConfig, NodeConfig, ProcessSettings};
+use crate::config::{CacheConfig, NodeConfig, PrivilegesArg, ProcessSettings};
 use crate::grpc::{self, AdminService, Admittance, IdentityService, NodeFacts, NodeService};
 use crate::health::{Condition, Health};
 use crate::http::{self, HttpState, Probed};
+use crate::jail::capabilities::{self, CapabilitySet};
 use crate::model::System;
 use crate::mount::{Mounts, RealMounts};
 use crate::telemetry::{self, LogFilter};
@@ -44,20 +45,25 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
     if let Some(point) = &config.crash_at {
         arm(point)?;
     }
-    on_runtime(&config.process.clone(), |log_filter| node(config, log_filter))
+    on_runtime(&config.process.clone(), capabilities::NODE, |log_filter| node(config, log_filter))
 }
 
 /// Runs a cache until a signal or a core part's end.
 pub fn run_cache(config: CacheConfig) -> Result<(), NodeError> {
-    on_runtime(&config.process.clone(), |log_filter| cache::cache(config, log_filter))
+    on_runtime(&config.process.clone(), capabilities::CACHE, |filter| cache::cache(config, filter))
 }
 
 /// Actors and the futures of their effects live on this thread; gRPC, HTTP, realisations and blocking
 /// work on the runtime's.
 fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
     process: &ProcessSettings,
+    needed: CapabilitySet,
     life: impl FnOnce(LogFilter) -> F,
 ) -> Result<(), NodeError> {
+    // Threads inherit it.
+    if process.privileges == PrivilegesArg::Least {
+        capabilities::keep_only(needed).map_err(|e| fail("can't give up capabilities")(&e))?;
+    }
     let log_filter = telemetry::init(&process.log, process.log_format).map_err(NodeError)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -145,16 +151,6 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     unless_signalled_again(stopping).await;
     nix::remove_copies(&config.process);
     ended
-}
-
-async fn unless_signalled_again(stopping: impl Future<Output = ()>) {
-    tokio::select! {
-        () = stopping => {}
-        signal = first_signal() => {
-            tracing::warn!(signal, "second signal: exit at once");
-            std::process::exit(1); // the runtime's end would wait for work on the disk
-        }
-    }
 }
 
 /// What is mounted is read by what starts next.
@@ -279,17 +275,4 @@ fn count(actors: &NodeActors) -> Arc<dyn Fn() -> BoxFuture<'static, ()> + Send +
         let (directory, builds) = (directory.clone(), builds.clone());
         async move { tokio::join!(directory.count(), builds.count()).0 }.boxed()
     })
-}
-
-async fn first_signal() -> &'static str {
-    let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut term), Ok(mut int)) = (term, int) else {
-        tracing::error!("can't listen to signals");
-        tokio::time::sleep(Duration::MAX).await;
-        return "none";
-    };
-    tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-    }
 }

@@ -24,7 +24,7 @@ pub use cluster::ClusterSettings;
 pub use gc::{GcArgs, GcSettings};
 pub use keep::{KeepSettings, PrefetchArgs};
 pub use policy::{ExplainArgs, PolicyCommand, PolicySettings};
-pub use process::{LogFormat, ProcessSettings};
+pub use process::{LogFormat, PrivilegesArg, ProcessSettings};
 pub use ssh::{SshSettings, SshdSettings};
 
 use crate::grpc::Endpoint;

@@ -15,7 +15,7 @@ use crate::actors::cache::{CacheActors, CacheActorsConfig};
 use crate::actors::node::{CONFIG, DAEMON, SSHD};
 use crate::actors::reconciler::{Item, Kind};
 use crate::actors::registry::{DEBOUNCE, Offer, Probe, RegistryConfig};
-use crate::config::{CacheConfig, SSH_LISTEN};
+use crate::config::{CacheConfig, PrivilegesArg, SSH_LISTEN};
 use crate::health::Health;
 use crate::http::{self, HttpState, Probed};
 use crate::k8s::{Builders, RealBuilders};
@@ -129,6 +129,7 @@ fn nix_config(config: &CacheConfig) -> Config {
         // how many builds they want at once, and `local_jobs` is its default.
         builds: config.local_jobs > 0,
         guard: Some("/proc/self/exe".into()),
+        least_privilege: process.privileges == PrivilegesArg::Least,
         ..Config::new(process.state_dir.join("home"))
     }
 }

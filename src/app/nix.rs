@@ -11,7 +11,7 @@ use super::{NodeError, fail};
 use crate::actors::gc::used::Used;
 use crate::actors::reconciler::{Item, Kind, NixConf};
 use crate::actors::uploads::UploadsConfig;
-use crate::config::{BuildOnArg, DEFAULT_STATE_DIR, NodeConfig, ProcessSettings};
+use crate::config::{BuildOnArg, DEFAULT_STATE_DIR, NodeConfig, PrivilegesArg, ProcessSettings};
 use crate::nix::ssh::SshClient;
 use crate::nix::{
     BuildOn, Capabilities, Config, Elsewhere, Evaluator, Limit, Limits, ProbeLimits, PushTo,
@@ -135,6 +135,7 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
             upload: Limit::new("--upload-timeout", config.cache.upload_timeout),
         },
         guard: Some("/proc/self/exe".into()),
+        least_privilege: config.process.privileges == PrivilegesArg::Least,
         elsewhere: elsewhere(config),
         daemon_lent: config.nix_daemon_socket.is_some(),
         // A cache sends builds with inputs that nobody signed.

@@ -31,6 +31,10 @@ pub struct ProcessSettings {
     /// over it. It is followed: a change counts once Nix takes it, and builds under way go on.
     #[arg(long, env = "NIX_CSI_NIX_CONF", value_parser = absolute, value_name = "FILE")]
     pub nix_conf: Option<PathBuf>,
+    /// Which of root's privileges are kept: what docs/security.md lists, or all that the process was started
+    /// with. The way out if something needs more.
+    #[arg(long, env = "NIX_CSI_PRIVILEGES", value_enum, default_value = "least")]
+    pub privileges: PrivilegesArg,
     /// How long calls under way may take at shutdown.
     #[arg(long, env = "NIX_CSI_GRACE", value_parser = humantime::parse_duration, default_value = "10s")]
     pub grace: Duration,
@@ -45,4 +49,10 @@ pub struct ProcessSettings {
 pub enum LogFormat {
     Human,
     Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrivilegesArg {
+    Least,
+    All,
 }

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, getpid, kill_process, set_parent_process_death_signal};
 
 use super::sys::{self, Forked};
-use super::{SETUP_FAILED, SetupError, children, setup, supervise};
+use super::{SETUP_FAILED, SetupError, capabilities, children, setup, supervise};
 
 /// What a runtime or a person may send to the first process, for the one that works.
 const PASSED_ON: [i32; 6] =
@@ -45,6 +45,8 @@ fn split() -> Result<Option<ExitCode>, SetupError> {
         }
         Forked::Parent(child) => {
             let _ = rustix::thread::set_name(c"nix-csi-init");
+            // Who works is of the same user, which is all that it takes to pass signals on.
+            let _ = capabilities::keep_only(capabilities::NOTHING);
             Ok(Some(wait_for_all(child, &signals)))
         }
     }

@@ -16,16 +16,21 @@
 //!   only what is bound into it; see `root`. The network is the node's: fetchers need it. With it, TCP
 //!   services on loopback are within reach of what a fetcher can say; abstract Unix sockets too, on a
 //!   kernel without landlock's scopes (before 6.12).
+//! - **Powers**: what a program keeps of root's (`capabilities`), and system calls that are refused to it
+//!   (`syscalls`). The guard itself keeps what it takes to end its program.
 //!
 //! A failure to set this up is one line on standard error and the exit code [`SETUP_FAILED`].
 
+pub mod capabilities;
 mod children;
 mod init;
 mod options;
 mod root;
 mod supervise;
 mod sys;
+mod syscalls;
 
+use capabilities::CapabilitySet;
 pub use init::split_if_first;
 
 use std::ffi::{OsStr, OsString};
@@ -57,6 +62,10 @@ pub struct Guard {
     /// Its standard output is a listening socket, for the program to find as sd_listen_fds(3) has it.
     pub listens: bool,
     pub limits: Limits,
+    /// What the program keeps of our capabilities; `None`: all.
+    pub keeps: Option<CapabilitySet>,
+    /// Refuses it the system calls of `syscalls`.
+    pub filtered: bool,
     pub jail: Option<Jail>,
 }
 
@@ -125,6 +134,8 @@ impl Default for Guard {
             ends_orphans: false,
             listens: false,
             limits,
+            keeps: None,
+            filtered: false,
             jail: None,
         }
     }

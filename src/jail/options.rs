@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Access, Bind, Guard, Jail, MAX_SETTINGS};
+use super::{Access, Bind, Guard, Jail, MAX_SETTINGS, capabilities};
 
 const GRACE: &str = "--grace-ms";
 const CONFIG: &str = "--config-bytes";
@@ -14,6 +14,8 @@ const DATA: &str = "--data-limit";
 const PROCESSES: &str = "--processes";
 const ORPHANS: &str = "--end-orphans";
 const LISTENS: &str = "--listen";
+const KEEPS: &str = "--keep";
+const FILTERED: &str = "--filter";
 const JAIL: &str = "--jail";
 const UID: &str = "--uid";
 const GID: &str = "--gid";
@@ -30,6 +32,9 @@ pub(super) fn push(args: &mut Vec<OsString>, guard: &Guard) {
     if guard.listens {
         args.push(LISTENS.into());
     }
+    if guard.filtered {
+        args.push(FILTERED.into());
+    }
     let mut option = |name: &str, value: OsString| args.extend([name.into(), value]);
     let number = |n: u64| OsString::from(n.to_string());
     option(GRACE, number(u64::try_from(guard.grace.as_millis()).unwrap_or(u64::MAX)));
@@ -41,6 +46,9 @@ pub(super) fn push(args: &mut Vec<OsString>, guard: &Guard) {
         if let Some(limit) = limit {
             option(name, number(limit));
         }
+    }
+    if let Some(keeps) = guard.keeps {
+        option(KEEPS, capabilities::names(keeps).into());
     }
     let Some(jail) = &guard.jail else {
         return;
@@ -85,6 +93,8 @@ pub(super) fn parse(
             PROCESSES => guard.limits.processes = Some(number(&value()?)?),
             ORPHANS => guard.ends_orphans = true,
             LISTENS => guard.listens = true,
+            FILTERED => guard.filtered = true,
+            KEEPS => guard.keeps = Some(kept(&value()?)?),
             JAIL => is_jailed = true,
             UID => jail.uid = number(&value()?)?,
             GID => jail.gid = number(&value()?)?,
@@ -117,6 +127,11 @@ pub(super) fn parse(
 fn number<T: FromStr>(text: &OsStr) -> Result<T, String> {
     let parsed = text.to_str().and_then(|text| text.parse().ok());
     parsed.ok_or_else(|| format!("{} is not a number", text.display()))
+}
+
+fn kept(text: &OsStr) -> Result<capabilities::CapabilitySet, String> {
+    let parsed = text.to_str().and_then(capabilities::parse);
+    parsed.ok_or_else(|| format!("{} are not names of capabilities", text.display()))
 }
 
 /// Root in a jail would not be jailed, and a target must not lead out of it.
@@ -174,14 +189,18 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             grace in 0..100_000u64, config_bytes in 0..MAX_SETTINGS,
-            (ends_orphans, listens) in any::<(bool, bool)>(), input in prop::option::of(path()),
+            (ends_orphans, listens, filtered) in any::<(bool, bool, bool)>(),
+            keeps in prop::option::of(any::<u64>()), input in prop::option::of(path()),
             (data, processes) in any::<(Option<u64>, Option<u64>)>(),
             jail in prop::option::of(jail()),
             args in prop::collection::vec("[a-z-]{0,8}", 0..4),
         ) {
             let grace = Duration::from_millis(grace);
             let limits = Limits { data, processes };
-            let guard = Guard { grace, config_bytes, input, ends_orphans, listens, limits, jail };
+            let keeps = keeps.map(capabilities::tests::named);
+            let guard = Guard {
+                grace, config_bytes, input, ends_orphans, listens, limits, keeps, filtered, jail,
+            };
             let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
             let all = guard.arguments("/bin/x".as_ref(), &args);
             let (read, program) = parse(all.into_iter().skip(1)).unwrap();

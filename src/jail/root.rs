@@ -16,12 +16,9 @@ use rustix::mount::{
     mount_change, move_mount, open_tree, unmount,
 };
 use rustix::process::{Gid, Uid, chdir, chroot, pivot_root};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, UnshareFlags, remove_capability_from_bounding_set,
-    set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
-};
+use rustix::thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::{Access, Bind, Jail, SetupError, setup, sys};
+use super::{Access, Bind, Jail, SetupError, capabilities, setup, sys};
 
 /// Where the new root is put together. Every system has it, and in this namespace nobody misses it.
 const STAGE: &str = "/proc";
@@ -80,28 +77,15 @@ pub(super) fn enter(jail: &Jail) -> Result<(), SetupError> {
 
 fn drop_privileges(jail: &Jail) -> Result<(), SetupError> {
     let (uid, gid) = (Uid::from_raw(jail.uid), Gid::from_raw(jail.gid));
-    empty_bounding_set().map_err(setup("drop", "capabilities"))?;
+    // Later programs get none either.
+    capabilities::bound_to(capabilities::NOTHING).map_err(setup("drop", "capabilities"))?;
     set_thread_groups(&[]).map_err(setup("leave", "all groups"))?;
     set_thread_res_gid(gid, gid, gid).map_err(setup("change", "the group"))?;
     set_thread_res_uid(uid, uid, uid).map_err(setup("change", "the user"))?;
     // That cleared all but what is inheritable, which some container runtimes give.
-    let none = CapabilitySet::empty();
-    let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    set_capabilities(None, none).map_err(setup("give up", "capabilities"))?;
-    set_no_new_privs(true).map_err(setup("give up", "new privileges"))?;
+    capabilities::keep_only(capabilities::NOTHING).map_err(setup("give up", "capabilities"))?;
     // Linux 6.12 and newer; an older one leaves the rest that the module's words tell of.
     let _ = sys::leave_abstract_sockets();
-    Ok(())
-}
-
-/// Each that the kernel knows; the first that it doesn't is EINVAL. Later programs get none either.
-fn empty_bounding_set() -> rustix::io::Result<()> {
-    for bit in 0..u64::BITS {
-        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
-            Err(rustix::io::Errno::INVAL) if bit > 0 => break,
-            result => result?,
-        }
-    }
     Ok(())
 }
 

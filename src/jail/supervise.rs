@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::children::{as_it_ended, children, end_all, end_orphans, reap};
 use super::sys::{self, Forked};
-use super::{Guard, Limits, SETUP_FAILED, SetupError, root, setup};
+use super::{Guard, Limits, SETUP_FAILED, SetupError, capabilities, root, setup, syscalls};
 
 pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, SetupError> {
     // Otherwise it is `exe` to ps, after the link that it was started by.
@@ -46,6 +46,10 @@ pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, Setup
             drop((input, listener));
             // The child does the same: whoever comes first.
             let _ = setpgid(Some(child), Some(child));
+            if guard.keeps.is_some() {
+                // Its program is nobody's that a failure would help.
+                let _ = capabilities::keep_only(capabilities::WATCH);
+            }
             Ok(watch(child, &signals, guard))
         }
     }
@@ -101,6 +105,12 @@ fn become_program(
             root::enter(jail)?;
         }
         limit(&guard.limits)?;
+        if let Some(kept) = guard.keeps {
+            capabilities::keep_only(kept).map_err(setup("give up", "capabilities"))?;
+        }
+        if guard.filtered {
+            syscalls::refuse().map_err(setup("refuse", "system calls"))?;
+        }
         // After the user changed, which clears it: prctl(2), PR_SET_PDEATHSIG.
         set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(setup("ask for", "the guard's end"))?;

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::jail::Guard;
+use crate::jail::capabilities::{self, CapabilitySet};
 
 use super::ssh;
 use super::{Buildable, Elsewhere, Evaluator, Limit, Limits, ProbeLimits};
@@ -38,6 +39,9 @@ pub struct Config {
     /// Our own binary, which guards Nix's processes: they end with us. `None` runs them unguarded, and
     /// evaluations as this process's user: for tests on a store of their own.
     pub guard: Option<PathBuf>,
+    /// Guarded programs keep no capability that they have no use for, and those that read what tenants wrote
+    /// are refused system calls. Without it they have what we have.
+    pub least_privilege: bool,
     pub evaluator: Evaluator,
     pub probe: ProbeLimits,
     /// The daemon at the socket is not ours.
@@ -76,12 +80,18 @@ impl Config {
                 upload: Limit::new("--upload-timeout", hour),
             },
             guard: None,
+            least_privilege: true,
             probe: ProbeLimits::default(),
             daemon_lent: false,
             trusted_users: "root".to_owned(),
             builds: true,
             elsewhere: None,
         }
+    }
+
+    /// What a guarded program keeps, if that is less than all.
+    pub(super) fn keeps(&self, needed: CapabilitySet) -> Option<CapabilitySet> {
+        self.least_privilege.then_some(needed)
     }
 }
 
@@ -187,8 +197,16 @@ pub(super) fn logged(
 
 /// With our guard, if there is one: the program and all that it starts end with us.
 pub(super) fn guarded(config: &Config, mut spec: CommandSpec) -> CommandSpec {
-    spec.guard = config.guard.clone().map(|binary| (binary, Guard::default()));
+    spec.guard = config.guard.clone().map(|binary| (binary, guard_of(config, &spec)));
     spec
+}
+
+/// Who asks a daemon needs no privileges; another does what a daemon would.
+pub(super) fn guard_of(config: &Config, spec: &CommandSpec) -> Guard {
+    let asks = spec.env.iter().any(|(name, value)| name == "NIX_REMOTE" && value != "local");
+    let needed = if asks { capabilities::NOTHING } else { capabilities::DAEMON };
+    let filtered = config.least_privilege && asks;
+    Guard { keeps: config.keeps(needed), filtered, ..Guard::default() }
 }
 
 /// One of Nix's other programs, such as `nix-store`, on the same store.
@@ -285,6 +303,20 @@ mod tests {
         let value = |name| args[args.iter().rposition(|a| a == name).unwrap() + 1].as_str();
         assert_eq!((value("builders"), value("max-silent-time")), ("@/m", "3600"));
         assert_eq!(value("substituters"), "https://a https://b");
+    }
+
+    #[test]
+    fn who_works_on_the_store_itself_keeps_what_a_daemon_does() {
+        let mut config = Config::new("/home");
+        config.guard = Some("/g".into());
+        let guard =
+            |config: &Config| guarded(config, sibling(config, "nix-store", &[])).guard.unwrap().1;
+        let powers = |config: &Config| (guard(config).keeps, guard(config).filtered);
+        assert_eq!(powers(&config), (Some(capabilities::DAEMON), false));
+        config.daemon_socket = Some("/run/s".into());
+        assert_eq!(powers(&config), (Some(capabilities::NOTHING), true));
+        config.least_privilege = false;
+        assert_eq!(powers(&config), (None, false));
     }
 
     #[test]

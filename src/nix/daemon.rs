@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use crate::jail::Guard;
+use crate::jail::{Guard, capabilities};
 use crate::read::{SMALL, text_at_most};
 
 use super::child::patiently;
@@ -51,7 +51,13 @@ pub fn daemon_command(config: &Config) -> Option<CommandSpec> {
     env.extend(conf_env(config));
     env.push(("NIX_DAEMON_SOCKET_PATH".into(), socket.clone().into()));
     env.extend(config.environment.iter().cloned());
-    let guard = Guard { grace: GRACE, ends_orphans: true, listens: true, ..Guard::default() };
+    let guard = Guard {
+        grace: GRACE,
+        ends_orphans: true,
+        listens: true,
+        keeps: config.keeps(capabilities::DAEMON),
+        ..Guard::default()
+    };
     Some(CommandSpec {
         program: config.program.with_file_name("nix-daemon"),
         args,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::jail::{Bind, Guard, Jail, Limits};
+use crate::jail::{Bind, Guard, Jail, Limits, capabilities};
 use crate::model::{Source, Tenant};
 use crate::read::{at_most, text_at_most};
 
@@ -274,6 +274,8 @@ fn guard(config: &Config, settings: usize, home: &Path) -> Guard {
         ends_orphans: false,
         listens: false,
         limits: Limits { data: Some(evaluator.memory), processes: Some(PROCESSES) },
+        keeps: config.keeps(capabilities::NOTHING),
+        filtered: config.least_privilege,
         jail: Some(Jail {
             uid: evaluator.uid,
             gid: evaluator.uid,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use crate::jail::Guard;
 use crate::model::{StorePath, without_credentials};
 
 use super::command::{self, CommandSpec, Config};
@@ -88,10 +89,11 @@ async fn hand_over(nix: &Arc<Inner>, paths: &[StorePath], program: &Path) -> Res
     let list =
         blocking("writing the list of paths", move || list_of(&theirs.closures(&roots)?)).await?;
     let mut spec = command::spec(&nix.config, program.to_owned(), Vec::new());
+    let guard = command::guard_of(&nix.config, &spec);
     spec.guard = nix.config.guard.clone().map(|binary| {
         // Its own view of us: a pid is the same to both, a descriptor is not.
         let input = format!("/proc/{}/fd/{}", std::process::id(), list.as_raw_fd()).into();
-        (binary, crate::jail::Guard { input: Some(input), ..Default::default() })
+        (binary, Guard { input: Some(input), ..guard })
     });
     run(nix, &spec, Doing::Handing(program), list).await
 }

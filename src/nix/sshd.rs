@@ -19,7 +19,7 @@ use super::command::{CommandSpec, base_env};
 use super::error::io_error;
 use super::ssh_key::make_key;
 use super::{ChildSpec, Config, NixError, Readiness, process};
-use crate::jail::Guard;
+use crate::jail::{Guard, capabilities};
 use crate::model::Announcement;
 use crate::relay::RELAY;
 
@@ -110,7 +110,8 @@ impl Sshd {
     pub fn spec(&self, nix: &Config) -> ChildSpec {
         let args: [OsString; 4] =
             ["-D".into(), "-e".into(), "-f".into(), self.config_file().into()];
-        let guard = Guard { grace: GRACE, ..Guard::default() };
+        let keeps = nix.keeps(capabilities::SSHD);
+        let guard = Guard { grace: GRACE, keeps, ..Guard::default() };
         let command = CommandSpec {
             program: self.program.clone(),
             args: args.to_vec(),

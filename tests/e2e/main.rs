@@ -17,6 +17,7 @@ mod many;
 mod own_cache;
 mod pods;
 mod policy;
+mod privileges;
 mod programs;
 mod registry;
 mod rotation;

@@ -11,6 +11,7 @@ mod evaluate;
 mod local;
 mod no_sandbox;
 mod policy;
+mod powers;
 mod shown;
 mod swapped;
 mod tokens;

@@ -1,0 +1,155 @@
+//! What a node's own processes keep of root's powers, and what they need them for: see docs/security.md. In a
+//! cluster `tests/e2e/privileges.rs` looks at the project's own pods.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use nix_csi::jail::capabilities::{CapabilitySet, DAEMON, NODE, NOTHING, names};
+
+use crate::lab::{Lab, until};
+use crate::planted;
+use crate::world::{SANDBOXED, builder, content, of_pod};
+
+/// Command and status of each process of the machine that is the node's: it alone is a `nix-csi node`.
+fn processes(lab: &Lab) -> Vec<(String, BTreeMap<String, String>)> {
+    let processes = lab.processes();
+    let pids = processes.iter().filter_map(|line| Some((line.split(' ').next()?, line)));
+    let each = pids.filter_map(|(pid, line)| {
+        let status = fs::read_to_string(lab.proc().join(pid).join("status")).ok()?;
+        let fields = status.lines().filter_map(|line| line.split_once(':'));
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
+        Some((line.clone(), fields.collect()))
+    });
+    each.collect()
+}
+
+type Powers = ([String; 3], bool, bool);
+
+/// Its capabilities by each set that counts, whether it can get new ones, and whether calls are refused.
+fn powers(status: &BTreeMap<String, String>) -> Powers {
+    let set = |name: &str| {
+        let bits = u64::from_str_radix(&status[name], 16).unwrap();
+        names(CapabilitySet::from_bits_retain(bits))
+    };
+    (["CapPrm", "CapEff", "CapBnd"].map(set), status["NoNewPrivs"] == "0", status["Seccomp"] == "2")
+}
+
+const SLOW: &str = "let many = n: builtins.genList (x: x) n; in builtins.toString (builtins.foldl' \
+    (a: _: builtins.foldl' builtins.add a (many 100000)) 0 (many 20000))";
+
+/// Powers of the node, its daemon, an evaluator and a command that waits for a build.
+async fn of_all(lab: Lab, more: &[&str]) -> BTreeMap<&'static str, Powers> {
+    let node = lab.node(&[SANDBOXED, more].concat()).await;
+    let slow = of_pod(lab.volume("slow", &[("nixExpr", SLOW)]), "web");
+    let long = builder("long", "", "$b sleep 1000");
+    let long = of_pod(lab.volume("long", &[("nixExpr", &long)]), "web");
+    let mut found = BTreeMap::new();
+    let look = until("all of them", async || {
+        for (command, status) in processes(&lab) {
+            let command = command.splitn(3, ' ').nth(2).unwrap_or_default();
+            let role = match &*status["Name"] {
+                "nix-csi" if command.contains("nix-csi node") => "node",
+                "nix-daemon" => "daemon",
+                "nix" if status["Uid"].starts_with("30999") => "evaluator",
+                "nix-store" if command.contains("--realise") => "command",
+                _ => continue,
+            };
+            found.insert(role, powers(&status));
+        }
+        found.len() == 4
+    });
+    tokio::select! {
+        () = look => {}
+        ended = async { tokio::join!(node.publish(&slow), node.publish(&long)) } => {
+            panic!("they wait: {ended:?}")
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_process_keeps_what_it_needs() {
+    let least = of_all(planted!(), &[]).await;
+    let ours = rustix::thread::capabilities(None).unwrap().permitted;
+    let has = |set: CapabilitySet| [(); 3].map(|()| names(set & ours));
+    assert_eq!(least["node"], (has(NODE), false, false));
+    assert_eq!(least["daemon"], (has(DAEMON), false, false));
+    assert_eq!(least["command"], (has(NOTHING), false, true));
+    assert_eq!(least["evaluator"], (has(NOTHING), false, true));
+    // The documented way out. An evaluator has no powers all the same.
+    let all = of_all(planted!(), &["--privileges", "all"]).await;
+    for role in ["node", "daemon", "command"] {
+        assert_eq!(all[role], (has(ours), true, false), "{role}");
+    }
+    assert_eq!(all["evaluator"], (has(NOTHING), false, false));
+}
+
+/// Every capability that is kept has its row, and no other.
+#[test]
+fn the_documentation_has_each() {
+    let text = include_str!("../../docs/security.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let named = rows.filter_map(|(name, _)| CapabilitySet::from_name(name));
+    assert_eq!(names(named.collect()), names(NODE));
+}
+
+/// CAP_SYS_PTRACE: a collector that does not see what another user's process has open takes it away.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_users_process_has_open_is_kept() {
+    let lab = planted!();
+    let eager = [
+        "--gc-older-than",
+        "1s",
+        "--gc-grace",
+        "0s",
+        "--gc-interval",
+        "100ms",
+        "--gc-look-interval",
+        "100ms",
+        "--gc-high-watermark",
+        "100",
+    ];
+    let node = lab.node(&eager).await;
+    let open = lab.unrooted(&["--argstr", "seed", "open"]);
+    let mut reader = lab.command("setpriv");
+    let script = format!("exec sleep 900 <$(find {open}/ -type f | head -n 1)");
+    reader.args(["--reuid", "1000", "--clear-groups", "sh", "-euc", &script]);
+    let mut reader = reader.spawn().unwrap();
+    let is_valid = |path: &str| lab.run("nix-store", &["--check-validity", path]).status.success();
+    until("the reader", async || lab.processes().iter().any(|line| line.ends_with("sleep 900")))
+        .await;
+    // What is younger goes, so this one was looked at.
+    let other = lab.unrooted(&["--argstr", "seed", "other"]);
+    until("another one to go", async || !is_valid(&other)).await;
+    assert!(is_valid(&open));
+    let pid = lab.processes().into_iter().find(|line| line.ends_with("sleep 900")).unwrap();
+    lab.kill(pid.split(' ').next().unwrap());
+    reader.wait().unwrap();
+    until("it to go", async || !is_valid(&open)).await;
+    drop(node);
+}
+
+/// CAP_FSETID: an overlay acts on what a pod writes as who has mounted it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_for_a_group_stays_one_in_a_writable_volume() {
+    let lab = planted!();
+    let node = lab.node(SANDBOXED).await;
+    let root = lab.closure(&[]);
+    let mut volume = of_pod(lab.volume("shared", &[("storePath", &root)]), "web");
+    volume.readonly = false;
+    node.publish(&volume).await.unwrap();
+    let dir = volume.target.join("var/shared");
+    let script =
+        format!("mkdir {0}; chgrp 1234 {0}; chmod 2775 {0}; stat -c '%a %g' {0}", dir.display());
+    assert_eq!(lab.ok("sh", &["-euc", &script]), "2775 1234");
+    node.unpublish(&volume).await.unwrap();
+}
+
+/// It does what it did, whatever it has given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandboxed_build_works_with_what_is_left() {
+    let lab = planted!();
+    let node = lab.node(SANDBOXED).await;
+    let text = content(&lab, &node, &builder("left", "", "echo built > $out")).await;
+    assert_eq!(text, "built");
+}
