@@ -11,7 +11,7 @@ minutes=$1 word=${2-}
 # Of one run. The program alone has some 30 MiB.
 memory_mb=128 input_bytes=16384 seconds_per_input=10
 # Of what is kept.
-kept_bytes=2048 kept_files=60
+kept_bytes=1024 kept_files=40
 
 if ! rustup run nightly true 2>/dev/null; then
   echo "fuzzing needs a nightly compiler: rustup toolchain install nightly --profile minimal" >&2
@@ -32,15 +32,17 @@ done
 seconds=$(awk -v m="$minutes" -v n="${#targets[@]}" 'BEGIN { s = int(m * 60 / n); print s < 1 ? 1 : s }')
 
 stat() { awk -v key="stat::$1:" '$1 == key { print $2 }' "$log"; }
-# Adds what covers more than the corpus in the repository, in as few and small files as will do.
+# Adds what covers more than the corpus in the repository, in few and small files, and as text.
 keep() {
   local kept=$work/kept known
   rm -rf "$kept" && mkdir "$kept"
-  "$program" -set_cover_merge=1 -max_len=$kept_bytes "$kept" "$corpus" "$new" >"$work/merge.log" 2>&1
+  "$program" -set_cover_merge=1 -use_counters=0 -max_len=$kept_bytes "$kept" "$corpus" "$new" \
+    >"$work/merge.log" 2>&1
   known=$(sha1sum "$corpus"/*)
   # libFuzzer names a file by the SHA-1 of what is in it.
   for file in $(ls -Sr "$kept"); do
     (($(find "$corpus" -type f | wc -l) < kept_files)) || break
+    iconv -f UTF-8 -t UTF-8 "$kept/$file" >/dev/null 2>&1 || continue
     grep -q "^$file" <<<"$known" || cp "$kept/$file" "$corpus/"
   done
 }
