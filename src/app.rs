@@ -62,7 +62,8 @@ fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
 ) -> Result<(), NodeError> {
     // Threads inherit it.
     if process.privileges == PrivilegesArg::Least {
-        capabilities::keep_only(needed).map_err(|e| fail("can't give up capabilities")(&e))?;
+        capabilities::keep_only(needed)
+            .map_err(|e| fail("can't give up capabilities (see --privileges)")(&e))?;
     }
     let log_filter = telemetry::init(&process.log, process.log_format).map_err(NodeError)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -32,6 +32,7 @@ pub const SSHD: CapabilitySet = CapabilitySet::NET_BIND_SERVICE // port 22
     .union(CapabilitySet::SYS_CHROOT) // who has not logged in is spoken to from an empty root
     .union(CapabilitySet::SETUID) // and as another user, as sessions are
     .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::AUDIT_WRITE) // some distributions' sshd lets nobody in that it can't tell the kernel of
     .union(CapabilitySet::KILL); // of which it ends those that are late
 
 /// Of a node: its children's, and what it does itself.

@@ -106,10 +106,11 @@ fn become_program(
         }
         limit(&guard.limits)?;
         if let Some(kept) = guard.keeps {
-            capabilities::keep_only(kept).map_err(setup("give up", "capabilities"))?;
+            capabilities::keep_only(kept)
+                .map_err(setup("drop", "capabilities (see --privileges)"))?;
         }
         if guard.filtered {
-            syscalls::refuse().map_err(setup("refuse", "system calls"))?;
+            syscalls::refuse().map_err(setup("refuse", "system calls (see --privileges)"))?;
         }
         // After the user changed, which clears it: prctl(2), PR_SET_PDEATHSIG.
         set_parent_process_death_signal(Some(Signal::KILL))

@@ -12,6 +12,12 @@ use seccompiler::{
     SeccompFilter, SeccompRule, apply_filter,
 };
 
+/// Not in libc's list for musl on aarch64: `include/uapi/asm-generic/unistd.h`.
+#[cfg(target_arch = "aarch64")]
+const KEXEC_FILE_LOAD: i64 = 294;
+#[cfg(not(target_arch = "aarch64"))]
+const KEXEC_FILE_LOAD: i64 = libc::SYS_kexec_file_load;
+
 /// Refused whatever the arguments.
 const REFUSED: &[i64] = &[
     // Mounts.
@@ -46,7 +52,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
+    KEXEC_FILE_LOAD,
     libc::SYS_reboot,
     libc::SYS_bpf,
     libc::SYS_perf_event_open,

@@ -160,12 +160,19 @@ async fn forward(name: &'static str, routine: &'static [&'static str], stderr: C
     let mut lines = BufReader::new(stderr);
     let mut line = Vec::new();
     let mut flood = Flood::new(Instant::now());
+    // The rest of a line that was too long is dropped: a secret may be cut in two.
+    let mut is_rest = false;
     loop {
         line.clear();
         match (&mut lines).take(LINE).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return tell_dropped(name, flood.dropped),
             Ok(_) => {
-                let text = Redactor::default().shown(&String::from_utf8_lossy(&line), usize::MAX);
+                let is_whole = line.ends_with(b"\n") || (line.len() as u64) < LINE;
+                if std::mem::replace(&mut is_rest, !is_whole) {
+                    continue;
+                }
+                let (text, redactor) = (String::from_utf8_lossy(&line), Redactor::default());
+                let text = redactor.shown_cut(&text, !is_whole, usize::MAX);
                 let text = text.trim_end();
                 if routine.iter().any(|part| text.contains(part)) {
                     tracing::debug!(child = name, "{text}");

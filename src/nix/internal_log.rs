@@ -147,8 +147,7 @@ impl LogReader {
     }
 
     fn plain_line(&mut self, text: &str) {
-        let text = if text.len() < MAX_LINE { text } else { self.redactor.without_begun(text) };
-        let text = self.redactor.shown(text, MAX_LINE_BYTES);
+        let text = self.redactor.shown_cut(text, text.len() >= MAX_LINE, MAX_LINE_BYTES);
         if !text.trim().is_empty() {
             push_bounded(&mut self.plain, text, MAX_MESSAGES);
         }
@@ -159,8 +158,7 @@ impl LogReader {
             return;
         }
         let said = line.raw_msg.as_ref().or(line.msg.as_ref()).map_or("", String::as_str);
-        let said = if line.is_cut { self.redactor.without_begun(said) } else { said };
-        let said = self.redactor.shown(said, usize::MAX);
+        let said = self.redactor.shown_cut(said, line.is_cut, usize::MAX);
         let text = if line.raw_msg.is_some() { &said } else { without_trace(&said) };
         let text = first(text, MAX_MESSAGE_BYTES).trim();
         let text = text.trim_start_matches("error:").trim().to_owned();
@@ -401,12 +399,15 @@ mod tests {
     fn no_secret_begins_at_the_end_of_what_is_left_of_a_long_message() {
         const SECRET: &str = "\u{a7}\u{b6}\u{de}\u{d8}\u{df}\u{e6}";
         let of_it = |shown: &str| SECRET.chars().any(|c| shown.contains(c));
+        let escaped = "\u{a7}\u{b6}\u{1b}[1m\u{de}\u{d8}\u{df}\u{e6}";
         let more = "x".repeat(MAX_LINE);
         for at in 0..60 {
             let trace = "x".repeat(MAX_TRACED_BYTES - 60 - at);
             for (known, said) in [
                 (SECRET, format!("it said {SECRET}{more}")),
+                (SECRET, format!("it said {escaped}{more}")),
                 ("another", format!("see https://user:{SECRET}{more}@host")),
+                ("another", format!("see https://user:{escaped}{more}@host")),
             ] {
                 let text = format!("error:\n\u{2026} while {trace}\nerror: {said}");
                 let line = json(&serde_json::json!({"action": "msg", "level": 0, "msg": text}));

@@ -126,7 +126,8 @@ async fn output_up_to(spec: &CommandSpec, what: &str, most: usize) -> Result<Vec
     let mut last = String::new();
     let keep = |line: &[u8]| {
         if !line.is_empty() {
-            last = Redactor::default().shown(&String::from_utf8_lossy(line), MAX_LINE_BYTES);
+            let (text, redactor) = (String::from_utf8_lossy(line), Redactor::default());
+            last = redactor.shown_cut(&text, line.len() >= MAX_LINE, MAX_LINE_BYTES);
         }
     };
     let (ended, ()) = run_bounded(spec, &[], keep, (), most).await?;

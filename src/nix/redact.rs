@@ -33,6 +33,12 @@ impl Redactor {
         shown
     }
 
+    /// The same of a text that may have been cut off.
+    pub(super) fn shown_cut(&self, text: &str, is_cut: bool, max: usize) -> String {
+        let whole = text::clean(text, usize::MAX);
+        self.shown(if is_cut { self.without_begun(&whole) } else { &whole }, max)
+    }
+
     /// The same in one line.
     pub(super) fn shown_line(&self, text: &str, max: usize) -> String {
         self.shown(text, max).replace(['\n', '\t'], " ")

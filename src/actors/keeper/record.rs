@@ -15,7 +15,7 @@ use crate::model::{Source, StorePath};
 use crate::read::{at_most, json, short};
 
 const VERSION: u32 = 1;
-/// Bytes: a thousand of the longest expressions.
+/// Bytes: hundreds of the longest expressions.
 const MAX: usize = 64 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,11 @@ impl RecordFile {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let text = match at_most(&self.path, MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                let set_aside = fs::rename(&self.path, self.path.with_extension("unreadable"));
+                tracing::warn!(record = %self.path.display(), %error, ?set_aside, "what was kept is forgotten");
+                return Vec::new();
+            }
             text => text.map_err(|error| error.to_string()),
         };
         let (kept, refused) =

@@ -175,11 +175,9 @@ impl Files {
         let found = at_most(&file, MAX);
         match found.map(|text| Record::parse(&text, &file)) {
             Ok(Ok(record)) => return Ok(Some(record)),
-            Ok(Err(_)) => {
-                let aside = file.with_extension("unreadable");
-                fs::rename(&file, &aside).map_err(io_error("set aside", &file))?;
-            }
+            Ok(Err(_)) => set_aside(&file)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == io::ErrorKind::FileTooLarge => set_aside(&file)?,
             Err(e) => return Err(io_error("read", &file)(e)),
         }
         let record = Record::new(path.clone(), now);
@@ -227,4 +225,7 @@ impl Files {
     fn root(&self, path: &StorePath) -> PathBuf {
         self.roots.join(path.hash())
     }
+}
+fn set_aside(file: &Path) -> Result<(), DiskError> {
+    fs::rename(file, file.with_extension("unreadable")).map_err(io_error("set aside", file))
 }
