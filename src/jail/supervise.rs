@@ -106,8 +106,7 @@ fn become_program(
         }
         limit(&guard.limits)?;
         if let Some(kept) = guard.keeps {
-            capabilities::keep_only(kept)
-                .map_err(setup("drop", "capabilities (see --privileges)"))?;
+            capabilities::keep_only(kept).map_err(setup("drop", "powers (see --privileges)"))?;
         }
         if guard.filtered {
             syscalls::refuse().map_err(setup("refuse", "system calls (see --privileges)"))?;
