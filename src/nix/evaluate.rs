@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::model::{Source, Tenant};
+use crate::model::{Source, StorePath, Tenant};
 
 use super::classify::{Asked, classify};
 use super::evaluator::{Task, command, settings};
@@ -27,8 +27,14 @@ pub(super) async fn evaluate(
     root: PathBuf,
     progress: ProgressSink,
 ) -> Result<Evaluated, RealiseError> {
-    for _ in 0..TRIES {
-        let stdout = run(&nix, &Task::Instantiate(&source), &tenant, &progress).await?;
+    for number in 1..=TRIES {
+        let stdout = match run(&nix, &Task::Instantiate(&source), &tenant, &progress).await {
+            Err(error) if number < TRIES && lost_a_derivation(&error) => {
+                tracing::warn!(%error, "a collector took what an evaluation had made; once more");
+                continue;
+            }
+            ran => ran?,
+        };
         let evaluated = output::evaluated(&stdout)?;
         let (Buildable::Output { derivation: path, .. } | Buildable::Path(path)) =
             &evaluated.buildable;
@@ -39,6 +45,14 @@ pub(super) async fn evaluate(
     }
     let cause = "a garbage collector took the derivation again and again".to_owned();
     Err(RealiseError::Temporary { step: Step::Evaluate, cause })
+}
+
+/// Collectors of Nix before 2.35 may take what they have told an evaluator that they would spare: a derivation
+/// that another one needs. An expression that says the same is tried in vain.
+fn lost_a_derivation(error: &RealiseError) -> bool {
+    let RealiseError::Refused { cause, .. } = error else { return false };
+    let path = cause.split_once("path '").and_then(|(_, rest)| rest.split_once("' is not valid"));
+    path.and_then(|(path, _)| StorePath::parse(path).ok()).is_some_and(|path| path.is_derivation())
 }
 
 pub(super) async fn lock(
@@ -88,4 +102,31 @@ async fn run(
     }
     let asked = Asked::Evaluate { evaluator: &config.evaluator, limits: &config.limits };
     Err(or_full_disk(classify(&asked, ended.code, &log), &config.state_dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_derivation_that_a_collector_took_is_told_from_what_else_is_wrong() {
+        let refused = |cause: &str| RealiseError::Refused {
+            step: Step::Evaluate,
+            cause: cause.to_owned(),
+            hint: None,
+        };
+        let path = "/nix/store/554czms6hwggzl1v38gjf7gs65d9v7jw-shared-p2";
+        assert!(lost_a_derivation(&refused(&format!("path '{path}.drv' is not valid"))));
+        for other in [
+            format!("path '{path}' is not valid"),
+            "path '/nix/store/x.drv' is not valid".to_owned(),
+            "path '/etc/x.drv' is not valid".to_owned(),
+            "undefined variable 'x'".to_owned(),
+        ] {
+            assert!(!lost_a_derivation(&refused(&other)), "{other}");
+        }
+        let cause = format!("path '{path}.drv' is not valid");
+        let elsewhere = RealiseError::Temporary { step: Step::Evaluate, cause };
+        assert!(!lost_a_derivation(&elsewhere));
+    }
 }
