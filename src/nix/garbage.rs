@@ -1,7 +1,7 @@
 //! What a garbage collector needs of a store, as the trait [`Garbage`].
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
@@ -107,7 +107,8 @@ impl Sole {
         Ok(file.map(|file| Self { file, path }))
     }
 
-    /// Blocking. Notes that these are being deleted.
+    /// Blocking. Notes that these are being deleted. On a full disk nothing is noted: what a kill then leaves
+    /// half deleted is worth less than the space.
     pub fn begin(&self, paths: &[StorePath]) -> Result<(), NixError> {
         if paths.is_empty() {
             return Ok(());
@@ -119,7 +120,13 @@ impl Sole {
             file.seek(SeekFrom::End(0))?;
             file.write_all(lines.as_bytes())
         };
-        write().map_err(|err| io_error("write", &self.path, err))
+        match write() {
+            Err(err) if matches!(err.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                tracing::warn!(note = %self.path.display(), %err, "a deletion is not noted");
+                Ok(())
+            }
+            written => written.map_err(|err| io_error("write", &self.path, err)),
+        }
     }
 
     /// Blocking. All deletions that were begun have ended.
@@ -187,4 +194,18 @@ pub trait Garbage: Send + Sync + 'static {
     /// Blocking. The right to collect: one collector of ours per store. `None`: another one is at work.
     /// Given back by dropping it, and by the kernel when the process dies.
     fn sole(&self) -> Result<Option<Sole>, NixError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A full disk is what a collection is for.
+    #[test]
+    fn a_full_disk_keeps_no_deletion_from_its_beginning() {
+        let file = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let sole = Sole { file, path: "/dev/full".into() };
+        let path = StorePath::parse("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x").unwrap();
+        sole.begin(&[path]).unwrap();
+    }
 }
