@@ -56,12 +56,16 @@ impl<'a> Deleting<'a> {
     pub(super) async fn all(&mut self, rest: &[Candidate]) -> Result<(), CollectError> {
         for window in rest.chunks(WINDOW) {
             let looked = self.look(window).await?;
-            let mut rest = &looked[..];
-            while !rest.is_empty() {
-                let (chunk, later) = rest.split_at(self.pace.size.min(rest.len()));
-                rest = later;
-                self.chunk(chunk).await?;
-            }
+            self.in_chunks(&looked).await?;
+        }
+        Ok(())
+    }
+
+    async fn in_chunks(&mut self, mut rest: &[Looked<'_>]) -> Result<(), CollectError> {
+        while !rest.is_empty() {
+            let (chunk, later) = rest.split_at(self.pace.size.min(rest.len()));
+            rest = later;
+            self.chunk(chunk).await?;
         }
         Ok(())
     }
@@ -126,14 +130,10 @@ impl<'a> Deleting<'a> {
         }
         let looked = self.look(&left).await?;
         let last = looked.iter().rposition(|looked| is_worth(need, looked)).map_or(0, |at| at + 1);
-        let mut rest = &looked[..last.min(enough(need, &looked))];
-        self.report.shared = looked.len() - rest.len();
+        let chosen = &looked[..last.min(enough(need, &looked))];
+        self.report.shared = looked.len() - chosen.len();
         let before = self.report.freed;
-        while !rest.is_empty() {
-            let (chunk, later) = rest.split_at(self.pace.size.min(rest.len()));
-            rest = later;
-            self.chunk(chunk).await?;
-        }
+        self.in_chunks(chosen).await?;
         self.by.remaining(need, self.report.freed.since(before), self.beat).await
     }
 

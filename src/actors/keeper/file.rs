@@ -8,7 +8,7 @@ use super::FILE;
 use super::actor::Keeper;
 use crate::actors::core::{Ctx, blocking, tell};
 use crate::actors::metrics;
-use crate::actors::reconciler::{TICK, directory, read_file, watch};
+use crate::actors::reconciler::{TICK, directory, read_text, watch};
 use crate::model::SourceList;
 
 /// The file may have changed.
@@ -79,8 +79,7 @@ impl Keeper {
 /// Blocking.
 pub(super) fn list(file: &Path) -> Result<SourceList, String> {
     let told = |why: String| format!("{}: {why}", file.display());
-    let text = read_file(file).map_err(&told)?;
-    let text = String::from_utf8(text).map_err(|_| told("it is not UTF-8".to_owned()))?;
+    let text = read_text(file).map_err(&told)?;
     let SourceList { sources, refused } = SourceList::parse(&text);
     Ok(SourceList { sources, refused: refused.into_iter().map(told).collect() })
 }

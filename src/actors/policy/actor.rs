@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::handle::{Known, PolicyHandle, PolicyReport};
-use super::last_good::{load, save};
+use super::last_good::{load, save, text_in};
 use super::{KEY, KIND, PART};
 use crate::actors::core::{Backoff, Ctx, blocking, impl_supervised, supervise, tell};
 use crate::actors::metrics;
-use crate::actors::reconciler::{Looking, TICK, directory, read_file, watch};
+use crate::actors::reconciler::{Looking, TICK, directory, watch};
 use crate::health::{Condition, Health};
 use crate::k8s::{Api, Change, ConfigData};
 use crate::model::Policy;
@@ -222,14 +222,7 @@ impl Policies {
             return;
         }
         let file = file.clone();
-        let read = blocking(move || {
-            match file.symlink_metadata() {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                _ => {}
-            }
-            let text = read_file(&file)?;
-            String::from_utf8(text).map(Some).map_err(|_| "it is not UTF-8".to_owned())
-        });
+        let read = blocking(move || text_in(&file));
         ctx.effect(read, |this, found, ctx| {
             this.found(found.unwrap_or_else(|panic| Err(panic.to_string())), ctx);
             if this.reading.end() {

@@ -3,17 +3,21 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::actors::reconciler::{read_file, write_if_other};
+use crate::actors::reconciler::{read_text, write_if_other};
 use crate::model::Policy;
 
-/// `Ok(None)`: there has never been one.
-pub(super) fn load(file: &Path) -> Result<Option<(String, Policy)>, String> {
+/// `Ok(None)`: there is no such file.
+pub(super) fn text_in(file: &Path) -> Result<Option<String>, String> {
     if file.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return Ok(None);
     }
+    read_text(file).map(Some)
+}
+
+/// `Ok(None)`: there has never been one.
+pub(super) fn load(file: &Path) -> Result<Option<(String, Policy)>, String> {
     let told = |why: String| format!("the last good policy, {}: {why}", file.display());
-    let text = read_file(file).map_err(&told)?;
-    let text = String::from_utf8(text).map_err(|_| told("it is not UTF-8".to_owned()))?;
+    let Some(text) = text_in(file).map_err(&told)? else { return Ok(None) };
     let policy = Policy::parse(&text).map_err(|error| told(error.to_string()))?;
     Ok(Some((text, policy)))
 }

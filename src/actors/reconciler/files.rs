@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::keys::MAX_FILE;
 use crate::read::{at_most, whole};
 
-pub(in crate::actors) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let read = || {
         // A pipe would never end.
         let options = libc::O_NONBLOCK | libc::O_CLOEXEC;
@@ -19,6 +19,11 @@ pub(in crate::actors) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
         whole(file, MAX_FILE)
     };
     read().map_err(|e| format!("can't read it: {e}"))
+}
+
+/// The same of a text.
+pub(in crate::actors) fn read_text(path: &Path) -> Result<String, String> {
+    String::from_utf8(read_file(path)?).map_err(|_| "it is not UTF-8".to_owned())
 }
 
 /// Whole at every moment; whether there was anything to write.

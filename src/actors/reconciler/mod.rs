@@ -17,7 +17,7 @@ mod watch;
 
 pub use actor::{ConfigReconciler, ReconcilerConfig};
 pub use conf::NixConf;
-pub(super) use files::{read_file, write_if_other};
+pub(super) use files::{read_text, write_if_other};
 pub(super) use sync::directory;
 pub use sync::{Item, Kind, bring_up_to_date};
 pub(super) use watch::{Looking, TICK, watch};
