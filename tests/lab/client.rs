@@ -109,9 +109,10 @@ impl Volume {
 }
 
 impl Node {
+    /// It has a minute and a half: the disk of a busy machine can stand still for a good part of one.
     pub async fn ready(&self) {
         let mut again = tokio::time::interval(std::time::Duration::from_millis(25));
-        for _ in 0..1200 {
+        for _ in 0..3600 {
             if self.probe().await == Ok(true) {
                 return;
             }

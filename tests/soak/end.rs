@@ -54,10 +54,13 @@ fn waited(what: &str, done: impl FnMut() -> bool, left: impl Fn() -> Vec<String>
 }
 
 impl World {
-    /// The node's log on the way out.
+    /// The node's log on the way out, also when the last one did not start.
     pub(crate) async fn give_up(&self) {
-        eprintln!("{}", self.summary().await);
-        eprintln!("log of the node:\n{}", self.node().await.log());
+        if self.is_running() {
+            eprintln!("{}", self.summary().await);
+        }
+        let log = std::fs::read_to_string(self.lab.path("node.log")).unwrap();
+        eprintln!("log of the node:\n{log}");
         self.forget_node();
     }
 

@@ -121,6 +121,10 @@ impl World {
         running.clone().unwrap()
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        self.node.borrow().is_some()
+    }
+
     pub(crate) async fn start_node(&self) {
         let settings: Vec<_> = self.settings.iter().map(String::as_str).collect();
         let node = self.lab.node(&settings).await;
