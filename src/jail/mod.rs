@@ -16,6 +16,9 @@
 //!   only what is bound into it; see `root`. The network is the node's: fetchers need it. With it, TCP
 //!   services on loopback are within reach of what a fetcher can say; abstract Unix sockets too, on a
 //!   kernel without landlock's scopes (before 6.12).
+//! - **Precedence**: a program can yield: whoever else of the same control group wants a processor gets it at
+//!   once (SCHED_IDLE of sched(7)). The kernel weighs control groups against each other, so that other pods
+//!   gain nothing by it, and take nothing.
 //! - **Powers**: what a program keeps of root's (`capabilities`), and system calls that are refused to it
 //!   (`syscalls`). The guard itself keeps what it takes to end its program.
 //!
@@ -24,6 +27,7 @@
 pub mod capabilities;
 mod children;
 mod init;
+mod limits;
 mod options;
 mod root;
 mod supervise;
@@ -61,6 +65,8 @@ pub struct Guard {
     pub ends_orphans: bool,
     /// Its standard output is a listening socket, for the program to find as sd_listen_fds(3) has it.
     pub listens: bool,
+    /// It has the processors that nobody else of this container wants.
+    pub yields: bool,
     pub limits: Limits,
     /// What the program keeps of our capabilities; `None`: all.
     pub keeps: Option<CapabilitySet>,
@@ -133,6 +139,7 @@ impl Default for Guard {
             input: None,
             ends_orphans: false,
             listens: false,
+            yields: false,
             limits,
             keeps: None,
             filtered: false,

@@ -55,6 +55,7 @@ pub fn daemon_command(config: &Config) -> Option<CommandSpec> {
         grace: GRACE,
         ends_orphans: true,
         listens: true,
+        yields: true,
         keeps: config.keeps(capabilities::DAEMON),
         ..Guard::default()
     };
