@@ -24,7 +24,7 @@ pub use closure::{Closure, PathInfo};
 pub use credentials::{HIDDEN, MAX_PASSES, hide, open_authority, without_credentials};
 pub use graph::{Index, Registered, StoreGraph};
 pub use machine::{Feature, InvalidKeyFile, KeyFile, Machine};
-pub use policy::{InvalidPolicy, Policy, Refusal, Rules};
+pub use policy::{Bound, InvalidPolicy, Limits, MIN_EVALUATION_MEMORY, Policy, Refusal, Rules};
 pub use size::{InvalidSize, SIZE, VolumeSize};
 pub use source::{HOST_USERS, InvalidSource, Source, System, choose_source};
 pub use source_list::{InvalidEntry, SourceList};

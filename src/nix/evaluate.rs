@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::model::{Source, StorePath, Tenant};
+use crate::model::{Source, StorePath};
 
 use super::classify::{Asked, classify};
-use super::evaluator::{Task, command, settings};
+use super::evaluator::{Evaluator, Task, command, settings};
 use super::internal_log::LogReader;
 use super::real::Inner;
 use super::realise::or_full_disk;
 use super::stage::place;
 use super::{
-    Buildable, Evaluated, Lock, NixError, ProgressSink, RealiseError, Step, TimedOut, output,
-    process,
+    Asker, Buildable, Evaluated, Lock, NixError, ProgressSink, RealiseError, Step, TimedOut,
+    output, process,
 };
 
 /// A derivation has no root between the evaluator's end and ours: a collector may take it then, and
@@ -23,12 +23,12 @@ const TRIES: usize = 3;
 pub(super) async fn evaluate(
     nix: Arc<Inner>,
     source: Source,
-    tenant: Tenant,
+    asker: Asker,
     root: PathBuf,
     progress: ProgressSink,
 ) -> Result<Evaluated, RealiseError> {
     for number in 1..=TRIES {
-        let stdout = match run(&nix, &Task::Instantiate(&source), &tenant, &progress).await {
+        let stdout = match run(&nix, &Task::Instantiate(&source), &asker, &progress).await {
             Err(error) if number < TRIES && lost_a_derivation(&error) => {
                 tracing::warn!(%error, "a collector took what an evaluation had made; once more");
                 continue;
@@ -58,14 +58,14 @@ fn lost_a_derivation(error: &RealiseError) -> bool {
 pub(super) async fn lock(
     nix: Arc<Inner>,
     reference: String,
-    tenant: Tenant,
+    asker: Asker,
     progress: ProgressSink,
 ) -> Result<Lock, RealiseError> {
     let (flake, attribute) = match reference.split_once('#') {
         Some((flake, attribute)) => (flake, Some(attribute)),
         None => (&*reference, None),
     };
-    let stdout = run(&nix, &Task::Lock(flake), &tenant, &progress).await?;
+    let stdout = run(&nix, &Task::Lock(flake), &asker, &progress).await?;
     Lock::parse(&stdout, attribute)
 }
 
@@ -73,34 +73,36 @@ pub(super) async fn lock(
 async fn run(
     nix: &Arc<Inner>,
     task: &Task<'_>,
-    tenant: &Tenant,
+    asker: &Asker,
     progress: &ProgressSink,
 ) -> Result<Vec<u8>, RealiseError> {
     let config = &nix.config;
     let tokens = nix.tokens()?;
     let settings = settings(config, &tokens)?;
     let home = {
-        let (nix, tenant) = (nix.clone(), tenant.clone());
+        let (nix, tenant) = (nix.clone(), asker.tenant.clone());
         let made = tokio::task::spawn_blocking(move || nix.config.evaluator.home(&tenant)).await;
         let what = "making a home for the evaluation";
         made.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic)))?
     };
-    let spec = command(config, task, settings.len(), &home);
+    let memory = &asker.memory(config.evaluator.memory);
+    let evaluator = &Evaluator { memory: memory.most, ..config.evaluator.clone() };
+    let spec = command(config, evaluator, task, settings.len(), &home);
     let mut log = LogReader::new(nix.redactor(&tokens));
     progress.update(|p| "evaluating".clone_into(&mut p.current));
-    let limit = config.limits.evaluate;
+    let (limit, rule) = asker.time(config.limits.evaluate);
     let ended = {
         let on_line = |line: &[u8]| progress.update(|p| log.line(line, p));
         limit.bound(process::run(&spec, &settings, on_line, ())).await
     };
     let Some(ended) = ended else {
-        return Err(TimedOut::whole(Step::Evaluate, limit).into());
+        return Err(TimedOut { rule, ..TimedOut::whole(Step::Evaluate, limit) }.into());
     };
     let (ended, ()) = ended?;
     if ended.code == Some(0) {
         return Ok(ended.stdout);
     }
-    let asked = Asked::Evaluate { evaluator: &config.evaluator, limits: &config.limits };
+    let asked = Asked::Evaluate { memory, limits: &config.limits };
     Err(or_full_disk(classify(&asked, ended.code, &log), &config.state_dir))
 }
 

@@ -190,8 +190,13 @@ pub(super) enum Task<'a> {
 }
 
 /// The command of one evaluation, with `config` (settings for its standard input) and `home`.
-pub(super) fn command(config: &Config, task: &Task, settings: usize, home: &Path) -> CommandSpec {
-    let evaluator = &config.evaluator;
+pub(super) fn command(
+    config: &Config,
+    evaluator: &Evaluator,
+    task: &Task,
+    settings: usize,
+    home: &Path,
+) -> CommandSpec {
     let mut args: Vec<OsString> = vec![
         "--extra-experimental-features".into(),
         "nix-command flakes".into(),
@@ -217,7 +222,8 @@ pub(super) fn command(config: &Config, task: &Task, settings: usize, home: &Path
         }
         Task::Instantiate(source) => instantiate(&mut args, source, evaluator),
     }
-    let guard = config.guard.clone().map(|binary| (binary, guard(config, settings, home)));
+    let guard =
+        config.guard.clone().map(|binary| (binary, guard(config, evaluator, settings, home)));
     let places = match guard {
         Some(_) => (Path::new(HOME), config.daemon_socket.as_ref().map(|_| Path::new(SOCKET))),
         None => (home, config.daemon_socket.as_deref()),
@@ -252,8 +258,7 @@ fn instantiate(args: &mut Vec<OsString>, source: &Source, evaluator: &Evaluator)
     }
 }
 
-fn guard(config: &Config, settings: usize, home: &Path) -> Guard {
-    let evaluator = &config.evaluator;
+fn guard(config: &Config, evaluator: &Evaluator, settings: usize, home: &Path) -> Guard {
     let mut binds: Vec<Bind> =
         PROGRAMS.iter().map(|dir| Bind::read_only_if_there(*dir, *dir)).collect();
     // Links such as resolv.conf lead out of what is bound: the file itself is.
@@ -273,6 +278,7 @@ fn guard(config: &Config, settings: usize, home: &Path) -> Guard {
         config_bytes: settings,
         ends_orphans: false,
         listens: false,
+        yields: true,
         limits: Limits { data: Some(evaluator.memory), processes: Some(PROCESSES) },
         keeps: config.keeps(capabilities::NOTHING),
         filtered: config.least_privilege,
@@ -297,7 +303,8 @@ mod tests {
             let mut config = Config::new("/home");
             config.evaluator.import_from_derivation = import;
             let source = Source::NixExpr("x".into());
-            let args = command(&config, &Task::Instantiate(&source), 0, Path::new("/h")).args;
+            let task = Task::Instantiate(&source);
+            let args = command(&config, &config.evaluator, &task, 0, Path::new("/h")).args;
             let has = |name: &str, value: &str| args.windows(2).any(|w| w == [name, value]);
             assert_eq!(has("substitute", "false"), !import);
             assert!(has("allow-import-from-derivation", if import { "true" } else { "false" }));

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use crate::model::{Closure, Source, StorePath, Tenant};
+use crate::model::{Closure, Source, StorePath};
 
 mod account;
+mod asker;
 mod child;
 mod classify;
 mod collect;
@@ -68,6 +69,7 @@ mod substituters;
 mod text;
 mod version;
 
+pub use asker::Asker;
 pub use child::{ChildSpec, Readiness, RunningChild};
 pub use command::{CommandSpec, Config};
 pub use conf::ConfError;
@@ -157,7 +159,7 @@ pub trait Nix: Send + Sync + 'static {
     fn lock(
         &self,
         reference: String,
-        tenant: Tenant,
+        asker: Asker,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Lock, RealiseError>>;
 
@@ -166,7 +168,7 @@ pub trait Nix: Send + Sync + 'static {
     fn evaluate(
         &self,
         source: Source,
-        tenant: Tenant,
+        asker: Asker,
         root: PathBuf,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>>;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::model::{Announcement, Closure, Source, StorePath, Tenant};
+use crate::model::{Announcement, Closure, Source, StorePath};
 use crate::read::up_to;
 
 use super::command::{self, Config};
@@ -18,8 +18,8 @@ use super::redact::{Redactor, secrets_of_netrc};
 use super::stall::Heard;
 use super::substituters::{self, Choice, Substituters};
 use super::{
-    Buildable, Capabilities, ConfError, Evaluated, Lock, Nix, NixError, ProgressSink, PushError,
-    PushTo, RealiseError, Realised, Slot, db_write, evaluate, process, push, realise,
+    Asker, Buildable, Capabilities, ConfError, Evaluated, Lock, Nix, NixError, ProgressSink,
+    PushError, PushTo, RealiseError, Realised, Slot, db_write, evaluate, process, push, realise,
 };
 
 /// Nix's default.
@@ -113,20 +113,20 @@ impl Nix for RealNix {
     fn lock(
         &self,
         reference: String,
-        tenant: Tenant,
+        asker: Asker,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Lock, RealiseError>> {
-        evaluate::lock(self.0.clone(), reference, tenant, progress).boxed()
+        evaluate::lock(self.0.clone(), reference, asker, progress).boxed()
     }
 
     fn evaluate(
         &self,
         source: Source,
-        tenant: Tenant,
+        asker: Asker,
         root: PathBuf,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>> {
-        evaluate::evaluate(self.0.clone(), source, tenant, root, progress).boxed()
+        evaluate::evaluate(self.0.clone(), source, asker, root, progress).boxed()
     }
 
     fn realise(

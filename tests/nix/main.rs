@@ -136,8 +136,8 @@ async fn realise(
     let what = match source {
         Source::StorePath(path) => Buildable::Path(path),
         source => {
-            let (tenant, link) = (Tenant::local(), derivation.0.clone());
-            nix.evaluate(source, tenant, link, sink.clone()).await?.buildable
+            let (asker, link) = (Tenant::local().into(), derivation.0.clone());
+            nix.evaluate(source, asker, link, sink.clone()).await?.buildable
         }
     };
     nix.realise(what, root, sink, Arc::new(())).await

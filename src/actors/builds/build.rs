@@ -8,17 +8,19 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
+use super::limits;
 use super::memory::Key;
 use super::messages::Ended;
 use super::root::Guarded;
-use super::slots::{Permit, Place, Slots};
+use super::slots::{Permit, Slots};
 use super::{Builds, Built, Failure, Memory, RootGuard};
 use crate::actors::core::{Ctx, impl_supervised, tell};
+use crate::actors::policy::PolicyHandle;
 use crate::actors::{core, metrics};
 use crate::model::{Source, StorePath, Tenant};
 use crate::nix::{
-    Buildable, Evaluated, Nix, NixError, Origin, ProgressSink, RealiseError, Realised, Stage,
-    locked_revision,
+    Asker, Buildable, Evaluated, Nix, NixError, Origin, ProgressSink, RealiseError, Realised,
+    Stage, locked_revision,
 };
 
 /// What all realisations share.
@@ -27,6 +29,7 @@ pub(super) struct Shared {
     pub(super) memory: Arc<Memory>,
     pub(super) evaluations: Slots,
     pub(super) builds: Slots,
+    pub(super) policy: PolicyHandle,
     /// An evaluation may build, so it needs a build slot as well.
     pub(super) evaluation_builds: bool,
 }
@@ -91,15 +94,18 @@ struct Asked {
     revision: Option<String>,
     /// Once it is evaluated.
     derivation: Option<StorePath>,
+    /// By whom, and within what.
+    asker: Asker,
 }
 
 impl Asked {
-    fn of(source: &Source) -> Self {
+    fn of(source: &Source, asker: Asker) -> Self {
         let revision = match source {
             Source::FlakeRef(reference) => locked_revision(reference).map(str::to_owned),
             Source::StorePath(_) | Source::NixExpr(_) => None,
         };
-        Self { source: source.clone(), key: Key::of(source), revision, derivation: None }
+        let (source, key) = (source.clone(), Key::of(source));
+        Self { source, key, revision, derivation: None, asker }
     }
 }
 
@@ -112,14 +118,14 @@ enum Next {
 impl Work {
     /// Evaluates and builds; what failed for good is remembered.
     async fn run(self) -> Result<Built, Failure> {
-        let mut asked = Asked::of(&self.source);
+        let mut asked = Asked::of(&self.source, self.asker());
         let result = self.steps(&mut asked).await;
-        let (memory, Asked { key, revision, derivation, .. }) = (&self.shared.memory, asked);
+        let (memory, Asked { key, revision, derivation, asker, .. }) = (&self.shared.memory, asked);
         match result {
             Ok(realised) => {
                 // A path needs no memory of where it leads.
                 if !matches!(self.source, Source::StorePath(_)) {
-                    memory.learn(&self.source, key, realised.root.clone());
+                    memory.learn(&self.source, &asker, key, realised.root.clone());
                 }
                 let derivation = derivation.map(|path| (path, self.derivation));
                 Ok(Built { realised, revision, root: self.root, derivation })
@@ -127,7 +133,7 @@ impl Work {
             Err(early @ Failure { again_in: Some(_), .. }) => Err(early),
             Err(failure) => {
                 let failure = Failure { after: self.began.elapsed(), ..failure };
-                memory.learn_failure(key, &self.source, failure.clone());
+                memory.learn_failure(key.under(&asker), &self.source, failure.clone());
                 Err(failure)
             }
         }
@@ -161,8 +167,10 @@ impl Work {
         };
         let _slot = self.slot(&self.shared.evaluations, Stage::QueuedEvaluation).await;
         let _evaluating = stage(&self.progress, Stage::Evaluating);
+        // The policy may have changed since it waits.
+        asked.asker = self.asker();
         if self.lock(asked).await? {
-            if let Some(early) = self.shared.memory.too_early_for(&asked.key) {
+            if let Some(early) = self.shared.memory.too_early_for(&asked.key, &asked.asker) {
                 return Err(early);
             }
             if let Some(path) = self.shared.memory.resolved(&asked.key)
@@ -174,7 +182,7 @@ impl Work {
         let (root, progress) = (self.derivation.path().to_owned(), self.progress.clone());
         let source = asked.source.clone();
         let Evaluated { buildable, path } =
-            self.shared.nix.evaluate(source, self.tenant.clone(), root, progress).await?;
+            self.shared.nix.evaluate(source, asked.asker.clone(), root, progress).await?;
         if let Buildable::Output { derivation, .. } = &buildable {
             asked.derivation = Some(derivation.clone());
         }
@@ -196,8 +204,8 @@ impl Work {
         let lock = if let Some(lock) = memory.lock_of(reference) {
             lock
         } else {
-            let (tenant, progress) = (self.tenant.clone(), self.progress.clone());
-            let lock = self.shared.nix.lock(reference.clone(), tenant, progress).await;
+            let (asker, progress) = (asked.asker.clone(), self.progress.clone());
+            let lock = self.shared.nix.lock(reference.clone(), asker, progress).await;
             match (lock, memory.last_lock_of(reference)) {
                 (Ok(lock), _) => {
                     memory.learn_lock(reference, lock.clone());
@@ -213,7 +221,8 @@ impl Work {
         };
         let source = Source::FlakeRef(lock.reference.clone());
         let (key, revision) = (Key::locked(&lock), lock.revision);
-        *asked = Asked { source, key, revision, derivation: None };
+        let asker = asked.asker.clone();
+        *asked = Asked { source, key, revision, derivation: None, asker };
         Ok(true)
     }
 
@@ -229,12 +238,15 @@ impl Work {
     /// Waits for a slot, with the place in the queue in the progress.
     async fn slot(&self, slots: &Slots, queued: Stage) -> Permit {
         let _queued = stage(&self.progress, queued);
-        let what = if queued == Stage::QueuedBuild { "a build" } else { "an evaluation" };
-        let tell = |place: Place| {
-            let text = format!("waiting for {what} slot, {place}");
+        let tell = |place| {
+            let text = limits::waiting(&self.shared.policy, &self.tenant, queued, place);
             self.progress.update(|p| p.current = text);
         };
         slots.enter(self.tenant.clone()).admitted(tell).await
+    }
+
+    fn asker(&self) -> Asker {
+        limits::asker(&self.shared.policy, &self.tenant)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Failure;
 use crate::model::{Source, StorePath};
-use crate::nix::{Lock, locked_revision};
+use crate::nix::{Asker, Lock, locked_revision};
 
 /// Entries of each kind; the oldest goes.
 const MOST: usize = 4096;
@@ -47,6 +47,15 @@ impl Key {
 
     pub(super) fn locked(lock: &Lock) -> Self {
         Self::new(["flakeRef", &lock.reference, &lock.inputs], true)
+    }
+
+    /// Of a failure: what fails by limits of a tenant's own may work for others.
+    pub(super) fn under(&self, asker: &Asker) -> Self {
+        if asker.time.is_none() && asker.memory.is_none() {
+            return self.clone();
+        }
+        let limits = format!("{:?} {:?}", asker.time, asker.memory);
+        Self::new([&hex::encode(self.digest), &limits, "under"], self.lasts)
     }
 
     fn new(parts: [&str; 3], lasts: bool) -> Self {
@@ -151,10 +160,10 @@ impl Memory {
     }
 
     /// The result of `source`, whose failures are forgotten.
-    pub(super) fn learn(&self, source: &Source, key: Key, path: StorePath) {
+    pub(super) fn learn(&self, source: &Source, asker: &Asker, key: Key, path: StorePath) {
         let mut inner = self.inner();
-        inner.failed.remove(&key);
-        inner.failed.remove(&Key::of(source));
+        inner.failed.remove(&key.under(asker));
+        inner.failed.remove(&Key::of(source).under(asker));
         insert(&mut inner.resolved, key, path, MOST);
     }
 
@@ -166,14 +175,14 @@ impl Memory {
     }
 
     /// The failure of a request that is not to be tried again yet.
-    pub(super) fn too_early(&self, source: &Source) -> Option<Failure> {
+    pub(super) fn too_early(&self, source: &Source, asker: &Asker) -> Option<Failure> {
         let keys = [Some(Key::of(source)), self.key(source)];
-        keys.iter().flatten().find_map(|key| self.too_early_for(key))
+        keys.iter().flatten().find_map(|key| self.too_early_for(key, asker))
     }
 
-    pub(super) fn too_early_for(&self, key: &Key) -> Option<Failure> {
+    pub(super) fn too_early_for(&self, key: &Key, asker: &Asker) -> Option<Failure> {
         let inner = self.inner();
-        let (_, failed) = inner.failed.get(key)?;
+        let (_, failed) = inner.failed.get(&key.under(asker))?;
         let wait = failed.again.saturating_duration_since(Instant::now());
         (!wait.is_zero()).then(|| Failure { again_in: Some(wait), ..failed.failure.clone() })
     }
@@ -243,6 +252,7 @@ fn insert<K: Hash + Eq + Clone, V>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Bound, Tenant};
     use crate::nix::{RealiseError, Step};
 
     const CONFIG: MemoryConfig = MemoryConfig {
@@ -262,6 +272,10 @@ mod tests {
         RealiseError::Refused { step, cause, hint: None }.into()
     }
 
+    fn anybody() -> Asker {
+        Tenant::local().into()
+    }
+
     async fn pass(seconds: u64) {
         tokio::time::advance(Duration::from_secs(seconds)).await;
     }
@@ -273,7 +287,7 @@ mod tests {
         let mutable = Source::FlakeRef("github:o/r#x".into());
         assert_eq!(memory.known(&mutable), None);
         memory.learn_lock("github:o/r#x", lock("a"));
-        memory.learn(&mutable, Key::locked(&lock("a")), path.clone());
+        memory.learn(&mutable, &anybody(), Key::locked(&lock("a")), path.clone());
         let known = memory.known(&mutable).unwrap();
         assert_eq!((known.path, known.revision.as_deref()), (path.clone(), Some("a")));
         pass(61).await;
@@ -285,9 +299,9 @@ mod tests {
         assert_eq!(memory.known(&mutable), None);
 
         let locked = Source::FlakeRef(lock("a").reference);
-        memory.learn(&locked, Key::of(&locked), path.clone());
+        memory.learn(&locked, &anybody(), Key::of(&locked), path.clone());
         let expression = Source::NixExpr("x".into());
-        memory.learn(&expression, Key::of(&expression), path);
+        memory.learn(&expression, &anybody(), Key::of(&expression), path);
         assert!(memory.known(&expression).is_some());
         pass(100_000).await;
         assert!(memory.known(&locked).is_some());
@@ -301,25 +315,27 @@ mod tests {
         let fail = || memory.learn_failure(Key::of(&source), &source, refused());
         for wait in [10, 20, 35, 35] {
             fail();
-            let failure = memory.too_early(&source).unwrap();
+            let failure = memory.too_early(&source, &anybody()).unwrap();
             assert_eq!(failure.again_in, Some(Duration::from_secs(wait)));
             assert_eq!(memory.failures().len(), 1);
             pass(wait).await;
-            assert!(memory.too_early(&source).is_none() && memory.failures().is_empty());
+            assert!(
+                memory.too_early(&source, &anybody()).is_none() && memory.failures().is_empty()
+            );
         }
         fail();
         assert_eq!(memory.forgive(|_, number| number == 99), 0);
         assert_eq!(memory.forgive(|_, number| number == 1), 1);
-        assert!(memory.too_early(&source).is_none());
+        assert!(memory.too_early(&source, &anybody()).is_none());
         fail();
-        assert_eq!(memory.too_early(&source).unwrap().again_in, Some(CONFIG.retry_min));
-        memory.learn(&source, Key::of(&source), StorePath::parse(PATH).unwrap());
-        assert!(memory.too_early(&source).is_none());
+        assert_eq!(memory.too_early(&source, &anybody()).unwrap().again_in, Some(CONFIG.retry_min));
+        memory.learn(&source, &anybody(), Key::of(&source), StorePath::parse(PATH).unwrap());
+        assert!(memory.too_early(&source, &anybody()).is_none());
         // What may be gone the next moment is no reason to wait.
         let (step, cause) = (Step::Fetch, "network".to_owned());
         let error = RealiseError::Temporary { step, cause };
         memory.learn_failure(Key::of(&source), &source, error.into());
-        assert!(memory.too_early(&source).is_none());
+        assert!(memory.too_early(&source, &anybody()).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -328,9 +344,29 @@ mod tests {
         let source = Source::FlakeRef("github:o/r#x".into());
         memory.learn_lock("github:o/r#x", lock("a"));
         memory.learn_failure(Key::locked(&lock("a")), &source, refused());
-        assert!(memory.too_early(&source).is_some());
+        assert!(memory.too_early(&source, &anybody()).is_some());
         memory.learn_lock("github:o/r#x", lock("b"));
-        assert!(memory.too_early(&source).is_none());
+        assert!(memory.too_early(&source, &anybody()).is_none());
+    }
+
+    /// Or who has little time would make others wait.
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_within_a_tenants_own_limits_failed_for_who_has_the_same() {
+        let memory = Memory::new(CONFIG);
+        let source = Source::NixExpr("x".into());
+        let within = |seconds| {
+            let time = Bound { most: Duration::from_secs(seconds), rule: "r".to_owned() };
+            Asker { time: Some(time), ..anybody() }
+        };
+        let fail = |asker: &Asker| {
+            memory.learn_failure(Key::of(&source).under(asker), &source, refused());
+        };
+        fail(&within(1));
+        assert!(memory.too_early(&source, &within(1)).is_some());
+        assert!(memory.too_early(&source, &within(2)).is_none());
+        assert!(memory.too_early(&source, &anybody()).is_none());
+        memory.learn(&source, &within(1), Key::of(&source), StorePath::parse(PATH).unwrap());
+        assert!(memory.too_early(&source, &within(1)).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -339,7 +375,7 @@ mod tests {
         let path = StorePath::parse(PATH).unwrap();
         let source = |n: usize| Source::NixExpr(n.to_string());
         for n in 0..=MOST {
-            memory.learn(&source(n), Key::of(&source(n)), path.clone());
+            memory.learn(&source(n), &anybody(), Key::of(&source(n)), path.clone());
             if n == 0 {
                 pass(1).await;
             }

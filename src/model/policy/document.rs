@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::Policy;
+use super::limits::Written;
 use super::reference::Prefix;
 use super::rules::{By, Flakes, Preset, Rules, Said};
 use crate::model::VolumeSize;
@@ -47,6 +48,10 @@ struct Part {
     writable: Option<bool>,
     max_size: Option<String>,
     max_volumes: Option<Count>,
+    max_builds: Option<Count>,
+    max_evaluations: Option<Count>,
+    evaluation_time: Option<String>,
+    evaluation_memory: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -60,7 +65,10 @@ enum FlakeRef {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "maxVolumes is a number, or none")]
+#[serde(
+    untagged,
+    expecting = "each of maxBuilds, maxEvaluations and maxVolumes is a number, or none"
+)]
 enum Count {
     Most(u32),
     Word(NoLimit),
@@ -70,6 +78,15 @@ enum Count {
 #[serde(rename_all = "lowercase")]
 enum NoLimit {
     None,
+}
+
+impl Count {
+    fn most(self) -> Option<u32> {
+        match self {
+            Self::Most(most) => Some(most),
+            Self::Word(NoLimit::None) => None,
+        }
+    }
 }
 
 pub(super) fn parse(text: &str) -> Result<Policy, InvalidPolicy> {
@@ -113,7 +130,7 @@ fn check_name(whole: &str, name: &str, is_pattern: bool) -> Result<String, Inval
     Err(invalid("namespaces", whole, reason))
 }
 
-fn invalid(key: &str, value: &str, reason: &str) -> InvalidPolicy {
+pub(super) fn invalid(key: &str, value: &str, reason: &str) -> InvalidPolicy {
     let value = value.chars().take(MAX_SHOWN).collect();
     InvalidPolicy::Value { key: key.to_owned(), value, reason: reason.to_owned() }
 }
@@ -122,22 +139,25 @@ fn invalid(key: &str, value: &str, reason: &str) -> InvalidPolicy {
 fn overlay(below: &Rules, part: Part, by: &By) -> Result<Rules, InvalidPolicy> {
     let flake_ref = part.flake_ref.map(|flakes| self::flakes(flakes, by)).transpose()?;
     let max_size = part.max_size.map(|text| size(&text, by)).transpose()?;
-    let max_volumes = part.max_volumes.map(|count| match count {
-        Count::Most(most) => Some(most),
-        Count::Word(NoLimit::None) => None,
-    });
+    let written = Written {
+        builds: part.max_builds.map(Count::most),
+        evaluations: part.max_evaluations.map(Count::most),
+        time: part.evaluation_time,
+        memory: part.evaluation_memory,
+    };
     Ok(Rules {
         store_path: said(part.store_path, by, &below.store_path),
         flake_ref: said(flake_ref, by, &below.flake_ref),
         nix_expr: said(part.nix_expr, by, &below.nix_expr),
         writable: said(part.writable, by, &below.writable),
         max_size: said(max_size, by, &below.max_size),
-        max_volumes: said(max_volumes, by, &below.max_volumes),
+        max_volumes: said(part.max_volumes.map(Count::most), by, &below.max_volumes),
+        limits: below.limits.overlaid(written, by)?,
     })
 }
 
 fn said<T: Clone>(value: Option<T>, by: &By, below: &Said<T>) -> Said<T> {
-    value.map_or_else(|| below.clone(), |value| Said { value, by: by.clone() })
+    below.or(value, by)
 }
 
 fn flakes(text: FlakeRef, by: &By) -> Result<Flakes, InvalidPolicy> {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::limits::Limits;
 use super::reference::{Mismatch, Prefix, check};
 use super::refusal::{Refusal, Why};
 use crate::model::{Access, Source, VolumeSize, VolumeSpec};
@@ -47,6 +48,7 @@ pub struct Rules {
     pub(super) max_size: Said<Option<VolumeSize>>,
     /// At once on one node.
     pub(super) max_volumes: Said<Option<u32>>,
+    pub(super) limits: Limits,
 }
 
 impl By {
@@ -57,6 +59,13 @@ impl By {
             Self::Default => format!("default.{key}"),
             Self::Namespace(name) => format!("namespaces.{name}.{key}"),
         }
+    }
+}
+
+impl<T: Clone> Said<T> {
+    /// A nearer word, if there is one.
+    pub(super) fn or(&self, value: Option<T>, by: &By) -> Self {
+        value.map_or_else(|| self.clone(), |value| Self { value, by: by.clone() })
     }
 }
 
@@ -73,6 +82,7 @@ impl Rules {
             writable: allowed(),
             max_size: Said { value: None, by: by.clone() },
             max_volumes: Said { value: None, by: by.clone() },
+            limits: Limits::none(&by),
         }
     }
 
@@ -136,6 +146,11 @@ impl Rules {
         }
     }
 
+    /// What evaluations and builds may take.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// What counts, with who says so: key, value, key of the policy.
     pub fn list(&self) -> Vec<(&'static str, String, String)> {
         let row = |key, value: String, by: &By| (key, value, by.key(key));
@@ -147,14 +162,16 @@ impl Rules {
         };
         let size = self.max_size.value.map_or_else(|| "none".to_owned(), |s| s.bytes().to_string());
         let count = self.max_volumes.value.map_or_else(|| "none".to_owned(), |n| n.to_string());
-        vec![
+        let mut all = vec![
             flag("storePath", &self.store_path),
             row("flakeRef", flakes, &self.flake_ref.by),
             flag("nixExpr", &self.nix_expr),
             flag("writable", &self.writable),
             row("maxSize", size, &self.max_size.by),
             row("maxVolumes", count, &self.max_volumes.by),
-        ]
+        ];
+        all.extend(self.limits.list());
+        all
     }
 }
 

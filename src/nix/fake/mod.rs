@@ -277,8 +277,8 @@ mod tests {
         let source = Source::FlakeRef("x".into());
         nix.answer(source.clone(), root.clone(), Origin::Built);
         let link = dir.path().join("r");
-        let (tenant, sink) = (Tenant::local(), ProgressSink::default());
-        let evaluated = nix.evaluate(source.clone(), tenant, link.clone(), sink).await.unwrap();
+        let (asker, sink) = (Tenant::local().into(), ProgressSink::default());
+        let evaluated = nix.evaluate(source.clone(), asker, link.clone(), sink).await.unwrap();
         let realise = || {
             nix.realise(
                 evaluated.buildable.clone(),

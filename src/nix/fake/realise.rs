@@ -9,11 +9,11 @@ use futures::future::{BoxFuture, ready};
 use sha2::{Digest, Sha256};
 
 use super::{Answer, Call, FakeNix, NAR_SIZE, reach};
-use crate::model::{Closure, PathInfo, Source, StorePath, Tenant};
+use crate::model::{Closure, PathInfo, Source, StorePath};
 use crate::nix::error::io_error;
 use crate::nix::gc_lock::staging_name;
 use crate::nix::{
-    Buildable, ConfError, Evaluated, Lock, Nix, NixError, ProgressSink, PushError, PushTo,
+    Asker, Buildable, ConfError, Evaluated, Lock, Nix, NixError, ProgressSink, PushError, PushTo,
     RealiseError, Realised, Slot, Step, db_write,
 };
 
@@ -37,7 +37,7 @@ impl Nix for FakeNix {
     fn lock(
         &self,
         reference: String,
-        _: Tenant,
+        _: Asker,
         _: ProgressSink,
     ) -> BoxFuture<'static, Result<Lock, RealiseError>> {
         let mut state = self.state();
@@ -53,7 +53,7 @@ impl Nix for FakeNix {
     fn evaluate(
         &self,
         source: Source,
-        _: Tenant,
+        _: Asker,
         root: PathBuf,
         _: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>> {
