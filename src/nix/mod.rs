@@ -68,6 +68,7 @@ mod stall;
 mod substituters;
 mod text;
 mod version;
+mod workers;
 
 pub use asker::Asker;
 pub use child::{ChildSpec, Readiness, RunningChild};
