@@ -9,7 +9,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
@@ -173,10 +174,14 @@ fn show(target: &Path, what: &What) -> Result<(), SetupError> {
     match what {
         What::Link(leads) => link(leads, target),
         What::Mount { mount, is_dir } => {
-            let target = inside(target);
             if *is_dir {
-                directory(&target)?;
-            } else if !fs::exists(&target).unwrap_or_default() {
+                let place = directory_in_jail(target).map_err(setup("create", target))?;
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
+                    | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+                return move_mount(mount, "", place, "", flags).map_err(setup("mount", target));
+            }
+            let target = inside(target);
+            if !fs::exists(&target).unwrap_or_default() {
                 // It may lie in a directory that is shown read-only.
                 file(&target, "")?;
             }
@@ -188,6 +193,25 @@ fn show(target: &Path, what: &What) -> Result<(), SetupError> {
 /// A place of the jail while it is put together. Targets have no `..` in them.
 fn inside(target: &Path) -> PathBuf {
     Path::new(STAGE).join(JAIL).join(target.strip_prefix("/").unwrap_or(target))
+}
+
+/// Some of it may lie in what an evaluator can write to: links lead nowhere but into the jail.
+fn directory_in_jail(target: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let root = open(inside(Path::new("/")), flags, Mode::empty())?;
+    let opened = |path: &Path| openat2(&root, path, flags, Mode::empty(), resolve);
+    let (mut path, mut dir) = (PathBuf::new(), opened(Path::new("."))?);
+    for part in target.strip_prefix("/").unwrap_or(target).components() {
+        match mkdirat(&dir, part.as_os_str(), Mode::from_raw_mode(0o755)) {
+            // In a read-only one it is there, or can't be.
+            Ok(()) | Err(Errno::EXIST | Errno::ROFS) => {}
+            Err(error) => return Err(error),
+        }
+        path.push(part);
+        dir = opened(&path)?;
+    }
+    Ok(dir)
 }
 
 fn directory(path: &Path) -> Result<(), SetupError> {

@@ -8,6 +8,8 @@ mod credentials;
 mod graph;
 mod machine;
 mod policy;
+mod sight;
+mod signature;
 mod size;
 mod source;
 mod source_list;
@@ -25,6 +27,8 @@ pub use credentials::{HIDDEN, MAX_PASSES, hide, open_authority, without_credenti
 pub use graph::{Index, Registered, StoreGraph};
 pub use machine::{Feature, InvalidKeyFile, KeyFile, Machine};
 pub use policy::{InvalidPolicy, Policy, Refusal, Rules};
+pub use sight::Sight;
+pub use signature::{SigningKey, Vouched};
 pub use size::{InvalidSize, SIZE, VolumeSize};
 pub use source::{HOST_USERS, InvalidSource, Source, System, choose_source};
 pub use source_list::{InvalidEntry, SourceList};

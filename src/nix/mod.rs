@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use crate::model::{Closure, Source, StorePath, Tenant};
+use crate::model::{Closure, Sight, Source, StorePath, Tenant, Vouched};
 
 mod account;
 mod child;
@@ -24,6 +24,8 @@ mod db_write;
 mod delete;
 mod elsewhere;
 mod error;
+mod eval_jail;
+mod eval_store;
 mod evaluate;
 mod evaluator;
 pub mod fake;
@@ -59,6 +61,7 @@ mod roots;
 mod sandbox;
 mod schema;
 mod secret;
+mod signatures;
 pub mod ssh;
 pub mod ssh_key;
 pub mod sshd;
@@ -157,16 +160,16 @@ pub trait Nix: Send + Sync + 'static {
     fn lock(
         &self,
         reference: String,
-        tenant: Tenant,
+        who: (Tenant, Sight),
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Lock, RealiseError>>;
 
-    /// Evaluates a flake or an expression as an unprivileged user who sees the store and a cache of
-    /// the tenant's own. `root` then holds the derivation, or the path that it evaluated to.
+    /// Evaluates a flake or an expression as an unprivileged user who sees the store, or one of the tenant's
+    /// own, and a cache of the tenant's own. `root` then holds the derivation, or the path that it evaluated to.
     fn evaluate(
         &self,
         source: Source,
-        tenant: Tenant,
+        who: (Tenant, Sight),
         root: PathBuf,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>>;
@@ -212,6 +215,9 @@ pub trait Nix: Send + Sync + 'static {
 
     /// Blocking. The closure of a valid path, from the store's database.
     fn closure(&self, root: &StorePath) -> Result<Closure, NixError>;
+
+    /// Blocking. What signatures of these valid paths are made over, and the signatures.
+    fn vouched(&self, paths: &[StorePath]) -> Result<Vec<Vouched>, NixError>;
 
     /// Blocking. Writes a Nix database of exactly `closure` into the empty or absent directory
     /// `db_dir` (`db.sqlite` in DELETE journal mode, `schema`); registration times, hashes,

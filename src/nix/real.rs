@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::model::{Announcement, Closure, Source, StorePath, Tenant};
+use crate::model::{Announcement, Closure, Sight, Source, StorePath, Tenant, Vouched};
 use crate::read::up_to;
 
 use super::command::{self, Config};
 use super::db::Database;
+use super::eval_store::EvalStores;
 use super::evaluator::Tokens;
 use super::gc_lock::GcLock;
 use super::redact::{Redactor, secrets_of_netrc};
@@ -42,6 +43,8 @@ pub(super) struct Inner {
     announced: OnceLock<Announcement>,
     /// The access tokens that were good last: in no second file.
     tokens: Mutex<Option<Tokens>>,
+    pub(super) eval_stores: EvalStores,
+    pub(super) store_programs: OnceLock<Vec<StorePath>>,
 }
 
 impl RealNix {
@@ -54,6 +57,8 @@ impl RealNix {
             heard: Heard::default(),
             announced: OnceLock::new(),
             tokens: Mutex::default(),
+            eval_stores: EvalStores::default(),
+            store_programs: OnceLock::new(),
             config,
         }))
     }
@@ -113,20 +118,20 @@ impl Nix for RealNix {
     fn lock(
         &self,
         reference: String,
-        tenant: Tenant,
+        who: (Tenant, Sight),
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Lock, RealiseError>> {
-        evaluate::lock(self.0.clone(), reference, tenant, progress).boxed()
+        evaluate::lock(self.0.clone(), reference, who, progress).boxed()
     }
 
     fn evaluate(
         &self,
         source: Source,
-        tenant: Tenant,
+        who: (Tenant, Sight),
         root: PathBuf,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>> {
-        evaluate::evaluate(self.0.clone(), source, tenant, root, progress).boxed()
+        evaluate::evaluate(self.0.clone(), source, who, root, progress).boxed()
     }
 
     fn realise(
@@ -167,6 +172,10 @@ impl Nix for RealNix {
 
     fn closure(&self, root: &StorePath) -> Result<Closure, NixError> {
         self.0.database.closure(root)
+    }
+
+    fn vouched(&self, paths: &[StorePath]) -> Result<Vec<Vouched>, NixError> {
+        self.0.database.vouched(paths)
     }
 
     fn write_database(&self, closure: &Closure, db_dir: &Path) -> Result<(), NixError> {

@@ -204,6 +204,7 @@ fn start(
             last_good: dir.join("policy.yaml"),
             health: health.clone(),
         }),
+        grants: dir.join("grants"),
         gc: GcActorConfig {
             rules: Rules {
                 older_than: Some(GC_OLDER_THAN),

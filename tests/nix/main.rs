@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nix_csi::model::{Source, StorePath, Tenant};
+use nix_csi::model::{Sight, Source, StorePath, Tenant};
 use nix_csi::nix::fake::FakeNix;
 use nix_csi::nix::{
     Buildable, Config, Flavour, Nix, Origin, ProgressSink, RealNix, RealiseError, Realised, daemon,
@@ -136,8 +136,8 @@ async fn realise(
     let what = match source {
         Source::StorePath(path) => Buildable::Path(path),
         source => {
-            let (tenant, link) = (Tenant::local(), derivation.0.clone());
-            nix.evaluate(source, tenant, link, sink.clone()).await?.buildable
+            let (who, link) = ((Tenant::local(), Sight::Store), derivation.0.clone());
+            nix.evaluate(source, who, link, sink.clone()).await?.buildable
         }
     };
     nix.realise(what, root, sink, Arc::new(())).await

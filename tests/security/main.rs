@@ -12,6 +12,7 @@ mod local;
 mod no_sandbox;
 mod policy;
 mod powers;
+mod private;
 mod shown;
 mod swapped;
 mod tokens;

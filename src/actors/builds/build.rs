@@ -15,7 +15,7 @@ use super::slots::{Permit, Place, Slots};
 use super::{Builds, Built, Failure, Memory, RootGuard};
 use crate::actors::core::{Ctx, impl_supervised, tell};
 use crate::actors::{core, metrics};
-use crate::model::{Source, StorePath, Tenant};
+use crate::model::{Sight, Source, StorePath, Tenant};
 use crate::nix::{
     Buildable, Evaluated, Nix, NixError, Origin, ProgressSink, RealiseError, Realised, Stage,
     locked_revision,
@@ -37,6 +37,7 @@ pub(super) struct Work {
     pub(super) shared: Arc<Shared>,
     pub(super) source: Source,
     pub(super) tenant: Tenant,
+    pub(super) sight: Sight,
     /// Holds the result.
     pub(super) root: Arc<RootGuard>,
     /// Holds the derivation while it is built.
@@ -94,12 +95,12 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(source: &Source) -> Self {
+    fn of(source: &Source, sight: Sight) -> Self {
         let revision = match source {
             Source::FlakeRef(reference) => locked_revision(reference).map(str::to_owned),
             Source::StorePath(_) | Source::NixExpr(_) => None,
         };
-        Self { source: source.clone(), key: Key::of(source), revision, derivation: None }
+        Self { source: source.clone(), key: Key::of(source, sight), revision, derivation: None }
     }
 }
 
@@ -112,14 +113,14 @@ enum Next {
 impl Work {
     /// Evaluates and builds; what failed for good is remembered.
     async fn run(self) -> Result<Built, Failure> {
-        let mut asked = Asked::of(&self.source);
+        let mut asked = Asked::of(&self.source, self.sight);
         let result = self.steps(&mut asked).await;
         let (memory, Asked { key, revision, derivation, .. }) = (&self.shared.memory, asked);
         match result {
             Ok(realised) => {
                 // A path needs no memory of where it leads.
                 if !matches!(self.source, Source::StorePath(_)) {
-                    memory.learn(&self.source, key, realised.root.clone());
+                    memory.learn(&self.source, self.sight, key, realised.root.clone());
                 }
                 let derivation = derivation.map(|path| (path, self.derivation));
                 Ok(Built { realised, revision, root: self.root, derivation })
@@ -174,7 +175,7 @@ impl Work {
         let (root, progress) = (self.derivation.path().to_owned(), self.progress.clone());
         let source = asked.source.clone();
         let Evaluated { buildable, path } =
-            self.shared.nix.evaluate(source, self.tenant.clone(), root, progress).await?;
+            self.shared.nix.evaluate(source, self.who(), root, progress).await?;
         if let Buildable::Output { derivation, .. } = &buildable {
             asked.derivation = Some(derivation.clone());
         }
@@ -196,8 +197,8 @@ impl Work {
         let lock = if let Some(lock) = memory.lock_of(reference) {
             lock
         } else {
-            let (tenant, progress) = (self.tenant.clone(), self.progress.clone());
-            let lock = self.shared.nix.lock(reference.clone(), tenant, progress).await;
+            let (who, progress) = (self.who(), self.progress.clone());
+            let lock = self.shared.nix.lock(reference.clone(), who, progress).await;
             match (lock, memory.last_lock_of(reference)) {
                 (Ok(lock), _) => {
                     memory.learn_lock(reference, lock.clone());
@@ -212,9 +213,13 @@ impl Work {
             }
         };
         let source = Source::FlakeRef(lock.reference.clone());
-        let (key, revision) = (Key::locked(&lock), lock.revision);
+        let (key, revision) = (Key::locked(&lock, self.sight), lock.revision);
         *asked = Asked { source, key, revision, derivation: None };
         Ok(true)
+    }
+
+    fn who(&self) -> (Tenant, Sight) {
+        (self.tenant.clone(), self.sight)
     }
 
     /// Whether the result is in the store; it then has its root.

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Failure;
-use crate::model::{Source, StorePath};
+use crate::model::{Sight, Source, StorePath};
 use crate::nix::{Lock, locked_revision};
 
 /// Entries of each kind; the oldest goes.
@@ -40,17 +40,19 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn of(source: &Source) -> Self {
+    pub(super) fn of(source: &Source, sight: Sight) -> Self {
         let lasts = matches!(source, Source::FlakeRef(_));
-        Self::new([source.key(), &source.text(), ""], lasts)
+        Self::new([source.key(), &source.text(), ""], sight, lasts)
     }
 
-    pub(super) fn locked(lock: &Lock) -> Self {
-        Self::new(["flakeRef", &lock.reference, &lock.inputs], true)
+    pub(super) fn locked(lock: &Lock, sight: Sight) -> Self {
+        Self::new(["flakeRef", &lock.reference, &lock.inputs], sight, true)
     }
 
-    fn new(parts: [&str; 3], lasts: bool) -> Self {
+    /// What one sees in the store may be nobody else's to know.
+    fn new(parts: [&str; 3], sight: Sight, lasts: bool) -> Self {
         let mut digest = Sha256::new();
+        digest.update([u8::from(sight == Sight::Own)]);
         for part in parts {
             digest.update(part.len().to_le_bytes());
             digest.update(part);
@@ -105,19 +107,19 @@ impl Memory {
 
     /// The result of a source, if it still counts: of a locked flake always, of anything that may
     /// change for a while. Whether the path is still in the store is another question.
-    pub fn known(&self, source: &Source) -> Option<Known> {
-        let key = self.key(source)?;
+    pub fn known(&self, source: &Source, sight: Sight) -> Option<Known> {
+        let key = self.key(source, sight)?;
         let path = self.resolved(&key)?;
         Some(Known { path, revision: self.revision(source) })
     }
 
     /// `None`: a mutable reference has to be looked up.
-    fn key(&self, source: &Source) -> Option<Key> {
+    fn key(&self, source: &Source, sight: Sight) -> Option<Key> {
         match source {
             Source::FlakeRef(reference) if locked_revision(reference).is_none() => {
-                self.lock_of(reference).map(|lock| Key::locked(&lock))
+                self.lock_of(reference).map(|lock| Key::locked(&lock, sight))
             }
-            _ => Some(Key::of(source)),
+            _ => Some(Key::of(source, sight)),
         }
     }
 
@@ -151,23 +153,23 @@ impl Memory {
     }
 
     /// The result of `source`, whose failures are forgotten.
-    pub(super) fn learn(&self, source: &Source, key: Key, path: StorePath) {
+    pub(super) fn learn(&self, source: &Source, sight: Sight, key: Key, path: StorePath) {
         let mut inner = self.inner();
         inner.failed.remove(&key);
-        inner.failed.remove(&Key::of(source));
+        inner.failed.remove(&Key::of(source, sight));
         insert(&mut inner.resolved, key, path, MOST);
     }
 
     /// What an earlier process realised `source` as; counts if that is the same for ever.
     pub(in crate::actors) fn recall(&self, source: &Source, path: StorePath) {
         if matches!(source, Source::FlakeRef(text) if locked_revision(text).is_some()) {
-            insert(&mut self.inner().resolved, Key::of(source), path, MOST);
+            insert(&mut self.inner().resolved, Key::of(source, Sight::Store), path, MOST);
         }
     }
 
     /// The failure of a request that is not to be tried again yet.
-    pub(super) fn too_early(&self, source: &Source) -> Option<Failure> {
-        let keys = [Some(Key::of(source)), self.key(source)];
+    pub(super) fn too_early(&self, source: &Source, sight: Sight) -> Option<Failure> {
+        let keys = [Some(Key::of(source, sight)), self.key(source, sight)];
         keys.iter().flatten().find_map(|key| self.too_early_for(key))
     }
 
@@ -243,6 +245,7 @@ fn insert<K: Hash + Eq + Clone, V>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Sight::{Own, Store};
     use crate::nix::{RealiseError, Step};
 
     const CONFIG: MemoryConfig = MemoryConfig {
@@ -271,55 +274,55 @@ mod tests {
         let memory = Memory::new(CONFIG);
         let path = StorePath::parse(PATH).unwrap();
         let mutable = Source::FlakeRef("github:o/r#x".into());
-        assert_eq!(memory.known(&mutable), None);
+        assert_eq!(memory.known(&mutable, Store), None);
         memory.learn_lock("github:o/r#x", lock("a"));
-        memory.learn(&mutable, Key::locked(&lock("a")), path.clone());
-        let known = memory.known(&mutable).unwrap();
+        memory.learn(&mutable, Store, Key::locked(&lock("a"), Store), path.clone());
+        let known = memory.known(&mutable, Store).unwrap();
         assert_eq!((known.path, known.revision.as_deref()), (path.clone(), Some("a")));
         pass(61).await;
-        assert_eq!(memory.known(&mutable), None);
+        assert_eq!(memory.known(&mutable, Store), None);
         // The same commit again: nothing is to be evaluated.
         memory.learn_lock("github:o/r#x", lock("a"));
-        assert!(memory.known(&mutable).is_some());
+        assert!(memory.known(&mutable, Store).is_some());
         memory.learn_lock("github:o/r#x", lock("b"));
-        assert_eq!(memory.known(&mutable), None);
+        assert_eq!(memory.known(&mutable, Store), None);
 
         let locked = Source::FlakeRef(lock("a").reference);
-        memory.learn(&locked, Key::of(&locked), path.clone());
+        memory.learn(&locked, Store, Key::of(&locked, Store), path.clone());
         let expression = Source::NixExpr("x".into());
-        memory.learn(&expression, Key::of(&expression), path);
-        assert!(memory.known(&expression).is_some());
+        memory.learn(&expression, Store, Key::of(&expression, Store), path);
+        assert!(memory.known(&expression, Store).is_some());
         pass(100_000).await;
-        assert!(memory.known(&locked).is_some());
-        assert_eq!(memory.known(&expression), None);
+        assert!(memory.known(&locked, Store).is_some());
+        assert_eq!(memory.known(&expression, Store), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_wait_longer_each_time_and_are_forgiven() {
         let memory = Memory::new(CONFIG);
         let source = Source::NixExpr("x".into());
-        let fail = || memory.learn_failure(Key::of(&source), &source, refused());
+        let fail = || memory.learn_failure(Key::of(&source, Store), &source, refused());
         for wait in [10, 20, 35, 35] {
             fail();
-            let failure = memory.too_early(&source).unwrap();
+            let failure = memory.too_early(&source, Store).unwrap();
             assert_eq!(failure.again_in, Some(Duration::from_secs(wait)));
             assert_eq!(memory.failures().len(), 1);
             pass(wait).await;
-            assert!(memory.too_early(&source).is_none() && memory.failures().is_empty());
+            assert!(memory.too_early(&source, Store).is_none() && memory.failures().is_empty());
         }
         fail();
         assert_eq!(memory.forgive(|_, number| number == 99), 0);
         assert_eq!(memory.forgive(|_, number| number == 1), 1);
-        assert!(memory.too_early(&source).is_none());
+        assert!(memory.too_early(&source, Store).is_none());
         fail();
-        assert_eq!(memory.too_early(&source).unwrap().again_in, Some(CONFIG.retry_min));
-        memory.learn(&source, Key::of(&source), StorePath::parse(PATH).unwrap());
-        assert!(memory.too_early(&source).is_none());
+        assert_eq!(memory.too_early(&source, Store).unwrap().again_in, Some(CONFIG.retry_min));
+        memory.learn(&source, Store, Key::of(&source, Store), StorePath::parse(PATH).unwrap());
+        assert!(memory.too_early(&source, Store).is_none());
         // What may be gone the next moment is no reason to wait.
         let (step, cause) = (Step::Fetch, "network".to_owned());
         let error = RealiseError::Temporary { step, cause };
-        memory.learn_failure(Key::of(&source), &source, error.into());
-        assert!(memory.too_early(&source).is_none());
+        memory.learn_failure(Key::of(&source, Store), &source, error.into());
+        assert!(memory.too_early(&source, Store).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -327,10 +330,29 @@ mod tests {
         let memory = Memory::new(CONFIG);
         let source = Source::FlakeRef("github:o/r#x".into());
         memory.learn_lock("github:o/r#x", lock("a"));
-        memory.learn_failure(Key::locked(&lock("a")), &source, refused());
-        assert!(memory.too_early(&source).is_some());
+        memory.learn_failure(Key::locked(&lock("a"), Store), &source, refused());
+        assert!(memory.too_early(&source, Store).is_some());
         memory.learn_lock("github:o/r#x", lock("b"));
-        assert!(memory.too_early(&source).is_none());
+        assert!(memory.too_early(&source, Store).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_found_by_who_sees_all_is_not_told_to_who_does_not() {
+        let memory = Memory::new(CONFIG);
+        let path = StorePath::parse(PATH).unwrap();
+        let mutable = Source::FlakeRef("github:o/r#x".into());
+        memory.learn_lock("github:o/r#x", lock("a"));
+        for source in [mutable, Source::NixExpr("x".into()), Source::FlakeRef(lock("a").reference)]
+        {
+            let key = memory.key(&source, Store).unwrap();
+            memory.learn(&source, Store, key.clone(), path.clone());
+            memory.learn_failure(key, &source, refused());
+            assert!(memory.known(&source, Store).is_some() && memory.known(&source, Own).is_none());
+            assert!(
+                memory.too_early(&source, Store).is_some()
+                    && memory.too_early(&source, Own).is_none()
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -339,12 +361,15 @@ mod tests {
         let path = StorePath::parse(PATH).unwrap();
         let source = |n: usize| Source::NixExpr(n.to_string());
         for n in 0..=MOST {
-            memory.learn(&source(n), Key::of(&source(n)), path.clone());
+            memory.learn(&source(n), Store, Key::of(&source(n), Store), path.clone());
             if n == 0 {
                 pass(1).await;
             }
         }
         assert_eq!(memory.inner().resolved.len(), MOST);
-        assert!(memory.known(&source(0)).is_none() && memory.known(&source(MOST)).is_some());
+        assert!(
+            memory.known(&source(0), Store).is_none()
+                && memory.known(&source(MOST), Store).is_some()
+        );
     }
 }

@@ -4,18 +4,19 @@ use actix::Message;
 use tokio::sync::broadcast;
 
 use super::{Built, Failure};
-use crate::model::{Source, Tenant, VolumeId};
+use crate::model::{Sight, Source, Tenant, VolumeId};
 use crate::nix::Progress;
 
 pub type RealiseResult = Result<Built, Failure>;
 
-/// Realises a source, or joins the realisation of the same source that is under way.
+/// Realises a source, or joins the realisation of the same source, seeing the same, that is under way.
 #[derive(Message)]
 #[rtype(result = "RealiseResult")]
 pub struct Realise {
     pub source: Source,
     pub volume: VolumeId,
     pub tenant: Tenant,
+    pub sight: Sight,
 }
 
 /// The volume no longer waits. What nobody waits for is cancelled after the grace.
