@@ -10,6 +10,7 @@ use super::classify::{Asked, classify};
 use super::eval_jail::{Seen, top_of};
 use super::eval_store::Store;
 use super::evaluator::{Task, command, settings};
+use super::hints::{OWN_STORE, UNSEEN};
 use super::internal_log::LogReader;
 use super::real::Inner;
 use super::realise::or_full_disk;
@@ -167,12 +168,49 @@ async fn run_in(
         return Ok(ended.stdout);
     }
     let asked = Asked::Evaluate { evaluator: &config.evaluator, limits: &config.limits };
-    Err(or_full_disk(classify(&asked, ended.code, &log), &config.state_dir))
+    let error = classify(&asked, ended.code, &log);
+    let error = if own.is_some() { seen_from_own_store(error) } else { error };
+    Err(or_full_disk(error, &config.state_dir))
+}
+
+/// What helps is another thing there.
+fn seen_from_own_store(error: RealiseError) -> RealiseError {
+    match error {
+        RealiseError::Refused { step: Step::Evaluate | Step::Fetch, cause, hint }
+            if cause.contains("allow-import-from-derivation")
+                || cause.contains("/nix/store/")
+                    && hint.as_ref().is_none_or(|hint| hint == UNSEEN) =>
+        {
+            RealiseError::Refused { step: Step::Evaluate, cause, hint: Some(OWN_STORE.to_owned()) }
+        }
+        other => other,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_sees_no_store_is_told_so() {
+        let refused = |cause: &str, hint: Option<&str>| RealiseError::Refused {
+            step: Step::Fetch,
+            cause: cause.to_owned(),
+            hint: hint.map(str::to_owned),
+        };
+        let hint = |error| match seen_from_own_store(error) {
+            RealiseError::Refused { hint, .. } => hint,
+            other => panic!("{other}"),
+        };
+        let path = "path '/nix/store/554czms6hwggzl1v38gjf7gs65d9v7jw-x' does not exist";
+        assert_eq!(hint(refused(path, None)).as_deref(), Some(OWN_STORE));
+        assert_eq!(hint(refused(path, Some(UNSEEN))).as_deref(), Some(OWN_STORE));
+        assert_eq!(hint(refused(path, Some("other"))).as_deref(), Some("other"));
+        assert_eq!(
+            hint(refused("path '/etc/x' does not exist", Some(UNSEEN))).as_deref(),
+            Some(UNSEEN)
+        );
+    }
 
     #[test]
     fn a_derivation_that_a_collector_took_is_told_from_what_else_is_wrong() {
