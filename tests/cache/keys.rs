@@ -55,7 +55,9 @@ async fn the_signing_key_is_changed_while_uploads_go_on() {
     };
     let [(old, old_public), (new, new_public)] = ["nodes-1", "nodes-2"].map(|n| a.signing_key(n));
     let confs = [&cache, &a, &b].map(|lab| lab.path("nix.conf"));
-    confs.iter().for_each(|conf| fs::write(conf, "").unwrap());
+    for conf in &confs {
+        fs::write(conf, "").unwrap();
+    }
     let [at_cache, at_a, at_b] = confs.each_ref().map(|conf| conf.to_str().unwrap());
     let role = cache.cache_role(&["--trusted-public-key", &old_public, "--nix-conf", at_cache]);
     let mounted = a.path("signing");

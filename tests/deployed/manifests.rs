@@ -55,7 +55,11 @@ fn build(dir: &Path, objects: &mut Vec<Value>) {
         let is_it = |o: &&mut Value| text(o, "/kind") == kind && text(o, "/metadata/name") == name;
         let target = objects.iter_mut().find(is_it).unwrap_or_else(|| panic!("no {kind} {name}"));
         match serde_saphyr::from_str(text(patch, "/patch")).unwrap() {
-            Value::Array(operations) => operations.iter().for_each(|one| add(target, one)),
+            Value::Array(operations) => {
+                for operation in &operations {
+                    add(target, operation);
+                }
+            }
             patch => merge(target, patch, ""),
         }
     }
