@@ -6,7 +6,7 @@ use nix_csi::grpc::client::Code;
 
 use crate::lab::{Lab, Node, Volume, until};
 use crate::planted;
-use crate::world::of_pod;
+use crate::world::kubelets;
 
 fn hello(name: &str) -> String {
     format!(
@@ -16,12 +16,7 @@ fn hello(name: &str) -> String {
 }
 
 fn volume(lab: &Lab, name: &str, namespace: &str) -> Volume {
-    let volume = of_pod(lab.volume(name, &[("nixExpr", &hello(name))]), namespace);
-    // As a kubelet makes it.
-    let uid = &volume.attributes["csi.storage.k8s.io/pod.uid"];
-    let parent = lab.target("pods").join(uid).join("volumes/kubernetes.io~csi").join(name);
-    fs::create_dir_all(&parent).unwrap();
-    Volume { target: parent.join("mount"), ..volume }
+    kubelets(lab, name, namespace, ("nixExpr", &hello(name)))
 }
 
 fn explain(lab: &Lab, node: &Node, args: &[&str]) -> (bool, String) {
