@@ -16,7 +16,7 @@ use super::gc::used::Used;
 use super::gc::{GcConfig, GcHandle, GcScheduler, Meet, Rules};
 use super::keeper::{Keeper, KeeperConfig, KeeperHandle};
 use super::pods::{PodLookup, PodTable, Pods, PodsConfig};
-use super::policy::{self, Policies, PolicyConfig, PolicyHandle};
+use super::policy::{self, Access, Policies, PolicyConfig, PolicyHandle};
 use super::reconciler::{ConfigReconciler, Item, NixConf, ReconcilerConfig};
 use super::registrar::{KubeletRegistrar, RegistrarConfig, RegistrarHandle};
 use super::resolve::Resolver;
@@ -82,6 +82,8 @@ pub struct NodeActorsConfig {
     pub keeper: KeeperConfig,
     /// `None`: pods may ask for everything.
     pub policy: Option<PolicyConfig>,
+    /// Where what namespaces have built is noted.
+    pub grants: PathBuf,
     pub gc: GcActorConfig,
     pub used: Used,
 }
@@ -221,7 +223,7 @@ impl NodeActors {
             verify_interval: config.verify_interval,
             used,
         };
-        let views = supervise(Views::new(nix, mounts.clone(), views), CORE, watch("views"));
+        let views = supervise(Views::new(nix.clone(), mounts.clone(), views), CORE, watch("views"));
         let events = config.cluster.clone().map(|api| {
             let recorder = EventRecorder::new(api, builds.clone());
             // Its end costs Events and nothing else; the supervisor says so.
@@ -231,7 +233,7 @@ impl NodeActors {
             records: config.records,
             boot_id: config.boot_id,
             abandon_after: config.abandon_after,
-            policy: policy.clone(),
+            access: Access::new(policy.clone(), nix, config.grants),
         };
         let waiting = Shares::new("volumes", "--max-waiting", config.max_waiting);
         let resolver = Resolver { builds: builds.clone(), views: views.clone(), waiting };

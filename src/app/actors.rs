@@ -80,6 +80,7 @@ pub(super) fn start(
             refresh: config.kept.keep_refresh,
         },
         policy: super::cluster::policy(config, cluster.as_ref(), health),
+        grants: config.process.state_dir.join("grants"),
         gc: gc::node(config)?,
         used,
     };

@@ -10,7 +10,7 @@ use super::{Failure, message};
 use crate::config::{ExplainArgs, Output, PolicyCommand};
 use crate::grpc::client;
 use crate::grpc::proto::admin::{PolicyRequest, PolicyResponse};
-use crate::model::{Access, Layout, Policy, Source, VolumeSize, VolumeSpec};
+use crate::model::{Access, Layout, Policy, Rules, Source, VolumeSize, VolumeSpec};
 use crate::read::text_at_most;
 
 /// Bytes; a ConfigMap holds no more.
@@ -56,8 +56,8 @@ async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
                 rows.add_row([key, &value, &rule]);
             }
             println!("policy of {origin}, for namespace {}\n{rows}", args.namespace);
-            if spec.is_some() && refusal.is_none() {
-                println!("the volume is allowed");
+            if let Some(spec) = spec.as_ref().filter(|_| refusal.is_none()) {
+                println!("the volume is allowed{}", provided(rules, &spec.source));
             }
         }
         Output::Json => {
@@ -68,7 +68,9 @@ async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
             let refused = refusal
                 .as_ref()
                 .map(|refusal| json!({ "rule": refusal.rule, "reason": refusal.to_string() }));
-            let told = json!({ "policy": origin, "namespace": args.namespace, "rules": list,
+            let provided = spec.as_ref().map(|spec| provided(rules, &spec.source));
+            let provided = provided.as_deref().map(|text| text.trim_start_matches(" if "));
+            let told = json!({ "policy": origin, "provided": provided, "namespace": args.namespace, "rules": list,
                 "allowed": spec.as_ref().map(|_| refusal.is_none()), "refused": refused });
             println!("{}", serde_json::to_string_pretty(&told)?);
         }
@@ -77,6 +79,18 @@ async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
         None => Ok(()),
         Some(refusal) => Err(Failure(refusal.text(&args.namespace))),
     }
+}
+
+/// What is only known when the closure is there.
+fn provided(rules: &Rules, source: &Source) -> String {
+    let mut all = Vec::new();
+    if rules.keeps_private(source) {
+        all.push("its path is signed with one of the publicKeys, or a source of the namespace has come to it");
+    }
+    if rules.signers().is_some() {
+        all.push("all of its closure is signed with one of the publicKeys");
+    }
+    if all.is_empty() { String::new() } else { format!(" if {}", all.join(", and ")) }
 }
 
 /// The policy that counts on the node, and where it comes from.
@@ -113,5 +127,7 @@ fn spec(args: &ExplainArgs) -> Result<Option<VolumeSpec>, Failure> {
         pod: None,
         layout: Layout::Plain,
         size,
+        secret: None,
+        tokens: None,
     }))
 }

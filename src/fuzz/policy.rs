@@ -55,5 +55,7 @@ fn asked(source: Source, size: Option<VolumeSize>) -> VolumeSpec {
         pod: None,
         layout: Layout::Plain,
         size,
+        secret: None,
+        tokens: None,
     }
 }

@@ -10,9 +10,10 @@ use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use crate::actors::volume::Request;
 use crate::k8s::{KubeletVolume, split_attributes};
 use crate::model::{
-    Access, HOST_USERS, Layout, PodInfo, SIZE, Source, System, TargetPath, VolumeId, VolumeSize,
-    VolumeSpec, choose_source,
+    Access, HOST_USERS, Layout, PodInfo, PodTokens, SERVICE_ACCOUNT_TOKENS, SIZE, Secret, Source,
+    System, TargetPath, VolumeId, VolumeSize, VolumeSpec, choose_source,
 };
+use crate::nix::check_access_tokens;
 
 /// Bytes of all attributes together; one expression may take most of it.
 const MAX_ATTRIBUTES: usize = 128 * 1024;
@@ -24,6 +25,8 @@ pub struct Admittance {
     pub allow_local_flakes: bool,
     /// Who calls is a kubelet, which says whose a volume is.
     pub kubelet: bool,
+    /// The operator has a program for pods' service-account tokens.
+    pub exchanges_tokens: bool,
     /// For what is said to a pod's author.
     pub driver: String,
 }
@@ -52,12 +55,20 @@ pub(super) fn parse(
     }
     let access_mode = capability.access_mode.map_or(0, |m| m.mode);
     let access = access_of(access_mode, call.readonly)?;
-    if !call.secrets.is_empty() {
-        return Err(Status::invalid_argument(
-            "secrets (nodePublishSecretRef) are not supported: leave them out",
-        ));
+    // From the secrets first: there a newer kubelet puts them if the CSIDriver object says so.
+    let (mut secrets, context) = (call.secrets, &call.volume_context);
+    let tokens = secrets.remove(SERVICE_ACCOUNT_TOKENS);
+    let tokens = tokens.or_else(|| context.get(SERVICE_ACCOUNT_TOKENS).cloned());
+    let secret = Secret::parse(secrets).map_err(|e| bad(&e))?;
+    if let Some(secret) = &secret {
+        check_access_tokens(secret.access_tokens()).map_err(|why| {
+            Status::invalid_argument(format!(
+                "secrets (nodePublishSecretRef): access-tokens: {why}"
+            ))
+        })?;
     }
-    let bytes: usize = call.volume_context.iter().map(|(k, v)| k.len() + v.len()).sum();
+    let own = call.volume_context.iter().filter(|(key, _)| *key != SERVICE_ACCOUNT_TOKENS);
+    let bytes: usize = own.map(|(k, v)| k.len() + v.len()).sum();
     if bytes > MAX_ATTRIBUTES {
         return Err(Status::invalid_argument(format!(
             "volumeAttributes have {bytes} bytes, more than the {MAX_ATTRIBUTES} allowed"
@@ -67,13 +78,18 @@ pub(super) fn parse(
     if admittance.kubelet && !is_by_a_person {
         check_pod(pod.as_ref(), &target, &admittance.driver)?;
     }
+    let tokens = match (&pod, tokens.filter(|_| admittance.exchanges_tokens)) {
+        (Some(pod), Some(text)) => PodTokens::parse(&text, pod).map_err(|e| bad(&e))?,
+        _ => None,
+    };
     let source = choose_source(&attributes, &admittance.system).map_err(|e| bad(&e))?;
     if pod.is_some() && !admittance.allow_local_flakes {
         refuse_local(&source)?;
     }
     let layout = layout_of(access, &attributes, host_users)?;
     let size = size_of(access, &attributes)?;
-    let spec = VolumeSpec { access, access_mode, attributes, source, pod, layout, size };
+    let spec =
+        VolumeSpec { access, access_mode, attributes, source, pod, layout, size, secret, tokens };
     Ok((id, Request { spec, target }))
 }
 
@@ -225,6 +241,7 @@ pub(crate) fn fuzz_publish(data: &[u8]) {
         system: System::current(),
         kubelet: said("@kubelet").is_some(),
         allow_local_flakes: said("@local").is_some(),
+        exchanges_tokens: true,
         driver: "nix.csi.store".to_owned(),
     };
     let call = NodePublishVolumeRequest { volume_context: all, ..call };

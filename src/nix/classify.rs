@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::jail::SETUP_FAILED;
 
-use super::asker::Memory;
+use super::bounds::Memory;
 use super::hints::{DAEMON_GONE, HINTS, NO_BUILDER, NO_SPACE, NOBODY, SHORT, UNSIGNED};
 use super::internal_log::{LogReader, Message};
 use super::network;

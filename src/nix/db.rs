@@ -165,7 +165,7 @@ impl Database {
         Ok(StoreGraph::new(paths, references))
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         verb: &'static str,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,

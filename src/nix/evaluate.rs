@@ -1,19 +1,24 @@
 //! From a flake or an expression to a derivation, in a jail; see `evaluator`.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::{Source, StorePath};
+use crate::model::{Limits, Secret, Sight, Source, StorePath, Viewer};
 
+use super::bounds;
 use super::classify::{Asked, classify};
-use super::evaluator::{Evaluator, Task, command, settings};
+use super::eval_jail::{Seen, Sights, top_of};
+use super::eval_store::Store;
+use super::evaluator::{Task, command, settings};
+use super::hints::{OWN_STORE, UNSEEN};
 use super::internal_log::LogReader;
 use super::real::Inner;
 use super::realise::or_full_disk;
-use super::stage::place;
+use super::secret_file::SecretFile;
 use super::{
-    Asker, Buildable, Evaluated, Lock, NixError, ProgressSink, RealiseError, Step, TimedOut,
-    output, process,
+    Buildable, Evaluated, Lock, NixError, ProgressSink, RealiseError, Step, TimedOut, output,
+    process, stage,
 };
 
 /// A derivation has no root between the evaluator's end and ours: a collector may take it then, and
@@ -23,12 +28,13 @@ const TRIES: usize = 3;
 pub(super) async fn evaluate(
     nix: Arc<Inner>,
     source: Source,
-    asker: Asker,
+    viewer: Viewer,
     root: PathBuf,
     progress: ProgressSink,
 ) -> Result<Evaluated, RealiseError> {
+    let place = Place::of(&nix, viewer).await?;
     for number in 1..=TRIES {
-        let stdout = match run(&nix, &Task::Instantiate(&source), &asker, &progress).await {
+        let stdout = match run(&nix, &Task::Instantiate(&source), &place, &progress).await {
             Err(error) if number < TRIES && lost_a_derivation(&error) => {
                 tracing::warn!(%error, "a collector took what an evaluation had made; once more");
                 continue;
@@ -38,7 +44,10 @@ pub(super) async fn evaluate(
         let evaluated = output::evaluated(&stdout)?;
         let (Buildable::Output { derivation: path, .. } | Buildable::Path(path)) =
             &evaluated.buildable;
-        if place(nix.clone(), path.clone(), root.clone(), ()).await? {
+        if place.own.is_some() {
+            run(&nix, &Task::Hand(path), &place, &progress).await?;
+        }
+        if stage::place(nix.clone(), path.clone(), root.clone(), ()).await? {
             return Ok(evaluated);
         }
         tracing::warn!(%path, "a collector took a derivation that was just made; once more");
@@ -58,39 +67,106 @@ fn lost_a_derivation(error: &RealiseError) -> bool {
 pub(super) async fn lock(
     nix: Arc<Inner>,
     reference: String,
-    asker: Asker,
+    viewer: Viewer,
     progress: ProgressSink,
 ) -> Result<Lock, RealiseError> {
+    let place = Place::of(&nix, viewer).await?;
     let (flake, attribute) = match reference.split_once('#') {
         Some((flake, attribute)) => (flake, Some(attribute)),
         None => (&*reference, None),
     };
-    let stdout = run(&nix, &Task::Lock(flake), &asker, &progress).await?;
+    let stdout = run(&nix, &Task::Lock(flake), &place, &progress).await?;
     Lock::parse(&stdout, attribute)
+}
+
+/// Where an evaluation works.
+struct Place {
+    home: PathBuf,
+    /// Instead of the node's store.
+    own: Option<Arc<Store>>,
+    secret: Option<Secret>,
+    netrc: Option<SecretFile>,
+    limits: Option<Limits>,
+}
+
+impl Place {
+    async fn of(nix: &Arc<Inner>, viewer: Viewer) -> Result<Self, NixError> {
+        let nix = nix.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let evaluator = &nix.config.evaluator;
+            let Viewer { tenant, sight, secret, limits, tokens: _ } = viewer;
+            let home = evaluator.home(&tenant)?;
+            let netrc = secret.as_ref().map(|secret| nix.netrc_file(secret)).transpose()?.flatten();
+            let own = match sight {
+                Sight::Store => None,
+                Sight::Own if nix.config.guard.is_none() || nix.config.daemon_socket.is_none() => {
+                    return Err(NixError::Command {
+                        what: "an evaluation that must not see the store".to_owned(),
+                        detail: "it needs a jail and a daemon".to_owned(),
+                    });
+                }
+                Sight::Own => Some(nix.eval_stores.enter(&home, evaluator.uid)?),
+            };
+            Ok(Self { home, own, secret, netrc, limits })
+        });
+        let what = "making a home for the evaluation";
+        made.await.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic)))
+    }
+}
+
+/// Programs that an evaluator starts, as far as they are in the store themselves.
+const PROGRAMS: [&str; 9] = ["nix", "git", "ssh", "tar", "gzip", "xz", "bzip2", "zstd", "/bin/sh"];
+
+/// Blocking. The closures of those.
+fn store_programs(nix: &Inner) -> Result<&[StorePath], NixError> {
+    if let Some(known) = nix.store_programs.get() {
+        return Ok(known);
+    }
+    let config = &nix.config;
+    let names = PROGRAMS.iter().map(Path::new).chain([&*config.program]);
+    let found = names.map(|name| process::find(name, &config.search_path));
+    let real = found.filter_map(|path| path.canonicalize().ok());
+    let tops: BTreeSet<_> = real.filter_map(|path| top_of(path.to_str()?)).collect();
+    let closures = nix.closures(&tops.into_iter().collect::<Vec<_>>())?;
+    Ok(nix.store_programs.get_or_init(|| closures.into_iter().collect()))
 }
 
 /// Runs one evaluator; its standard output.
 async fn run(
     nix: &Arc<Inner>,
     task: &Task<'_>,
-    asker: &Asker,
+    place: &Place,
+    progress: &ProgressSink,
+) -> Result<Vec<u8>, RealiseError> {
+    let result = run_in(nix, task, place, progress).await;
+    if let (Err(RealiseError::Store(_)), Some(own)) = (&result, &place.own) {
+        nix.eval_stores.distrust(own);
+    }
+    result
+}
+
+async fn run_in(
+    nix: &Arc<Inner>,
+    task: &Task<'_>,
+    place: &Place,
     progress: &ProgressSink,
 ) -> Result<Vec<u8>, RealiseError> {
     let config = &nix.config;
-    let tokens = nix.tokens()?;
+    let mut tokens = nix.tokens()?;
+    tokens.add(place.secret.as_ref());
     let settings = settings(config, &tokens)?;
-    let home = {
-        let (nix, tenant) = (nix.clone(), asker.tenant.clone());
-        let made = tokio::task::spawn_blocking(move || nix.config.evaluator.home(&tenant)).await;
-        let what = "making a home for the evaluation";
-        made.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic)))?
+    let own = place.own.as_ref().map(|own| own.path());
+    let seen = match &own {
+        Some(store) => Seen::Own { store, programs: store_programs(nix)? },
+        None => Seen::Store,
     };
-    let memory = &asker.memory(config.evaluator.memory);
-    let evaluator = &Evaluator { memory: memory.most, ..config.evaluator.clone() };
-    let spec = command(config, evaluator, task, settings.len(), &home);
-    let mut log = LogReader::new(nix.redactor(&tokens));
+    let netrc = place.netrc.as_ref().map(SecretFile::path);
+    let memory = bounds::memory(place.limits.as_ref(), config.evaluator.memory);
+    let sights = Sights { home: &place.home, seen, netrc };
+    let spec = command(config, task, (settings.len(), memory.most), &sights);
+    let mut log = LogReader::new(nix.redactor(&tokens, place.secret.as_ref()));
     progress.update(|p| "evaluating".clone_into(&mut p.current));
-    let (limit, rule) = asker.time(config.limits.evaluate);
+    let (limit, rule) = bounds::time(place.limits.as_ref(), config.limits.evaluate);
     let ended = {
         let on_line = |line: &[u8]| progress.update(|p| log.line(line, p));
         limit.bound(process::run(&spec, &settings, on_line, ())).await
@@ -102,13 +178,50 @@ async fn run(
     if ended.code == Some(0) {
         return Ok(ended.stdout);
     }
-    let asked = Asked::Evaluate { memory, limits: &config.limits };
-    Err(or_full_disk(classify(&asked, ended.code, &log), &config.state_dir))
+    let asked = Asked::Evaluate { memory: &memory, limits: &config.limits };
+    let error = classify(&asked, ended.code, &log);
+    let error = if own.is_some() { seen_from_own_store(error) } else { error };
+    Err(or_full_disk(error, &config.state_dir))
+}
+
+/// What helps is another thing there.
+fn seen_from_own_store(error: RealiseError) -> RealiseError {
+    match error {
+        RealiseError::Refused { step: Step::Evaluate | Step::Fetch, cause, hint }
+            if cause.contains("allow-import-from-derivation")
+                || cause.contains("/nix/store/")
+                    && hint.as_ref().is_none_or(|hint| hint == UNSEEN) =>
+        {
+            RealiseError::Refused { step: Step::Evaluate, cause, hint: Some(OWN_STORE.to_owned()) }
+        }
+        other => other,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_sees_no_store_is_told_so() {
+        let refused = |cause: &str, hint: Option<&str>| RealiseError::Refused {
+            step: Step::Fetch,
+            cause: cause.to_owned(),
+            hint: hint.map(str::to_owned),
+        };
+        let hint = |error| match seen_from_own_store(error) {
+            RealiseError::Refused { hint, .. } => hint,
+            other => panic!("{other}"),
+        };
+        let path = "path '/nix/store/554czms6hwggzl1v38gjf7gs65d9v7jw-x' does not exist";
+        assert_eq!(hint(refused(path, None)).as_deref(), Some(OWN_STORE));
+        assert_eq!(hint(refused(path, Some(UNSEEN))).as_deref(), Some(OWN_STORE));
+        assert_eq!(hint(refused(path, Some("other"))).as_deref(), Some("other"));
+        assert_eq!(
+            hint(refused("path '/etc/x' does not exist", Some(UNSEEN))).as_deref(),
+            Some(UNSEEN)
+        );
+    }
 
     #[test]
     fn a_derivation_that_a_collector_took_is_told_from_what_else_is_wrong() {

@@ -10,48 +10,20 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::jail::{Bind, Guard, Jail, Limits, capabilities};
-use crate::model::{Source, Tenant};
+use crate::model::{Secret, Source, StorePath, Tenant};
 use crate::read::{at_most, text_at_most};
 
 use super::command::{CommandSpec, Config, client, pairs, push_options};
 use super::conf::MAX_CONF;
 use super::error::io_error;
+use super::eval_jail::{HOME, NETRC, SOCKET, STATE, Seen, Sights, binds, guard};
 use super::redact::{access_tokens, secrets_of_access_tokens};
 use super::secret::check_access_tokens;
 use super::{NixError, process};
 
-/// Where things are inside of the jail: below no directory of the node that an operator may show.
-const HOME: &str = "/nix-csi/home";
-const SOCKET: &str = "/nix-csi/nix-daemon.socket";
-const STORE: &str = crate::model::STORE_DIR;
-
-/// What Nix and its fetchers (git, ssh, tar) are made of on a distribution. Not there: skipped.
-const PROGRAMS: [&str; 8] =
-    ["/bin", "/sbin", "/usr", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives"];
-/// What name resolution, certificates and the dynamic linker read.
-const ETC: [&str; 12] = [
-    "/etc/ca-certificates",
-    "/etc/host.conf",
-    "/etc/hosts",
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/nsswitch.conf",
-    "/etc/pki",
-    "/etc/protocols",
-    "/etc/resolv.conf",
-    "/etc/services",
-    "/etc/ssl",
-];
-/// Threads and processes of all evaluations together; Nix has a dozen, git a few.
-const PROCESSES: u64 = 1024;
-/// `/tmp`, where sources are unpacked, is memory that no limit of a process counts: a part of that.
-const TMP_PART: u64 = 4;
 /// Bytes of an access-tokens file.
 pub(super) const MAX_TOKENS: usize = 32 << 10;
 
@@ -155,6 +127,15 @@ impl Tokens {
         Self(text.to_owned())
     }
 
+    /// A request's come last: of two for a host they count.
+    pub(super) fn add(&mut self, secret: Option<&Secret>) {
+        if let Some(secret) = secret {
+            let pairs =
+                access_tokens(&self.0).into_iter().chain(access_tokens(secret.access_tokens()));
+            self.0 = pairs.collect::<Vec<_>>().join(" ");
+        }
+    }
+
     /// Values that must not be shown.
     pub(super) fn secrets(&self) -> Vec<String> {
         secrets_of_access_tokens(&self.0)
@@ -187,16 +168,21 @@ pub(super) enum Task<'a> {
     Lock(&'a str),
     /// Which derivation is it? Writes it to the store.
     Instantiate(&'a Source),
+    /// Copies what was evaluated from the tenant's own store to the node's.
+    Hand(&'a StorePath),
 }
 
-/// The command of one evaluation, with `config` (settings for its standard input) and `home`.
+/// The command of one evaluation, with so many bytes of settings for its standard input and of memory.
 pub(super) fn command(
     config: &Config,
-    evaluator: &Evaluator,
     task: &Task,
-    settings: usize,
-    home: &Path,
+    (settings, memory): (usize, u64),
+    sights: &Sights,
 ) -> CommandSpec {
+    let evaluator = &config.evaluator;
+    let Sights { home, seen, netrc } = sights;
+    // Nothing is built in a tenant's own store.
+    let imports = evaluator.import_from_derivation && matches!(seen, Seen::Store);
     let mut args: Vec<OsString> = vec![
         "--extra-experimental-features".into(),
         "nix-command flakes".into(),
@@ -206,10 +192,14 @@ pub(super) fn command(
     push_options(&mut args, SETTINGS.into_iter());
     // What is to be fetched or built is looked for when it is realised. But what is imported is
     // realised here: without substituters it would be built from its first compiler on.
-    let only_here = (!evaluator.import_from_derivation).then_some(("substitute", "false"));
+    let only_here = (!imports).then_some(("substitute", "false"));
     push_options(&mut args, only_here.into_iter());
     push_options(&mut args, pairs(&config.nix_options));
-    let import = if evaluator.import_from_derivation { "true" } else { "false" };
+    let guarded = config.guard.is_some();
+    let netrc =
+        netrc.map(|file| if guarded { NETRC.to_owned() } else { file.display().to_string() });
+    push_options(&mut args, netrc.iter().map(|file| ("netrc-file", &**file)));
+    let import = if imports { "true" } else { "false" };
     push_options(&mut args, [("allow-import-from-derivation", import)].into_iter());
     match task {
         Task::Lock(reference) => {
@@ -221,15 +211,30 @@ pub(super) fn command(
             args.push(reference.into());
         }
         Task::Instantiate(source) => instantiate(&mut args, source, evaluator),
+        Task::Hand(path) => {
+            args.push("copy".into());
+            args.extend(path.is_derivation().then(|| "--derivation".into()));
+            args.extend(["--to".into(), format!("unix://{SOCKET}").into(), "--".into()]);
+            args.push(path.to_string().into());
+        }
     }
-    let guard =
-        config.guard.clone().map(|binary| (binary, guard(config, evaluator, settings, home)));
+    // Only what hands something over has to do with the daemon then.
+    let asks = matches!(seen, Seen::Store) || matches!(task, Task::Hand(_));
+    let socket = config.daemon_socket.as_deref().filter(|_| asks);
+    let guard = config.guard.clone().map(|binary| {
+        let binds = binds(config, socket, sights);
+        (binary, guard(config, (settings, memory), binds))
+    });
+    let reached = socket.filter(|_| matches!(seen, Seen::Store));
     let places = match guard {
-        Some(_) => (Path::new(HOME), config.daemon_socket.as_ref().map(|_| Path::new(SOCKET))),
-        None => (home, config.daemon_socket.as_deref()),
+        Some(_) => (Path::new(HOME), reached.map(|_| Path::new(SOCKET))),
+        None => (*home, reached),
     };
     let program = process::find(&config.program, &config.search_path);
     let mut spec = client(config, places, program, args);
+    if let Seen::Own { .. } = seen {
+        spec.env.push(("NIX_STATE_DIR".into(), STATE.into()));
+    }
     // The last of a name counts.
     spec.env.push(("NIX_PATH".into(), evaluator.nix_path.join(":").into()));
     spec.env.push(("NIX_USER_CONF_FILES".into(), "/proc/self/fd/0".into()));
@@ -258,41 +263,6 @@ fn instantiate(args: &mut Vec<OsString>, source: &Source, evaluator: &Evaluator)
     }
 }
 
-fn guard(config: &Config, evaluator: &Evaluator, settings: usize, home: &Path) -> Guard {
-    let mut binds: Vec<Bind> =
-        PROGRAMS.iter().map(|dir| Bind::read_only_if_there(*dir, *dir)).collect();
-    // Links such as resolv.conf lead out of what is bound: the file itself is.
-    let real = |path: &Path| fs::canonicalize(path).ok();
-    let named = config.environment.iter().filter(|(name, _)| name == "NIX_SSL_CERT_FILE");
-    let files = ETC.iter().map(PathBuf::from).chain(named.map(|(_, path)| path.into()));
-    binds.extend(files.filter_map(|file| Some(Bind::read_only_if_there(real(&file)?, file))));
-    binds.extend(evaluator.visible.iter().map(|dir| Bind::read_only_if_there(dir, dir)));
-    binds.push(Bind::read_only(&config.store_dir, STORE));
-    binds.push(Bind::writable(home, HOME));
-    if let Some(socket) = &config.daemon_socket {
-        binds.push(Bind::writable(socket, SOCKET));
-    }
-    Guard {
-        input: None,
-        grace: Duration::ZERO,
-        config_bytes: settings,
-        ends_orphans: false,
-        listens: false,
-        yields: true,
-        limits: Limits { data: Some(evaluator.memory), processes: Some(PROCESSES) },
-        keeps: config.keeps(capabilities::NOTHING),
-        filtered: config.least_privilege,
-        jail: Some(Jail {
-            uid: evaluator.uid,
-            gid: evaluator.uid,
-            home: HOME.into(),
-            chdir: HOME.into(),
-            tmp_bytes: evaluator.memory / TMP_PART,
-            binds,
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,8 +273,8 @@ mod tests {
             let mut config = Config::new("/home");
             config.evaluator.import_from_derivation = import;
             let source = Source::NixExpr("x".into());
-            let task = Task::Instantiate(&source);
-            let args = command(&config, &config.evaluator, &task, 0, Path::new("/h")).args;
+            let sights = Sights { home: Path::new("/h"), seen: Seen::Store, netrc: None };
+            let args = command(&config, &Task::Instantiate(&source), (0, 1), &sights).args;
             let has = |name: &str, value: &str| args.windows(2).any(|w| w == [name, value]);
             assert_eq!(has("substitute", "false"), !import);
             assert!(has("allow-import-from-derivation", if import { "true" } else { "false" }));
@@ -328,6 +298,11 @@ mod tests {
             assert_eq!(settings, "access-tokens = github.com=ghp_x\n", "{text}");
             assert_eq!(evaluator.tokens().unwrap().secrets(), ["ghp_x"], "{text}");
         }
+        let own = [("access-tokens".to_owned(), "b.c=ghp_y".to_owned())];
+        let mut both = evaluator.tokens().unwrap();
+        both.add(Secret::parse(own.into()).unwrap().as_ref());
+        assert_eq!(both.settings(), b"access-tokens = github.com=ghp_x b.c=ghp_y\n");
+        assert_eq!(both.secrets(), ["ghp_x", "ghp_y"]);
         fs::write(&file, "# nothing").unwrap();
         assert!(evaluator.tokens().unwrap().settings().is_empty());
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 use tokio::io::AsyncReadExt as _;
 
-use super::asker::Memory;
+use super::bounds::Memory;
 use super::classify::{Asked, classify};
 use super::evaluator::Tokens;
 use super::internal_log::LogReader;

@@ -40,6 +40,10 @@ pub(super) const UNSIGNED: [&str; 4] = [
 pub(super) const UNSEEN: &str =
     "an evaluation sees the store alone; the operator shows it a directory with --eval-path";
 
+/// A store path that is not in the tenant's own store, or what was to be built for an evaluation there.
+pub(super) const OWN_STORE: &str = "an evaluation for this namespace sees what it fetches and makes itself, and builds nothing meanwhile: name a \
+     path by its source, or the operator's policy sets storePath: true";
+
 /// Words of a message, the step they belong to, and what helps.
 pub(super) const HINTS: [(&[&str], Step, &str); 11] = [
     (

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use crate::model::{Closure, Source, StorePath};
+use crate::model::{Closure, PodTokens, Secret, Source, StorePath, Viewer, Vouched};
 
 mod account;
-mod asker;
+mod bounds;
 mod child;
 mod classify;
 mod collect;
@@ -25,8 +25,11 @@ mod db_write;
 mod delete;
 mod elsewhere;
 mod error;
+mod eval_jail;
+mod eval_store;
 mod evaluate;
 mod evaluator;
+mod exchange;
 pub mod fake;
 mod flake;
 mod flake_lock;
@@ -60,6 +63,8 @@ mod roots;
 mod sandbox;
 mod schema;
 mod secret;
+mod secret_file;
+mod signatures;
 pub mod ssh;
 pub mod ssh_key;
 pub mod sshd;
@@ -70,7 +75,6 @@ mod text;
 mod version;
 mod workers;
 
-pub use asker::Asker;
 pub use child::{ChildSpec, Readiness, RunningChild};
 pub use command::{CommandSpec, Config};
 pub use conf::ConfError;
@@ -85,7 +89,8 @@ pub use progress::{Progress, ProgressSink, Stage};
 pub use push::PushTo;
 pub use push_error::PushError;
 pub use real::RealNix;
-pub use secret::check_signing_key;
+pub use secret::{check_access_tokens, check_signing_key};
+pub use secret_file::sweep_secrets;
 pub use substituters::ProbeLimits;
 pub use version::{Capabilities, Flavour};
 
@@ -160,25 +165,33 @@ pub trait Nix: Send + Sync + 'static {
     fn lock(
         &self,
         reference: String,
-        asker: Asker,
+        viewer: Viewer,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Lock, RealiseError>>;
 
-    /// Evaluates a flake or an expression as an unprivileged user who sees the store and a cache of
-    /// the tenant's own. `root` then holds the derivation, or the path that it evaluated to.
+    /// Evaluates a flake or an expression as an unprivileged user who sees the store, or one of the tenant's
+    /// own, and a cache of the tenant's own. `root` then holds the derivation, or the path that it evaluated to.
     fn evaluate(
         &self,
         source: Source,
-        asker: Asker,
+        viewer: Viewer,
         root: PathBuf,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>>;
 
+    /// What a pod's service-account tokens are exchanged for; `None`: nothing.
+    fn exchange(
+        &self,
+        _tokens: PodTokens,
+    ) -> BoxFuture<'static, Result<Option<Secret>, RealiseError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Fetches or builds. The root is made with the same command, so that no collector gets between.
-    /// `slot` is dropped when all of it has ended, which is a little later than a dropped future.
+    /// A secret is for what it fetches. `slot` is dropped when all of it has ended, which is a little later than a dropped future.
     fn realise(
         &self,
-        what: Buildable,
+        what: (Buildable, Option<Secret>),
         root: PathBuf,
         progress: ProgressSink,
         slot: Slot,
@@ -215,6 +228,9 @@ pub trait Nix: Send + Sync + 'static {
 
     /// Blocking. The closure of a valid path, from the store's database.
     fn closure(&self, root: &StorePath) -> Result<Closure, NixError>;
+
+    /// Blocking. What signatures of these valid paths are made over, and the signatures.
+    fn vouched(&self, paths: &[StorePath]) -> Result<Vec<Vouched>, NixError>;
 
     /// Blocking. Writes a Nix database of exactly `closure` into the empty or absent directory
     /// `db_dir` (`db.sqlite` in DELETE journal mode, `schema`); registration times, hashes,

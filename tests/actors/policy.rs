@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use nix_csi::actors::policy::{Known, PolicyError};
 use nix_csi::actors::volume::VolumeError;
 use nix_csi::health::Condition;
-use nix_csi::model::{PodInfo, Source};
+use nix_csi::model::{PodInfo, Source, StorePath};
+use nix_csi::nix::Nix as _;
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::time::sleep;
 
 use crate::world::{Settings, World, id, request, target, with_world};
@@ -236,6 +240,90 @@ async fn a_namespace_has_so_many_volumes_and_no_more() {
         world.unpublish(mounted).await.unwrap();
         publish(&world, "f", "team", &source).await.unwrap();
         assert_eq!(refused(&world, "g", "team", &source).await, "default.maxVolumes");
+    })
+    .await;
+}
+
+/// A key that signs, and its public half as a policy has it.
+fn key() -> (Ed25519KeyPair, String) {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let public = STANDARD.encode(pair.public_key().as_ref());
+    (pair, format!("ci-1:{public}"))
+}
+
+fn sign(world: &World, pair: &Ed25519KeyPair, paths: &[StorePath]) {
+    for path in world.nix.vouched(paths).unwrap() {
+        let signature = STANDARD.encode(pair.sign(path.fingerprint().as_bytes()));
+        world.nix.sign(&path.path, vec![format!("ci-1:{signature}")]);
+    }
+}
+
+/// What is known of who has built what outlives the node.
+#[tokio::test(start_paused = true)]
+async fn what_one_namespace_built_is_not_shown_to_another_that_knows_its_name() {
+    with_world(|mut world| async move {
+        let (pair, public) = key();
+        let text = format!(
+            "preset: strict\ndefault: {{publicKeys: [\"{public}\"]}}\nnamespaces: {{a: {{flakeRef: true}}}}"
+        );
+        write(&world, &text);
+        world.heeds_policy();
+        settle().await;
+        let source = flake(&world, "github:a/app");
+        let private = world.nix.add_closure("app", 3).unwrap();
+        let named = Source::StorePath(private.clone());
+        let rule = "preset strict, storePath";
+        assert_eq!(refused(&world, "early", "a", &named).await, rule);
+        publish(&world, "built", "a", &source).await.unwrap();
+        publish(&world, "again", "a", &named).await.unwrap();
+        assert_eq!(refused(&world, "other", "b", &named).await, rule);
+        // A part of it is no more public than the whole.
+        let part = world.nix.closure(&private).unwrap().paths.remove(0).path;
+        assert_eq!(refused(&world, "part", "b", &Source::StorePath(part)).await, rule);
+        world.actors = world.restarted_with(Settings { policy: true, ..Settings::default() });
+        settle().await;
+        publish(&world, "later", "a", &named).await.unwrap();
+        let error = publish(&world, "other", "b", &named).await.unwrap_err().to_string();
+        let told = format!("volumeAttributes.storePath {private} is neither public (it has no signature of ci-1)");
+        assert!(error.contains(&told), "{error}");
+        // Nothing of it is left.
+        assert!(!world.names("records").contains(&"other.json".to_owned()));
+        sign(&world, &pair, std::slice::from_ref(&private));
+        publish(&world, "other", "b", &named).await.unwrap();
+        // A person is the operator.
+        let person = Source::StorePath(world.nix.add_closure("unsigned", 1).unwrap());
+        world.publish("p", &person).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_closures_must_be_signed_each_path_of_them_must_be() {
+    with_world(|mut world| async move {
+        let (pair, public) = key();
+        let rules = format!("{{flakeRef: true, signed: true, publicKeys: [\"{public}\"]}}");
+        write(&world, &format!("preset: open\nnamespaces: {{a: {rules}}}"));
+        world.heeds_policy();
+        settle().await;
+        let source = flake(&world, "github:a/app");
+        let root = world.nix.add_closure("app", 3).unwrap();
+        let rule = "namespaces.a.signed";
+        assert_eq!(refused(&world, "x", "a", &source).await, rule);
+        let paths: Vec<_> =
+            world.nix.closure(&root).unwrap().paths.into_iter().map(|info| info.path).collect();
+        for path in &paths {
+            assert_eq!(refused(&world, "x", "a", &source).await, rule, "without {path}");
+            sign(&world, &pair, std::slice::from_ref(path));
+        }
+        publish(&world, "x", "a", &source).await.unwrap();
+        // Of others nobody asks it.
+        let other = Source::StorePath(world.nix.add_closure("unsigned", 1).unwrap());
+        publish(&world, "y", "b", &other).await.unwrap();
+        // Another key: what was good is looked at again.
+        let rules = rules.replace("ci-1:", "ci-2:");
+        write(&world, &format!("preset: open\nnamespaces: {{a: {rules}}}"));
+        settle().await;
+        assert_eq!(refused(&world, "z", "a", &source).await, rule);
     })
     .await;
 }

@@ -206,6 +206,7 @@ fn start(
             last_good: dir.join("policy.yaml"),
             health: health.clone(),
         }),
+        grants: dir.join("grants"),
         gc: GcActorConfig {
             rules: Rules {
                 older_than: Some(GC_OLDER_THAN),
@@ -249,7 +250,16 @@ pub fn request(name: &str, source: &Source) -> Request {
     let attributes = BTreeMap::from([(source.key().to_owned(), source.text())]);
     let access = Access::ReadOnly;
     let (source, layout) = (source.clone(), Layout::Plain);
-    let spec =
-        VolumeSpec { access, access_mode: 1, attributes, source, pod: None, layout, size: None };
+    let spec = VolumeSpec {
+        access,
+        access_mode: 1,
+        attributes,
+        source,
+        pod: None,
+        layout,
+        size: None,
+        secret: None,
+        tokens: None,
+    };
     Request { spec, target: target(name) }
 }

@@ -17,11 +17,11 @@ use nix_csi::jail::Guard;
 use tokio::time::Instant;
 
 use crate::lab::{
-    Group, Lab, NO_IDLE, Node, Volume, assert_all_ok, assert_nothing_left, code, node_binary,
+    Group, Lab, NO_IDLE, Node, assert_all_ok, assert_nothing_left, code, node_binary,
     unpublish_all, until,
 };
 use crate::planted;
-use crate::world::of_pod;
+use crate::world::kubelets;
 
 /// Requests of each kind, which never end.
 const EACH: usize = 250;
@@ -43,15 +43,6 @@ fn build(name: &str, script: &str) -> String {
     )
 }
 
-/// As a kubelet makes it.
-fn volume(lab: &Lab, name: &str, namespace: &str, (key, text): (&str, &str)) -> Volume {
-    let volume = of_pod(lab.volume(name, &[(key, text)]), namespace);
-    let uid = &volume.attributes["csi.storage.k8s.io/pod.uid"];
-    let parent = lab.target("pods").join(uid).join("volumes/kubernetes.io~csi").join(name);
-    fs::create_dir_all(&parent).unwrap();
-    Volume { target: parent.join("mount"), ..volume }
-}
-
 /// Milliseconds of calls, sorted.
 struct Times(Vec<f64>);
 
@@ -69,7 +60,7 @@ async fn warm(bench: (&Lab, &Node, &str), count: usize, mut look: impl FnMut()) 
         if n % 10 == 0 {
             look();
         }
-        let volume = volume(lab, "warm", "web", ("storePath", root));
+        let volume = kubelets(lab, "warm", "web", ("storePath", root));
         let began = Instant::now();
         node.publish(&volume).await.unwrap();
         times.push(began.elapsed().as_secs_f64() * 1e3);
@@ -163,7 +154,7 @@ async fn five_hundred_endless_requests_of_one_namespace_hold_up_no_other() {
     let settings = [&settings, NO_IDLE, &["--cancel-grace", "1s"]].concat();
     let node = lab.node(&settings).await;
 
-    let first = volume(&lab, "first", "web", ("storePath", &root));
+    let first = kubelets(&lab, "first", "web", ("storePath", &root));
     node.publish(&first).await.unwrap();
     let bench = (&lab, &node, root.as_str());
     warm(bench, 20, || ()).await;
@@ -175,7 +166,7 @@ async fn five_hundred_endless_requests_of_one_namespace_hold_up_no_other() {
     let (equals, others) = (beside(true).await, beside(false).await);
     let small = Seen::now(&lab).node;
 
-    let greedy = |name: &str, text: &str| volume(&lab, name, "greedy", ("nixExpr", text));
+    let greedy = |name: &str, text: &str| kubelets(&lab, name, "greedy", ("nixExpr", text));
     let endless = |n: usize| build(&format!("endless-{n}"), ": endless; while :; do :; done");
     let builds = (0..EACH).map(|n| greedy(&format!("build-{n}"), &endless(n)));
     let evaluations = (0..EACH).map(|n| greedy(&format!("evaluation-{n}"), &evaluation(n)));
@@ -202,7 +193,7 @@ async fn five_hundred_endless_requests_of_one_namespace_hold_up_no_other() {
         let mut made = Vec::new();
         for n in 0..3 {
             let hello = build(&format!("hello-{n}"), "echo hello > $out");
-            let hello = volume(&lab, &format!("hello-{n}"), "web", ("nixExpr", &hello));
+            let hello = kubelets(&lab, &format!("hello-{n}"), "web", ("nixExpr", &hello));
             let began = Instant::now();
             node.publish(&hello).await.unwrap();
             most.look(&lab);

@@ -6,7 +6,7 @@ use nix_csi::grpc::client::Code;
 
 use crate::lab::{Lab, Node, Volume, until};
 use crate::planted;
-use crate::world::of_pod;
+use crate::world::kubelets;
 
 fn hello(name: &str) -> String {
     format!(
@@ -16,12 +16,7 @@ fn hello(name: &str) -> String {
 }
 
 fn volume(lab: &Lab, name: &str, namespace: &str) -> Volume {
-    let volume = of_pod(lab.volume(name, &[("nixExpr", &hello(name))]), namespace);
-    // As a kubelet makes it.
-    let uid = &volume.attributes["csi.storage.k8s.io/pod.uid"];
-    let parent = lab.target("pods").join(uid).join("volumes/kubernetes.io~csi").join(name);
-    fs::create_dir_all(&parent).unwrap();
-    Volume { target: parent.join("mount"), ..volume }
+    kubelets(lab, name, namespace, ("nixExpr", &hello(name)))
 }
 
 /// Not more than the policy gives it, nor than the node has; what others do with the same is theirs.
@@ -34,11 +29,7 @@ async fn an_evaluation_ends_at_its_namespaces_limit_and_says_whose_that_is() {
     fs::write(&file, text).unwrap();
     let node = lab.node(&["--policy-file", file.to_str().unwrap(), "--eval-timeout", "4s"]).await;
     let publish = async |name: &str, namespace: &str, text: &str| {
-        let volume = Volume {
-            attributes: of_pod(lab.volume(name, &[("nixExpr", text)]), namespace).attributes,
-            ..volume(&lab, name, namespace)
-        };
-        node.publish(&volume).await
+        node.publish(&kubelets(&lab, name, namespace, ("nixExpr", text))).await
     };
     let endless = "let f = n: if n < 2 then 1 else f (n - 1) + f (n - 2); in f 60";
     let status = publish("web", "web", endless).await.unwrap_err();

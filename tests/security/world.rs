@@ -50,6 +50,15 @@ pub(crate) fn of_pod(mut volume: Volume, namespace: &str) -> Volume {
     volume
 }
 
+/// The same at a place that a kubelet makes for it, where the node has a policy.
+pub(crate) fn kubelets(lab: &Lab, name: &str, namespace: &str, source: (&str, &str)) -> Volume {
+    let volume = of_pod(lab.volume(name, &[source]), namespace);
+    let uid = &volume.attributes["csi.storage.k8s.io/pod.uid"];
+    let parent = lab.target("pods").join(uid).join("volumes/kubernetes.io~csi").join(name);
+    fs::create_dir_all(&parent).unwrap();
+    Volume { target: parent.join("mount"), ..volume }
+}
+
 /// Publishes for a pod.
 pub(crate) async fn publish(
     lab: &Lab,

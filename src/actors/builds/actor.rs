@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::Memory;
 use super::build::{BuildActor, Cancel, Shared, Work, roots};
 use super::in_flight::InFlight;
-use super::limits::{asker, slots};
+use super::limits::slots;
 use super::listeners::Listeners;
 use super::messages::{
     Abandon, BuildEvent, BuildOf, BuildSummary, Ended, ListBuilds, Ping, Realise, RealiseResult,
@@ -23,7 +23,7 @@ use crate::actors::core::{
     ActorGone, Backoff, Ctx, End, deferred, impl_supervised, supervise, tell,
 };
 use crate::actors::policy::PolicyHandle;
-use crate::model::{Limits, Source, Tenant};
+use crate::model::{Limits, Source, Viewer};
 use crate::nix::{Nix, ProgressSink};
 
 /// A panicking realisation is tried once more; its store paths are not lost.
@@ -99,12 +99,12 @@ impl Builds {
         }
     }
 
-    fn start(&mut self, source: Source, tenant: Tenant, ctx: &mut Ctx<Self>) -> InFlight {
+    fn start(&mut self, source: Source, viewer: Viewer, ctx: &mut Ctx<Self>) -> InFlight {
         let number = self.next;
         let [root, derivation] = roots(&self.config.roots, number, &self.guarded);
         let (shared, progress, began) =
             (self.shared.clone(), ProgressSink::default(), Instant::now());
-        let work = Work { shared, source, tenant, root, derivation, progress, began };
+        let work = Work { shared, source, viewer, root, derivation, progress, began };
         let builds = ctx.address();
         let actor = BuildActor { number, work: work.clone(), builds: builds.clone() };
         let build = supervise(actor, RESTART, move |end| {
@@ -189,16 +189,16 @@ impl Actor for Builds {
 impl Handler<Realise> for Builds {
     type Result = ResponseFuture<RealiseResult>;
 
-    fn handle(&mut self, ask: Realise, ctx: &mut Ctx<Self>) -> Self::Result {
+    fn handle(&mut self, mut ask: Realise, ctx: &mut Ctx<Self>) -> Self::Result {
         let (reply, answer) = deferred::<Self, _, _>();
-        let asker = asker(&self.config.policy, &ask.tenant);
+        ask.viewer.limits = self.config.policy.limits(&ask.viewer.tenant);
         if let Some(same) = self.in_flight.values_mut().find(|other| other.is_for(&ask)) {
             same.waiters.push((ask.volume, reply));
             same.joins += 1;
-        } else if let Some(early) = self.shared.memory.too_early(&ask.source, &asker) {
+        } else if let Some(early) = self.shared.memory.too_early(&ask.source, &ask.viewer) {
             reply.send(Err(early));
         } else {
-            let mut started = self.start(ask.source, ask.tenant, ctx);
+            let mut started = self.start(ask.source, ask.viewer, ctx);
             started.waiters.push((ask.volume, reply));
             self.in_flight.insert(self.next, started);
             self.next += 1;

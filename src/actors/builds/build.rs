@@ -13,14 +13,15 @@ use super::memory::Key;
 use super::messages::Ended;
 use super::root::Guarded;
 use super::slots::{Permit, Slots};
+use super::stage::stage;
 use super::{Builds, Built, Failure, Memory, RootGuard};
 use crate::actors::core::{Ctx, impl_supervised, tell};
 use crate::actors::policy::PolicyHandle;
 use crate::actors::{core, metrics};
-use crate::model::{Source, StorePath, Tenant};
+use crate::model::{Source, StorePath, Viewer};
 use crate::nix::{
-    Asker, Buildable, Evaluated, Nix, NixError, Origin, ProgressSink, RealiseError, Realised,
-    Stage, locked_revision,
+    Buildable, Evaluated, Nix, NixError, Origin, ProgressSink, RealiseError, Realised, Stage,
+    locked_revision,
 };
 
 /// What all realisations share.
@@ -39,7 +40,7 @@ pub(super) struct Shared {
 pub(super) struct Work {
     pub(super) shared: Arc<Shared>,
     pub(super) source: Source,
-    pub(super) tenant: Tenant,
+    pub(super) viewer: Viewer,
     /// Holds the result.
     pub(super) root: Arc<RootGuard>,
     /// Holds the derivation while it is built.
@@ -94,18 +95,23 @@ struct Asked {
     revision: Option<String>,
     /// Once it is evaluated.
     derivation: Option<StorePath>,
-    /// By whom, and within what.
-    asker: Asker,
+    /// With its secret and the limits that count, once those were needed.
+    viewer: Option<Viewer>,
 }
 
 impl Asked {
-    fn of(source: &Source, asker: Asker) -> Self {
+    fn of(source: &Source, viewer: &Viewer) -> Self {
         let revision = match source {
             Source::FlakeRef(reference) => locked_revision(reference).map(str::to_owned),
             Source::StorePath(_) | Source::NixExpr(_) => None,
         };
-        let (source, key) = (source.clone(), Key::of(source));
-        Self { source, key, revision, derivation: None, asker }
+        Self {
+            source: source.clone(),
+            key: Key::of(source, viewer),
+            revision,
+            derivation: None,
+            viewer: None,
+        }
     }
 }
 
@@ -118,14 +124,16 @@ enum Next {
 impl Work {
     /// Evaluates and builds; what failed for good is remembered.
     async fn run(self) -> Result<Built, Failure> {
-        let mut asked = Asked::of(&self.source, self.asker());
+        let mut asked = Asked::of(&self.source, &self.viewer);
         let result = self.steps(&mut asked).await;
-        let (memory, Asked { key, revision, derivation, asker, .. }) = (&self.shared.memory, asked);
+        let (memory, Asked { key, revision, derivation, viewer, .. }) =
+            (&self.shared.memory, asked);
+        let viewer = viewer.as_ref().unwrap_or(&self.viewer);
         match result {
             Ok(realised) => {
                 // A path needs no memory of where it leads.
                 if !matches!(self.source, Source::StorePath(_)) {
-                    memory.learn(&self.source, &asker, key, realised.root.clone());
+                    memory.learn(&self.source, viewer, key, realised.root.clone());
                 }
                 let derivation = derivation.map(|path| (path, self.derivation));
                 Ok(Built { realised, revision, root: self.root, derivation })
@@ -133,7 +141,7 @@ impl Work {
             Err(early @ Failure { again_in: Some(_), .. }) => Err(early),
             Err(failure) => {
                 let failure = Failure { after: self.began.elapsed(), ..failure };
-                memory.learn_failure(key.under(&asker), &self.source, failure.clone());
+                memory.learn_failure(key.under(viewer), &self.source, failure.clone());
                 Err(failure)
             }
         }
@@ -150,8 +158,9 @@ impl Work {
         };
         let slot = Arc::new(self.slot(&self.shared.builds, Stage::QueuedBuild).await);
         let _building = stage(&self.progress, Stage::Building);
-        let root = self.root.path().to_owned();
-        Ok(self.shared.nix.realise(buildable, root, self.progress.clone(), slot).await?)
+        let (root, secret) = (self.root.path().to_owned(), self.viewer(asked).await?.secret);
+        let progress = self.progress.clone();
+        Ok(self.shared.nix.realise((buildable, secret), root, progress, slot).await?)
     }
 
     async fn instantiate(&self, asked: &mut Asked) -> Result<Next, Failure> {
@@ -167,10 +176,9 @@ impl Work {
         };
         let _slot = self.slot(&self.shared.evaluations, Stage::QueuedEvaluation).await;
         let _evaluating = stage(&self.progress, Stage::Evaluating);
-        // The policy may have changed since it waits.
-        asked.asker = self.asker();
         if self.lock(asked).await? {
-            if let Some(early) = self.shared.memory.too_early_for(&asked.key, &asked.asker) {
+            let viewer = asked.viewer.as_ref().unwrap_or(&self.viewer);
+            if let Some(early) = self.shared.memory.too_early_for(&asked.key.under(viewer)) {
                 return Err(early);
             }
             if let Some(path) = self.shared.memory.resolved(&asked.key)
@@ -182,7 +190,7 @@ impl Work {
         let (root, progress) = (self.derivation.path().to_owned(), self.progress.clone());
         let source = asked.source.clone();
         let Evaluated { buildable, path } =
-            self.shared.nix.evaluate(source, asked.asker.clone(), root, progress).await?;
+            self.shared.nix.evaluate(source, self.viewer(asked).await?, root, progress).await?;
         if let Buildable::Output { derivation, .. } = &buildable {
             asked.derivation = Some(derivation.clone());
         }
@@ -201,14 +209,14 @@ impl Work {
             return Ok(false);
         }
         let memory = &self.shared.memory;
-        let lock = if let Some(lock) = memory.lock_of(reference) {
+        let lock = if let Some(lock) = memory.lock_of(reference, &self.viewer) {
             lock
         } else {
-            let (asker, progress) = (asked.asker.clone(), self.progress.clone());
-            let lock = self.shared.nix.lock(reference.clone(), asker, progress).await;
-            match (lock, memory.last_lock_of(reference)) {
+            let (viewer, progress) = (self.viewer(asked).await?, self.progress.clone());
+            let lock = self.shared.nix.lock(reference.clone(), viewer, progress).await;
+            match (lock, memory.last_lock_of(reference, &self.viewer)) {
                 (Ok(lock), _) => {
-                    memory.learn_lock(reference, lock.clone());
+                    memory.learn_lock(reference, &self.viewer, lock.clone());
                     lock
                 }
                 // An old meaning is better than none: a pod that comes back must not need the forge.
@@ -220,10 +228,25 @@ impl Work {
             }
         };
         let source = Source::FlakeRef(lock.reference.clone());
-        let (key, revision) = (Key::locked(&lock), lock.revision);
-        let asker = asked.asker.clone();
-        *asked = Asked { source, key, revision, derivation: None, asker };
+        let (key, revision) = (Key::locked(&lock, &self.viewer), lock.revision);
+        let viewer = asked.viewer.take();
+        *asked = Asked { source, key, revision, derivation: None, viewer };
         Ok(true)
+    }
+
+    /// With what its pod's tokens are exchanged for, once, and the limits at that time: the policy may have
+    /// changed since it waits.
+    async fn viewer(&self, asked: &mut Asked) -> Result<Viewer, Failure> {
+        if let Some(viewer) = &asked.viewer {
+            return Ok(viewer.clone());
+        }
+        let limits = self.shared.policy.limits(&self.viewer.tenant);
+        let mut viewer = Viewer { limits, ..self.viewer.clone() };
+        if let (None, Some(tokens)) = (&viewer.secret, viewer.tokens.take()) {
+            viewer.secret = self.shared.nix.exchange(tokens).await?;
+        }
+        asked.viewer = Some(viewer.clone());
+        Ok(viewer)
     }
 
     /// Whether the result is in the store; it then has its root.
@@ -239,35 +262,15 @@ impl Work {
     async fn slot(&self, slots: &Slots, queued: Stage) -> Permit {
         let _queued = stage(&self.progress, queued);
         let tell = |place| {
-            let text = limits::waiting(&self.shared.policy, &self.tenant, queued, place);
+            let text = limits::waiting(&self.shared.policy, &self.viewer.tenant, queued, place);
             self.progress.update(|p| p.current = text);
         };
-        slots.enter(self.tenant.clone()).admitted(tell).await
-    }
-
-    fn asker(&self) -> Asker {
-        limits::asker(&self.shared.policy, &self.tenant)
+        slots.enter(self.viewer.tenant.clone()).admitted(tell).await
     }
 }
 
 fn present(root: StorePath) -> Next {
     Next::Done(Realised { root, origin: Origin::Present })
-}
-
-/// Names the stage in the progress, and counts in `nixcsi_builds` and its seconds while it lives.
-fn stage(progress: &ProgressSink, stage: Stage) -> impl Drop + use<> {
-    struct Counted(prometheus::IntGauge, Stage, Instant);
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            self.0.dec();
-            let seconds = self.2.elapsed().as_secs_f64();
-            metrics::STAGE_SECONDS.with_label_values(&[self.1.as_str()]).observe(seconds);
-        }
-    }
-    progress.update(|p| p.stage = stage);
-    let gauge = metrics::BUILDS.with_label_values(&[stage.as_str()]);
-    gauge.inc();
-    Counted(gauge, stage, Instant::now())
 }
 
 impl Handler<Cancel> for BuildActor {

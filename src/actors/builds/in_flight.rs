@@ -22,9 +22,10 @@ impl InFlight {
     /// Whether who asks gets the same by waiting for this one. Another namespace's waits in that one's queue
     /// and evaluates within that one's limits: it is joined from its build on.
     pub(super) fn is_for(&self, ask: &Realise) -> bool {
-        let Work { source, tenant, progress, .. } = &self.work;
+        let Work { source, viewer, progress, .. } = &self.work;
         *source == ask.source
-            && (*tenant == ask.tenant || progress.snapshot().stage == Stage::Building)
+            && viewer.digest() == ask.viewer.digest()
+            && (viewer.tenant == ask.viewer.tenant || progress.snapshot().stage == Stage::Building)
     }
 
     pub(super) fn summary(&self, number: u64) -> BuildSummary {
@@ -32,7 +33,7 @@ impl InFlight {
             number,
             source: self.work.source.clone(),
             volumes: self.waiters.iter().map(|(id, _)| id.clone()).collect(),
-            tenant: self.work.tenant.clone(),
+            tenant: self.work.viewer.tenant.clone(),
             seconds: self.work.began.elapsed().as_secs_f64(),
             progress: self.work.progress.snapshot(),
         }

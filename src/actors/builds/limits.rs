@@ -1,8 +1,8 @@
-//! What the policy leaves each tenant of the node's slots and of an evaluation.
+//! What the policy leaves each tenant of the node's slots.
 
 use crate::actors::policy::PolicyHandle;
 use crate::model::{Bound, Limits, Tenant};
-use crate::nix::{Asker, Stage};
+use crate::nix::Stage;
 
 use super::slots::{Place, Slots};
 
@@ -14,13 +14,6 @@ pub(super) fn slots(
 ) -> Slots {
     let policy = policy.clone();
     Slots::new(count, move |tenant| of(&policy.limits(tenant)?).map(|bound| bound.most))
-}
-
-/// Who evaluates, and what that may take.
-pub(super) fn asker(policy: &PolicyHandle, tenant: &Tenant) -> Asker {
-    let limits = policy.limits(tenant);
-    let (time, memory) = limits.map(|limits| (limits.time(), limits.memory())).unwrap_or_default();
-    Asker { tenant: tenant.clone(), time, memory }
 }
 
 /// For people: `waiting for a build slot, 3rd of 7`, with the rule where it is the tenant's own limit.

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Failure;
-use crate::model::{Source, StorePath};
-use crate::nix::{Asker, Lock, locked_revision};
+use crate::model::{Source, StorePath, Viewer};
+use crate::nix::{Lock, locked_revision};
 
 /// Entries of each kind; the oldest goes.
 const MOST: usize = 4096;
@@ -40,26 +40,31 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn of(source: &Source) -> Self {
+    pub(super) fn of(source: &Source, viewer: &Viewer) -> Self {
         let lasts = matches!(source, Source::FlakeRef(_));
-        Self::new([source.key(), &source.text(), ""], lasts)
+        Self::new([source.key(), &source.text(), ""], viewer, lasts)
     }
 
-    pub(super) fn locked(lock: &Lock) -> Self {
-        Self::new(["flakeRef", &lock.reference, &lock.inputs], true)
+    pub(super) fn locked(lock: &Lock, viewer: &Viewer) -> Self {
+        Self::new(["flakeRef", &lock.reference, &lock.inputs], viewer, true)
     }
 
-    /// Of a failure: what fails by limits of a tenant's own may work for others.
-    pub(super) fn under(&self, asker: &Asker) -> Self {
-        if asker.time.is_none() && asker.memory.is_none() {
+    /// Of a failure: what fails within limits of a tenant's own may work for others.
+    pub(super) fn under(&self, viewer: &Viewer) -> Self {
+        let bounds = viewer.limits.as_ref().map(|limits| (limits.time(), limits.memory()));
+        let Some(bounds) = bounds.filter(|bounds| *bounds != (None, None)) else {
             return self.clone();
-        }
-        let limits = format!("{:?} {:?}", asker.time, asker.memory);
-        Self::new([&hex::encode(self.digest), &limits, "under"], self.lasts)
+        };
+        let mut digest = Sha256::new();
+        digest.update(self.digest);
+        digest.update(format!("{bounds:?}"));
+        Self { digest: digest.finalize().into(), lasts: self.lasts }
     }
 
-    fn new(parts: [&str; 3], lasts: bool) -> Self {
+    /// What one sees in the store may be nobody else's to know.
+    fn new(parts: [&str; 3], viewer: &Viewer, lasts: bool) -> Self {
         let mut digest = Sha256::new();
+        digest.update(viewer.digest());
         for part in parts {
             digest.update(part.len().to_le_bytes());
             digest.update(part);
@@ -96,7 +101,8 @@ struct Failed {
 
 #[derive(Default)]
 struct Inner {
-    locks: HashMap<String, (Instant, Lock)>,
+    /// By reference and viewer.
+    locks: HashMap<(String, [u8; 32]), (Instant, Lock)>,
     resolved: HashMap<Key, (Instant, StorePath)>,
     failed: HashMap<Key, (Instant, Failed)>,
     numbers: u64,
@@ -114,43 +120,47 @@ impl Memory {
 
     /// The result of a source, if it still counts: of a locked flake always, of anything that may
     /// change for a while. Whether the path is still in the store is another question.
-    pub fn known(&self, source: &Source) -> Option<Known> {
-        let key = self.key(source)?;
+    pub fn known(&self, source: &Source, viewer: &Viewer) -> Option<Known> {
+        let key = self.key(source, viewer)?;
         let path = self.resolved(&key)?;
-        Some(Known { path, revision: self.revision(source) })
+        Some(Known { path, revision: self.revision(source, viewer) })
     }
 
     /// `None`: a mutable reference has to be looked up.
-    fn key(&self, source: &Source) -> Option<Key> {
+    fn key(&self, source: &Source, viewer: &Viewer) -> Option<Key> {
         match source {
             Source::FlakeRef(reference) if locked_revision(reference).is_none() => {
-                self.lock_of(reference).map(|lock| Key::locked(&lock))
+                self.lock_of(reference, viewer).map(|lock| Key::locked(&lock, viewer))
             }
-            _ => Some(Key::of(source)),
+            _ => Some(Key::of(source, viewer)),
         }
     }
 
-    fn revision(&self, source: &Source) -> Option<String> {
+    fn revision(&self, source: &Source, viewer: &Viewer) -> Option<String> {
         let Source::FlakeRef(reference) = source else {
             return None;
         };
         let own = locked_revision(reference).map(str::to_owned);
-        own.or_else(|| self.lock_of(reference)?.revision)
+        own.or_else(|| self.lock_of(reference, viewer)?.revision)
     }
 
-    pub(super) fn lock_of(&self, reference: &str) -> Option<Lock> {
+    pub(super) fn lock_of(&self, reference: &str, viewer: &Viewer) -> Option<Lock> {
         let inner = self.inner();
-        let (at, lock) = inner.locks.get(reference)?;
+        let (at, lock) = inner.locks.get(&(reference.to_owned(), viewer.digest()))?;
         (at.elapsed() < self.config.refresh).then(|| lock.clone())
     }
 
     /// What it named last, however long ago: for when nobody answers.
-    pub(super) fn last_lock_of(&self, reference: &str) -> Option<Lock> {
-        self.inner().locks.get(reference).map(|(_, lock)| lock.clone())
+    pub(super) fn last_lock_of(&self, reference: &str, viewer: &Viewer) -> Option<Lock> {
+        self.inner()
+            .locks
+            .get(&(reference.to_owned(), viewer.digest()))
+            .map(|(_, lock)| lock.clone())
     }
 
-    pub(super) fn learn_lock(&self, reference: &str, lock: Lock) {
-        insert(&mut self.inner().locks, reference.to_owned(), lock, MOST);
+    pub(super) fn learn_lock(&self, reference: &str, viewer: &Viewer, lock: Lock) {
+        let key = (reference.to_owned(), viewer.digest());
+        insert(&mut self.inner().locks, key, lock, MOST);
     }
 
     pub(super) fn resolved(&self, key: &Key) -> Option<StorePath> {
@@ -160,29 +170,29 @@ impl Memory {
     }
 
     /// The result of `source`, whose failures are forgotten.
-    pub(super) fn learn(&self, source: &Source, asker: &Asker, key: Key, path: StorePath) {
+    pub(super) fn learn(&self, source: &Source, viewer: &Viewer, key: Key, path: StorePath) {
         let mut inner = self.inner();
-        inner.failed.remove(&key.under(asker));
-        inner.failed.remove(&Key::of(source).under(asker));
+        inner.failed.remove(&key.under(viewer));
+        inner.failed.remove(&Key::of(source, viewer).under(viewer));
         insert(&mut inner.resolved, key, path, MOST);
     }
 
     /// What an earlier process realised `source` as; counts if that is the same for ever.
     pub(in crate::actors) fn recall(&self, source: &Source, path: StorePath) {
         if matches!(source, Source::FlakeRef(text) if locked_revision(text).is_some()) {
-            insert(&mut self.inner().resolved, Key::of(source), path, MOST);
+            insert(&mut self.inner().resolved, Key::of(source, &Viewer::local()), path, MOST);
         }
     }
 
     /// The failure of a request that is not to be tried again yet.
-    pub(super) fn too_early(&self, source: &Source, asker: &Asker) -> Option<Failure> {
-        let keys = [Some(Key::of(source)), self.key(source)];
-        keys.iter().flatten().find_map(|key| self.too_early_for(key, asker))
+    pub(super) fn too_early(&self, source: &Source, viewer: &Viewer) -> Option<Failure> {
+        let keys = [Some(Key::of(source, viewer)), self.key(source, viewer)];
+        keys.iter().flatten().find_map(|key| self.too_early_for(&key.under(viewer)))
     }
 
-    pub(super) fn too_early_for(&self, key: &Key, asker: &Asker) -> Option<Failure> {
+    pub(super) fn too_early_for(&self, key: &Key) -> Option<Failure> {
         let inner = self.inner();
-        let (_, failed) = inner.failed.get(&key.under(asker))?;
+        let (_, failed) = inner.failed.get(key)?;
         let wait = failed.again.saturating_duration_since(Instant::now());
         (!wait.is_zero()).then(|| Failure { again_in: Some(wait), ..failed.failure.clone() })
     }
@@ -252,7 +262,7 @@ fn insert<K: Hash + Eq + Clone, V>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Bound, Tenant};
+    use crate::model::{Policy, Sight};
     use crate::nix::{RealiseError, Step};
 
     const CONFIG: MemoryConfig = MemoryConfig {
@@ -261,6 +271,14 @@ mod tests {
         retry_max: Duration::from_secs(35),
     };
     const PATH: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
+
+    fn local() -> Viewer {
+        Viewer::local()
+    }
+
+    fn blind() -> Viewer {
+        Viewer { sight: Sight::Own, ..local() }
+    }
 
     fn lock(revision: &str) -> Lock {
         let reference = format!("github:o/r?narHash={revision}#x");
@@ -272,10 +290,6 @@ mod tests {
         RealiseError::Refused { step, cause, hint: None }.into()
     }
 
-    fn anybody() -> Asker {
-        Tenant::local().into()
-    }
-
     async fn pass(seconds: u64) {
         tokio::time::advance(Duration::from_secs(seconds)).await;
     }
@@ -285,68 +299,93 @@ mod tests {
         let memory = Memory::new(CONFIG);
         let path = StorePath::parse(PATH).unwrap();
         let mutable = Source::FlakeRef("github:o/r#x".into());
-        assert_eq!(memory.known(&mutable), None);
-        memory.learn_lock("github:o/r#x", lock("a"));
-        memory.learn(&mutable, &anybody(), Key::locked(&lock("a")), path.clone());
-        let known = memory.known(&mutable).unwrap();
+        assert_eq!(memory.known(&mutable, &local()), None);
+        memory.learn_lock("github:o/r#x", &local(), lock("a"));
+        memory.learn(&mutable, &local(), Key::locked(&lock("a"), &local()), path.clone());
+        let known = memory.known(&mutable, &local()).unwrap();
         assert_eq!((known.path, known.revision.as_deref()), (path.clone(), Some("a")));
         pass(61).await;
-        assert_eq!(memory.known(&mutable), None);
+        assert_eq!(memory.known(&mutable, &local()), None);
         // The same commit again: nothing is to be evaluated.
-        memory.learn_lock("github:o/r#x", lock("a"));
-        assert!(memory.known(&mutable).is_some());
-        memory.learn_lock("github:o/r#x", lock("b"));
-        assert_eq!(memory.known(&mutable), None);
+        memory.learn_lock("github:o/r#x", &local(), lock("a"));
+        assert!(memory.known(&mutable, &local()).is_some());
+        memory.learn_lock("github:o/r#x", &local(), lock("b"));
+        assert_eq!(memory.known(&mutable, &local()), None);
 
         let locked = Source::FlakeRef(lock("a").reference);
-        memory.learn(&locked, &anybody(), Key::of(&locked), path.clone());
+        memory.learn(&locked, &local(), Key::of(&locked, &local()), path.clone());
         let expression = Source::NixExpr("x".into());
-        memory.learn(&expression, &anybody(), Key::of(&expression), path);
-        assert!(memory.known(&expression).is_some());
+        memory.learn(&expression, &local(), Key::of(&expression, &local()), path);
+        assert!(memory.known(&expression, &local()).is_some());
         pass(100_000).await;
-        assert!(memory.known(&locked).is_some());
-        assert_eq!(memory.known(&expression), None);
+        assert!(memory.known(&locked, &local()).is_some());
+        assert_eq!(memory.known(&expression, &local()), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_wait_longer_each_time_and_are_forgiven() {
         let memory = Memory::new(CONFIG);
         let source = Source::NixExpr("x".into());
-        let fail = || memory.learn_failure(Key::of(&source), &source, refused());
+        let fail = || memory.learn_failure(Key::of(&source, &local()), &source, refused());
         for wait in [10, 20, 35, 35] {
             fail();
-            let failure = memory.too_early(&source, &anybody()).unwrap();
+            let failure = memory.too_early(&source, &local()).unwrap();
             assert_eq!(failure.again_in, Some(Duration::from_secs(wait)));
             assert_eq!(memory.failures().len(), 1);
             pass(wait).await;
-            assert!(
-                memory.too_early(&source, &anybody()).is_none() && memory.failures().is_empty()
-            );
+            assert!(memory.too_early(&source, &local()).is_none() && memory.failures().is_empty());
         }
         fail();
         assert_eq!(memory.forgive(|_, number| number == 99), 0);
         assert_eq!(memory.forgive(|_, number| number == 1), 1);
-        assert!(memory.too_early(&source, &anybody()).is_none());
+        assert!(memory.too_early(&source, &local()).is_none());
         fail();
-        assert_eq!(memory.too_early(&source, &anybody()).unwrap().again_in, Some(CONFIG.retry_min));
-        memory.learn(&source, &anybody(), Key::of(&source), StorePath::parse(PATH).unwrap());
-        assert!(memory.too_early(&source, &anybody()).is_none());
+        assert_eq!(memory.too_early(&source, &local()).unwrap().again_in, Some(CONFIG.retry_min));
+        memory.learn(
+            &source,
+            &local(),
+            Key::of(&source, &local()),
+            StorePath::parse(PATH).unwrap(),
+        );
+        assert!(memory.too_early(&source, &local()).is_none());
         // What may be gone the next moment is no reason to wait.
         let (step, cause) = (Step::Fetch, "network".to_owned());
         let error = RealiseError::Temporary { step, cause };
-        memory.learn_failure(Key::of(&source), &source, error.into());
-        assert!(memory.too_early(&source, &anybody()).is_none());
+        memory.learn_failure(Key::of(&source, &local()), &source, error.into());
+        assert!(memory.too_early(&source, &local()).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_push_ends_the_wait_for_a_flake() {
         let memory = Memory::new(CONFIG);
         let source = Source::FlakeRef("github:o/r#x".into());
-        memory.learn_lock("github:o/r#x", lock("a"));
-        memory.learn_failure(Key::locked(&lock("a")), &source, refused());
-        assert!(memory.too_early(&source, &anybody()).is_some());
-        memory.learn_lock("github:o/r#x", lock("b"));
-        assert!(memory.too_early(&source, &anybody()).is_none());
+        memory.learn_lock("github:o/r#x", &local(), lock("a"));
+        memory.learn_failure(Key::locked(&lock("a"), &local()), &source, refused());
+        assert!(memory.too_early(&source, &local()).is_some());
+        memory.learn_lock("github:o/r#x", &local(), lock("b"));
+        assert!(memory.too_early(&source, &local()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_found_by_who_sees_all_is_not_told_to_who_does_not() {
+        let memory = Memory::new(CONFIG);
+        let path = StorePath::parse(PATH).unwrap();
+        let mutable = Source::FlakeRef("github:o/r#x".into());
+        memory.learn_lock("github:o/r#x", &local(), lock("a"));
+        for source in [mutable, Source::NixExpr("x".into()), Source::FlakeRef(lock("a").reference)]
+        {
+            let key = memory.key(&source, &local()).unwrap();
+            memory.learn(&source, &local(), key.clone(), path.clone());
+            memory.learn_failure(key, &source, refused());
+            assert!(
+                memory.known(&source, &local()).is_some()
+                    && memory.known(&source, &blind()).is_none()
+            );
+            assert!(
+                memory.too_early(&source, &local()).is_some()
+                    && memory.too_early(&source, &blind()).is_none()
+            );
+        }
     }
 
     /// Or who has little time would make others wait.
@@ -354,18 +393,17 @@ mod tests {
     async fn what_failed_within_a_tenants_own_limits_failed_for_who_has_the_same() {
         let memory = Memory::new(CONFIG);
         let source = Source::NixExpr("x".into());
-        let within = |seconds| {
-            let time = Bound { most: Duration::from_secs(seconds), rule: "r".to_owned() };
-            Asker { time: Some(time), ..anybody() }
+        let within = |seconds: u32| {
+            let text = format!("preset: open\ndefault: {{evaluationTime: {seconds}s}}");
+            let limits = Policy::parse(&text).unwrap().rules("x").limits().clone();
+            Viewer { limits: Some(limits), ..local() }
         };
-        let fail = |asker: &Asker| {
-            memory.learn_failure(Key::of(&source).under(asker), &source, refused());
-        };
-        fail(&within(1));
+        let key = Key::of(&source, &local());
+        memory.learn_failure(key.under(&within(1)), &source, refused());
         assert!(memory.too_early(&source, &within(1)).is_some());
         assert!(memory.too_early(&source, &within(2)).is_none());
-        assert!(memory.too_early(&source, &anybody()).is_none());
-        memory.learn(&source, &within(1), Key::of(&source), StorePath::parse(PATH).unwrap());
+        assert!(memory.too_early(&source, &local()).is_none());
+        memory.learn(&source, &within(1), key, StorePath::parse(PATH).unwrap());
         assert!(memory.too_early(&source, &within(1)).is_none());
     }
 
@@ -375,12 +413,15 @@ mod tests {
         let path = StorePath::parse(PATH).unwrap();
         let source = |n: usize| Source::NixExpr(n.to_string());
         for n in 0..=MOST {
-            memory.learn(&source(n), &anybody(), Key::of(&source(n)), path.clone());
+            memory.learn(&source(n), &local(), Key::of(&source(n), &local()), path.clone());
             if n == 0 {
                 pass(1).await;
             }
         }
         assert_eq!(memory.inner().resolved.len(), MOST);
-        assert!(memory.known(&source(0)).is_none() && memory.known(&source(MOST)).is_some());
+        assert!(
+            memory.known(&source(0), &local()).is_none()
+                && memory.known(&source(MOST), &local()).is_some()
+        );
     }
 }

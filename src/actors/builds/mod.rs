@@ -22,6 +22,7 @@ mod memory;
 mod messages;
 mod root;
 mod slots;
+mod stage;
 
 pub use actor::{Builds, BuildsConfig};
 pub use failure::Failure;

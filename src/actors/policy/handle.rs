@@ -67,6 +67,10 @@ impl PolicyHandle {
         Self::new(watch::channel(PolicyReport::default()).1)
     }
 
+    pub(super) fn known(&self) -> Known {
+        self.report.borrow().known.clone()
+    }
+
     pub fn report(&self) -> PolicyReport {
         self.report.borrow().clone()
     }
@@ -130,7 +134,7 @@ impl PolicyHandle {
     }
 }
 
-fn refused(namespace: &str, refusal: Refusal) -> PolicyError {
+pub(super) fn refused(namespace: &str, refusal: Refusal) -> PolicyError {
     metrics::POLICY_REFUSALS.with_label_values(&[refusal.kind()]).inc();
     PolicyError::Refused { namespace: namespace.to_owned(), refusal }
 }

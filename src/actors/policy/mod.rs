@@ -9,10 +9,13 @@
 //! What is mounted stays, whatever the policy says later. One that can't be used, or is gone, leaves the last
 //! good one in force: to allow more, somebody has to write so.
 
+mod access;
 mod actor;
+mod grants;
 mod handle;
 mod last_good;
 
+pub use access::{Access, AccessError};
 pub(super) use actor::start;
 pub use actor::{Policies, PolicyConfig, PolicySource};
 pub use handle::{Admitted, Known, PolicyError, PolicyHandle, PolicyReport};

@@ -104,7 +104,7 @@ impl VolumeActor {
         let _ = hands.claims.claim(&record.target, &record.id);
         let request = record.request();
         Self {
-            admitted: hands.policy.count(&request.spec),
+            admitted: hands.access.policy.count(&request.spec),
             machine: Machine::recovered(request, resolved),
             claimed: Some(record.target.clone()),
             published_at: record.published_at,
@@ -135,7 +135,7 @@ impl VolumeActor {
                 let work = effects.resolve(request.spec.clone());
                 ctx.effect(work, move |this, result, ctx| {
                     // The policy may have changed meanwhile.
-                    let policy = &this.effects.hands.policy;
+                    let policy = &this.effects.hands.access.policy;
                     let result = result.and_then(|resolved| {
                         policy.check(&request.spec).map_err(VolumeError::from)?;
                         Ok(resolved)
@@ -218,7 +218,7 @@ impl VolumeActor {
     /// What is there already is no matter of the policy any more.
     fn admit(&mut self, request: &Request, ctx: &mut Ctx<Self>) -> Answer {
         if let State::Absent = self.machine.state() {
-            let admitted = self.effects.hands.policy.admit(&request.spec);
+            let admitted = self.effects.hands.access.policy.admit(&request.spec);
             self.admitted = admitted.map_err(VolumeError::from).inspect_err(|_| ctx.stop())?;
         }
         Ok(())

@@ -12,10 +12,10 @@ use super::record::{Record, RecordStore};
 use super::{ViewError, VolumeError};
 use crate::actors::core;
 use crate::actors::events::EventRecorder;
-use crate::actors::policy::PolicyHandle;
+use crate::actors::policy::Access;
 use crate::actors::resolve::{Resolved, Resolver};
 use crate::crash::crash_point;
-use crate::model::{TargetPath, Tenant, VolumeId, VolumeSpec};
+use crate::model::{TargetPath, Tenant, Viewer, VolumeId, VolumeSpec};
 use crate::mount::{Attached, MountError, Mounts};
 
 /// Everything that volumes share; cheap to clone.
@@ -28,7 +28,7 @@ pub(super) struct Hands {
     pub(super) claims: Claims,
     /// How long a volume is resolved that nobody asks for any more.
     pub(super) abandon_after: Duration,
-    pub(super) policy: PolicyHandle,
+    pub(super) access: Access,
     /// Who tells pods what happens; nobody without Kubernetes.
     pub(super) events: Option<Addr<EventRecorder>>,
 }
@@ -44,8 +44,17 @@ pub(super) struct Effects {
 
 impl Effects {
     pub(super) async fn resolve(self, spec: VolumeSpec) -> Result<Resolved, Arc<VolumeError>> {
-        let tenant = Tenant::of(spec.pod.as_ref());
-        self.hands.resolver.resolve(spec.source, self.id, tenant).await
+        let Hands { resolver, access, .. } = self.hands;
+        let viewer = Viewer {
+            tenant: Tenant::of(spec.pod.as_ref()),
+            sight: access.sight(&spec),
+            secret: spec.secret.clone(),
+            tokens: spec.tokens.clone(),
+            limits: None, // as they are when it is evaluated
+        };
+        let resolved = resolver.resolve(spec.source.clone(), self.id, viewer).await?;
+        access.check(&spec, resolved.lease.view()).await.map_err(VolumeError::from)?;
+        Ok(resolved)
     }
 
     pub(super) fn abandon(&self) {
@@ -73,7 +82,8 @@ impl Effects {
         let record =
             Record::new(self.id.clone(), request, resolution, &self.hands.boot_id, published_at)
                 .with_revision(resolved.revision.clone());
-        let Hands { records, mounts, .. } = &self.hands;
+        let Hands { records, mounts, access, .. } = &self.hands;
+        access.note(&request.spec, &view.root);
         // A record that is there already is of a mount that went away: it stays for the next try.
         let again = records.has(&self.id);
         if let Err(error) = records.write(&record) {

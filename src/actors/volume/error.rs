@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::actors::builds::Failure;
 use crate::actors::core::{ActorGone, Overloaded};
-use crate::actors::policy::PolicyError;
+use crate::actors::policy::{AccessError, PolicyError};
 use crate::model::{StorePath, TargetPath, VolumeId};
 use crate::mount::MountError;
 use crate::nix::NixError;
@@ -107,6 +107,15 @@ impl VolumeError {
             Self::Policy(_) => "policy",
             Self::Overloaded(_) => "overloaded",
             Self::Gone(_) => "gone",
+        }
+    }
+}
+
+impl From<AccessError> for VolumeError {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Policy(refused) => Self::Policy(refused),
+            AccessError::Store(error) => Self::View(Arc::new(error.into())),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::recovery::{Found, recover};
 use crate::actors::core::{ActorGone, Backoff, Ctx, End, ask, impl_supervised, supervise, tell};
 use crate::actors::events::EventRecorder;
 use crate::actors::metrics;
-use crate::actors::policy::PolicyHandle;
+use crate::actors::policy::Access;
 use crate::actors::resolve::Resolver;
 use crate::model::VolumeId;
 use crate::mount::Mounts;
@@ -41,7 +41,7 @@ pub struct VolumesConfig {
     pub boot_id: Arc<str>,
     /// How long a volume is resolved that nobody asks for any more.
     pub abandon_after: Duration,
-    pub policy: PolicyHandle,
+    pub access: Access,
 }
 
 pub struct Volumes {
@@ -90,7 +90,7 @@ impl Volumes {
             boot_id: config.boot_id,
             claims: Claims::default(),
             abandon_after: config.abandon_after,
-            policy: config.policy,
+            access: config.access,
             events,
         };
         let (open, unreadable) = (Arc::<DashMap<_, _>>::default(), Arc::<DashMap<_, _>>::default());

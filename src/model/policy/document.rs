@@ -1,14 +1,15 @@
 //! The policy's text.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::Policy;
 use super::limits::Written;
 use super::reference::Prefix;
-use super::rules::{By, Flakes, Preset, Rules, Said};
-use crate::model::VolumeSize;
+use super::rules::{By, Flakes, Paths, Preset, Rules, Said};
+use crate::model::{SigningKey, VolumeSize};
 
 /// Bytes: what is read of a mounted file.
 const MAX: usize = 256 << 10;
@@ -42,7 +43,7 @@ struct Document {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Part {
-    store_path: Option<bool>,
+    store_path: Option<StorePaths>,
     flake_ref: Option<FlakeRef>,
     nix_expr: Option<bool>,
     writable: Option<bool>,
@@ -52,6 +53,21 @@ struct Part {
     max_evaluations: Option<Count>,
     evaluation_time: Option<String>,
     evaluation_memory: Option<String>,
+    public_keys: Option<Vec<String>>,
+    signed: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "storePath is true, false or public")]
+enum StorePaths {
+    All(bool),
+    Word(Public),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Public {
+    Public,
 }
 
 #[derive(Deserialize)]
@@ -145,13 +161,21 @@ fn overlay(below: &Rules, part: Part, by: &By) -> Result<Rules, InvalidPolicy> {
         time: part.evaluation_time,
         memory: part.evaluation_memory,
     };
+    let store_path = part.store_path.map(|paths| match paths {
+        StorePaths::All(true) => Paths::Any,
+        StorePaths::All(false) => Paths::None,
+        StorePaths::Word(Public::Public) => Paths::Public,
+    });
+    let public_keys = part.public_keys.map(|list| keys(&list, by)).transpose()?;
     Ok(Rules {
-        store_path: said(part.store_path, by, &below.store_path),
+        store_path: said(store_path, by, &below.store_path),
         flake_ref: said(flake_ref, by, &below.flake_ref),
         nix_expr: said(part.nix_expr, by, &below.nix_expr),
         writable: said(part.writable, by, &below.writable),
         max_size: said(max_size, by, &below.max_size),
         max_volumes: said(part.max_volumes.map(Count::most), by, &below.max_volumes),
+        public_keys: said(public_keys, by, &below.public_keys),
+        signed: said(part.signed, by, &below.signed),
         limits: below.limits.overlaid(written, by)?,
     })
 }
@@ -171,6 +195,15 @@ fn flakes(text: FlakeRef, by: &By) -> Result<Flakes, InvalidPolicy> {
             list.into_iter().map(parse).collect::<Result<_, _>>().map(Flakes::Only)
         }
     }
+}
+
+fn keys(list: &[String], by: &By) -> Result<Arc<[SigningKey]>, InvalidPolicy> {
+    let parse = |text: &String| {
+        // It may be a secret one: its name alone is shown.
+        let shown = text.split(':').next().unwrap_or_default();
+        SigningKey::parse(text).map_err(|reason| invalid(&by.key("publicKeys"), shown, reason))
+    };
+    list.iter().map(parse).collect()
 }
 
 /// `none` is no limit, where one is inherited.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::model::StorePath;
+
 /// A volume that a namespace may not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -31,6 +33,16 @@ pub(super) enum Why {
     Count {
         most: u32,
     },
+    /// Not public, and not the namespace's own. Names of keys.
+    Private {
+        path: StorePath,
+        keys: Vec<String>,
+    },
+    /// A path of the closure that none of these keys has signed.
+    Unsigned {
+        path: StorePath,
+        keys: Vec<String>,
+    },
 }
 
 impl Refusal {
@@ -39,8 +51,8 @@ impl Refusal {
     }
 
     /// All that [`Self::kind`] gives.
-    pub const KINDS: [&str; 6] =
-        ["storePath", "flakeRef", "nixExpr", "writable", "size", "volumes"];
+    pub const KINDS: [&str; 8] =
+        ["storePath", "flakeRef", "nixExpr", "writable", "size", "volumes", "private", "unsigned"];
 
     /// What it is about, for metrics.
     pub fn kind(&self) -> &'static str {
@@ -50,6 +62,8 @@ impl Refusal {
             Why::Writable => "writable",
             Why::Size { .. } => "size",
             Why::Count { .. } => "volumes",
+            Why::Private { .. } => "private",
+            Why::Unsigned { .. } => "unsigned",
         }
     }
 
@@ -61,6 +75,14 @@ impl Refusal {
     /// With whose it is.
     pub fn text(&self, namespace: &str) -> String {
         format!("the policy refuses this to namespace {namespace} ({}): {self}", self.rule)
+    }
+}
+
+/// Names of keys.
+fn signed_by(keys: &[String]) -> String {
+    match keys {
+        [] => "there are no publicKeys whose signature would count".to_owned(),
+        keys => format!("it has no signature of {}", some(keys)),
     }
 }
 
@@ -102,6 +124,19 @@ impl fmt::Display for Refusal {
             Why::Size { asked: Some(asked), most } => write!(
                 f,
                 "volumeAttributes.size of {asked} bytes is more than the {most} allowed: give it less"
+            ),
+            Why::Private { path, keys } => write!(
+                f,
+                "volumeAttributes.storePath {path} is neither public ({}) nor what a source of this namespace \
+                 has come to on this node: name it by its source (flakeRef, nixExpr), or ask the cluster's \
+                 operator",
+                signed_by(keys)
+            ),
+            Why::Unsigned { path, keys } => write!(
+                f,
+                "{path} of its closure is not signed as it must be ({}): name what comes signed from a cache, \
+                 or ask the cluster's operator",
+                signed_by(keys)
             ),
             Why::Count { most } => write!(
                 f,

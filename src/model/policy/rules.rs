@@ -1,13 +1,14 @@
 //! What counts for one namespace, and which part of the policy says so.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::limits::Limits;
 use super::reference::{Mismatch, Prefix, check};
 use super::refusal::{Refusal, Why};
-use crate::model::{Access, Source, VolumeSize, VolumeSpec};
+use crate::model::{Access, Sight, SigningKey, Source, StorePath, VolumeSize, VolumeSpec, Vouched};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,9 +39,18 @@ pub(super) enum Flakes {
     Only(Vec<Prefix>),
 }
 
+/// Which store paths a namespace may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Paths {
+    Any,
+    None,
+    /// Those that one of the keys has signed, and what its own sources have come to.
+    Public,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    pub(super) store_path: Said<bool>,
+    pub(super) store_path: Said<Paths>,
     pub(super) flake_ref: Said<Flakes>,
     pub(super) nix_expr: Said<bool>,
     pub(super) writable: Said<bool>,
@@ -48,6 +58,10 @@ pub struct Rules {
     pub(super) max_size: Said<Option<VolumeSize>>,
     /// At once on one node.
     pub(super) max_volumes: Said<Option<u32>>,
+    /// Whose signatures count.
+    pub(super) public_keys: Said<Arc<[SigningKey]>>,
+    /// A closure must be signed, whatever its source.
+    pub(super) signed: Said<bool>,
     pub(super) limits: Limits,
 }
 
@@ -74,14 +88,17 @@ impl Rules {
         let by = By::Preset(preset);
         let is_open = preset == Preset::Open;
         let allowed = || Said { value: is_open, by: by.clone() };
+        let paths = if is_open { Paths::Any } else { Paths::Public };
         let flakes = if is_open { Flakes::Any } else { Flakes::Only(Vec::new()) };
         Self {
-            store_path: allowed(),
+            store_path: Said { value: paths, by: by.clone() },
             flake_ref: Said { value: flakes, by: by.clone() },
             nix_expr: allowed(),
             writable: allowed(),
             max_size: Said { value: None, by: by.clone() },
             max_volumes: Said { value: None, by: by.clone() },
+            public_keys: Said { value: Arc::new([]), by: by.clone() },
+            signed: Said { value: false, by: by.clone() },
             limits: Limits::none(&by),
         }
     }
@@ -111,7 +128,11 @@ impl Rules {
             if said.value { Ok(()) } else { Err(refusal(&said.by)) }
         };
         match source {
-            Source::StorePath(_) => allowed(&self.store_path),
+            Source::StorePath(_) if self.store_path.value == Paths::None => {
+                Err(refusal(&self.store_path.by))
+            }
+            // Of the others, it depends on the path.
+            Source::StorePath(_) => Ok(()),
             Source::NixExpr(_) => allowed(&self.nix_expr),
             Source::FlakeRef(reference) => self.check_flake(reference, &source.public_text()),
         }
@@ -151,6 +172,40 @@ impl Rules {
         &self.limits
     }
 
+    /// What evaluations may read.
+    pub fn sight(&self) -> Sight {
+        if self.store_path.value == Paths::Any { Sight::Store } else { Sight::Own }
+    }
+
+    /// Whether a path is only shown to who has built it, or if [`Self::check_public`] says so.
+    pub fn keeps_private(&self, source: &Source) -> bool {
+        self.store_path.value == Paths::Public && matches!(source, Source::StorePath(_))
+    }
+
+    /// Whether anybody may name the path.
+    pub fn check_public(&self, root: &Vouched) -> Result<(), Refusal> {
+        if root.is_signed_by(&self.public_keys.value) {
+            return Ok(());
+        }
+        let why = Why::Private { path: root.path.clone(), keys: self.names_of_keys() };
+        Err(Refusal::new(self.store_path.by.key("storePath"), why))
+    }
+
+    /// The keys with one of which all of a closure must be signed.
+    pub fn signers(&self) -> Option<Arc<[SigningKey]>> {
+        self.signed.value.then(|| self.public_keys.value.clone())
+    }
+
+    /// A path of the closure that is not.
+    pub fn unsigned(&self, path: StorePath) -> Refusal {
+        let why = Why::Unsigned { path, keys: self.names_of_keys() };
+        Refusal::new(self.signed.by.key("signed"), why)
+    }
+
+    fn names_of_keys(&self) -> Vec<String> {
+        self.public_keys.value.iter().map(|key| key.name().to_owned()).collect()
+    }
+
     /// What counts, with who says so: key, value, key of the policy.
     pub fn list(&self) -> Vec<(&'static str, String, String)> {
         let row = |key, value: String, by: &By| (key, value, by.key(key));
@@ -160,15 +215,24 @@ impl Rules {
             Flakes::Only(all) if all.is_empty() => "false".to_owned(),
             Flakes::Only(all) => all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
+        let paths = match self.store_path.value {
+            Paths::Any => "true",
+            Paths::None => "false",
+            Paths::Public => "public",
+        };
+        let keys = self.names_of_keys();
+        let keys = if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
         let size = self.max_size.value.map_or_else(|| "none".to_owned(), |s| s.bytes().to_string());
         let count = self.max_volumes.value.map_or_else(|| "none".to_owned(), |n| n.to_string());
         let mut all = vec![
-            flag("storePath", &self.store_path),
+            row("storePath", paths.to_owned(), &self.store_path.by),
             row("flakeRef", flakes, &self.flake_ref.by),
             flag("nixExpr", &self.nix_expr),
             flag("writable", &self.writable),
             row("maxSize", size, &self.max_size.by),
             row("maxVolumes", count, &self.max_volumes.by),
+            row("publicKeys", keys, &self.public_keys.by),
+            flag("signed", &self.signed),
         ];
         all.extend(self.limits.list());
         all

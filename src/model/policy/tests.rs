@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{Access, Layout, Source, VolumeSize, VolumeSpec};
+use crate::model::{Access, Layout, Sight, Source, VolumeSize, VolumeSpec};
 
 const POLICY: &str = r#"
 preset: strict
@@ -13,6 +13,7 @@ namespaces:
   ci: {nixExpr: true, storePath: true, maxSize: none}
   "team-*": {maxVolumes: 3}
   "team-a*": {flakeRef: true, writable: false}
+  closed: {storePath: false}
 "#;
 
 fn policy() -> Policy {
@@ -28,6 +29,8 @@ fn spec(key: &str, value: &str, size: Option<&str>, access: Access) -> VolumeSpe
         pod: None,
         layout: Layout::Plain,
         size: size.map(|text| VolumeSize::parse(text).unwrap()),
+        secret: None,
+        tokens: None,
     }
 }
 
@@ -43,7 +46,9 @@ fn refused(namespace: &str, key: &str, value: &str) -> Option<String> {
 fn the_nearest_word_counts() {
     let none = None::<String>;
     assert_eq!(refused("web", "nixExpr", "1").unwrap(), "preset strict, nixExpr");
-    assert_eq!(refused("web", "storePath", PATH).unwrap(), "preset strict, storePath");
+    assert_eq!(refused("closed", "storePath", PATH).unwrap(), "namespaces.closed.storePath");
+    // It depends on the path.
+    assert_eq!(refused("web", "storePath", PATH), none);
     assert_eq!(refused("ci", "nixExpr", "1"), none);
     assert_eq!(refused("ci", "storePath", PATH), none);
     assert_eq!(refused("ci", "flakeRef", "github:other/x").unwrap(), "default.flakeRef");
@@ -165,6 +170,15 @@ fn a_policy_that_is_none_is_named() {
             "preset: open\ndefault: {evaluationMemory: 63Mi}",
             "evaluationMemory \"63Mi\": it is no size",
         ),
+        ("preset: open\ndefault: {storePath: some}", "storePath is true, false or public"),
+        (
+            "preset: open\ndefault: {publicKeys: [x]}",
+            "default.publicKeys \"x\": it is no public key",
+        ),
+        (
+            "preset: open\ndefault: {publicKeys: ['x:U0VDUkVU']}",
+            "default.publicKeys \"x\": it has no",
+        ),
         ("[", "no YAML"),
     ] {
         let error = Policy::parse(text).expect_err(text).to_string();
@@ -183,6 +197,21 @@ fn a_policy_that_is_none_is_named() {
         all.rules("x").list()[2],
         ("nixExpr", "false".into(), "namespaces.*.nixExpr".into())
     );
+}
+
+#[test]
+fn who_may_not_name_any_path_sees_none() {
+    let policy = policy();
+    let source = |path| Source::parse("storePath", path).unwrap();
+    for (namespace, sight, is_private) in
+        [("ci", Sight::Store, false), ("web", Sight::Own, true), ("closed", Sight::Own, false)]
+    {
+        let rules = policy.rules(namespace);
+        assert_eq!((rules.sight(), rules.keeps_private(&source(PATH))), (sight, is_private));
+        assert!(rules.signers().is_none());
+    }
+    let open = Policy::parse("preset: open").unwrap();
+    assert_eq!(open.rules("x").sight(), Sight::Store);
 }
 
 /// Both become a log line or an Event, and a policy may have thousands of either.

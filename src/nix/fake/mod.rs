@@ -67,6 +67,7 @@ struct State {
     /// What derivations were made from.
     derivations: HashMap<StorePath, Source>,
     locks: HashMap<String, Lock>,
+    signatures: HashMap<StorePath, Vec<String>>,
     pushes: pushes::Pushes,
     collector: garbage::Collector,
     /// Each nix.conf that was to be checked.
@@ -159,6 +160,11 @@ impl FakeNix {
     /// From now on nobody says what it names.
     pub fn forget_lock(&self, reference: &str) {
         self.state().locks.remove(reference);
+    }
+
+    /// From now on the path has these.
+    pub fn sign(&self, path: &StorePath, signatures: Vec<String>) {
+        self.state().signatures.insert(path.clone(), signatures);
     }
 
     /// Realisations of `source` wait until the gate is released.
@@ -266,7 +272,7 @@ fn reach(valid: &BTreeMap<StorePath, Vec<StorePath>>, root: &StorePath) -> BTree
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Tenant;
+    use crate::model::Viewer;
     use crate::nix::ProgressSink;
 
     #[tokio::test]
@@ -277,11 +283,11 @@ mod tests {
         let source = Source::FlakeRef("x".into());
         nix.answer(source.clone(), root.clone(), Origin::Built);
         let link = dir.path().join("r");
-        let (asker, sink) = (Tenant::local().into(), ProgressSink::default());
-        let evaluated = nix.evaluate(source.clone(), asker, link.clone(), sink).await.unwrap();
+        let (who, sink) = (Viewer::local(), ProgressSink::default());
+        let evaluated = nix.evaluate(source.clone(), who, link.clone(), sink).await.unwrap();
         let realise = || {
             nix.realise(
-                evaluated.buildable.clone(),
+                (evaluated.buildable.clone(), None),
                 link.clone(),
                 ProgressSink::default(),
                 Arc::new(()),

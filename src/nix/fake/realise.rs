@@ -9,11 +9,11 @@ use futures::future::{BoxFuture, ready};
 use sha2::{Digest, Sha256};
 
 use super::{Answer, Call, FakeNix, NAR_SIZE, reach};
-use crate::model::{Closure, PathInfo, Source, StorePath};
+use crate::model::{Closure, PathInfo, Secret, Source, StorePath, Viewer, Vouched};
 use crate::nix::error::io_error;
 use crate::nix::gc_lock::staging_name;
 use crate::nix::{
-    Asker, Buildable, ConfError, Evaluated, Lock, Nix, NixError, ProgressSink, PushError, PushTo,
+    Buildable, ConfError, Evaluated, Lock, Nix, NixError, ProgressSink, PushError, PushTo,
     RealiseError, Realised, Slot, Step, db_write,
 };
 
@@ -37,7 +37,7 @@ impl Nix for FakeNix {
     fn lock(
         &self,
         reference: String,
-        _: Asker,
+        _: Viewer,
         _: ProgressSink,
     ) -> BoxFuture<'static, Result<Lock, RealiseError>> {
         let mut state = self.state();
@@ -53,7 +53,7 @@ impl Nix for FakeNix {
     fn evaluate(
         &self,
         source: Source,
-        _: Asker,
+        _: Viewer,
         root: PathBuf,
         _: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>> {
@@ -63,7 +63,7 @@ impl Nix for FakeNix {
 
     fn realise(
         &self,
-        what: Buildable,
+        (what, _): (Buildable, Option<Secret>),
         root: PathBuf,
         progress: ProgressSink,
         slot: Slot,
@@ -122,6 +122,22 @@ impl Nix for FakeNix {
         let paths = reach(&state.valid, root).into_iter().map(info).collect();
         let root = root.clone();
         Ok(Closure { root, paths })
+    }
+
+    fn vouched(&self, paths: &[StorePath]) -> Result<Vec<Vouched>, NixError> {
+        let state = self.state();
+        let vouched = |path: &StorePath| {
+            let references = state.valid.get(path);
+            let references = references.ok_or_else(|| NixError::NotValid { path: path.clone() })?;
+            Ok(Vouched {
+                path: path.clone(),
+                sha256: Sha256::digest(path.base_name()).into(),
+                nar_size: NAR_SIZE,
+                references: references.clone(),
+                signatures: state.signatures.get(path).cloned().unwrap_or_default(),
+            })
+        };
+        paths.iter().map(vouched).collect()
     }
 
     fn write_database(&self, closure: &Closure, db_dir: &Path) -> Result<(), NixError> {

@@ -25,6 +25,8 @@ fn request(expression: &str, at: &str) -> Request {
         pod: None,
         layout: Layout::Plain,
         size: None,
+        secret: None,
+        tokens: None,
     };
     Request { spec, target: target(at) }
 }

@@ -1,0 +1,138 @@
+//! Whether a namespace may see what its volume has come to.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::grants::Grants;
+use super::handle::{Known, refused};
+use super::{PolicyError, PolicyHandle};
+use crate::actors::core::blocking;
+use crate::model::{PodInfo, Rules, Sight, SigningKey, Source, StorePath, Tenant, VolumeSpec};
+use crate::mount::{View, ViewId};
+use crate::nix::{Nix, NixError};
+
+/// Views whose signatures are known to be good.
+const MOST: usize = 4096;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Access {
+    pub policy: PolicyHandle,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    grants: Grants,
+    nix: Arc<dyn Nix>,
+    /// All of a view is signed with one of the keys.
+    signed: Mutex<HashMap<ViewId, Arc<[SigningKey]>>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Store(#[from] NixError),
+}
+
+impl Access {
+    /// `grants`: where what namespaces have built is noted.
+    pub fn new(policy: PolicyHandle, nix: Arc<dyn Nix>, grants: PathBuf) -> Self {
+        let inner = Inner { grants: Grants::new(grants), nix, signed: Mutex::default() };
+        Self { policy, inner: Arc::new(inner) }
+    }
+
+    /// What an evaluation for the volume may read.
+    pub fn sight(&self, spec: &VolumeSpec) -> Sight {
+        // What a secret opens is not for the node's store before it is an input of something.
+        if spec.secret.is_some() || spec.tokens.is_some() {
+            return Sight::Own;
+        }
+        self.of(spec, |_, rules| rules.sight()).unwrap_or_default()
+    }
+
+    /// After the volume was resolved: looks at its closure only where a rule is about that.
+    pub async fn check(&self, spec: &VolumeSpec, view: &View) -> Result<(), AccessError> {
+        let is_about_it = |_: &PodInfo, rules: &Rules| {
+            rules.keeps_private(&spec.source) || rules.signers().is_some()
+        };
+        if self.of(spec, is_about_it) != Some(true) {
+            return Ok(());
+        }
+        let (this, spec, view) = (self.clone(), spec.clone(), view.clone());
+        let checked = blocking(move || {
+            let check =
+                |pod: &PodInfo, rules: &Rules| this.inner.check(&spec.source, &view, pod, rules);
+            this.of(&spec, check).unwrap_or(Ok(()))
+        });
+        checked.await.unwrap_or_else(|panic| {
+            Err(NixError::panicked("looking whose a closure is", &panic).into())
+        })
+    }
+
+    /// Blocking. A source of the pod's namespace has come to this.
+    pub fn note(&self, spec: &VolumeSpec, root: &StorePath) {
+        let by_source = !matches!(spec.source, Source::StorePath(_));
+        if let Some(pod) = spec.pod.as_ref().filter(|_| by_source) {
+            self.inner.grants.note(&Tenant::of(Some(pod)), root);
+        }
+    }
+
+    /// `None`: nothing is refused to it.
+    fn of<T>(&self, spec: &VolumeSpec, ask: impl FnOnce(&PodInfo, &Rules) -> T) -> Option<T> {
+        let pod = spec.pod.as_ref()?;
+        match self.policy.known() {
+            Known::Policy(policy) => Some(ask(pod, policy.rules(&pod.namespace))),
+            // Who is let in is asked elsewhere.
+            Known::None | Known::Awaited { .. } => None,
+        }
+    }
+}
+
+impl Inner {
+    fn check(
+        &self,
+        source: &Source,
+        view: &View,
+        pod: &PodInfo,
+        rules: &Rules,
+    ) -> Result<(), AccessError> {
+        let refused = |refusal| AccessError::from(refused(&pod.namespace, refusal));
+        if rules.keeps_private(source) && !self.grants.has(&Tenant::of(Some(pod)), &view.root) {
+            let root = self.nix.vouched(std::slice::from_ref(&view.root))?;
+            root.iter().try_for_each(|root| rules.check_public(root)).map_err(refused)?;
+        }
+        if let Some(keys) = rules.signers()
+            && let Some(path) = self.unsigned(view, &keys)?
+        {
+            return Err(refused(rules.unsigned(path)));
+        }
+        Ok(())
+    }
+
+    /// A path of the view that none of the keys has signed.
+    fn unsigned(
+        &self,
+        view: &View,
+        keys: &Arc<[SigningKey]>,
+    ) -> Result<Option<StorePath>, NixError> {
+        let known = || self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().get(&view.id) == Some(keys) {
+            return Ok(None);
+        }
+        let closure = self.nix.closure(&view.root)?;
+        let paths: Vec<_> = closure.paths.into_iter().map(|info| info.path).collect();
+        let all = self.nix.vouched(&paths)?;
+        if let Some(unsigned) = all.into_iter().find(|one| !one.is_signed_by(keys)) {
+            return Ok(Some(unsigned.path));
+        }
+        let mut known = known();
+        if known.len() >= MOST {
+            known.clear();
+        }
+        known.insert(view.id.clone(), keys.clone());
+        Ok(None)
+    }
+}
