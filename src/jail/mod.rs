@@ -53,6 +53,7 @@ pub const MAX_SETTINGS: usize = 64 << 10;
 
 /// What the guard does for a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Guard {
     /// Between SIGTERM and SIGKILL.
     pub grace: Duration,

@@ -17,7 +17,7 @@ use nix_csi::jail::Guard;
 use tokio::time::Instant;
 
 use crate::lab::{
-    Group, Lab, NO_IDLE, Node, assert_all_ok, assert_nothing_left, code, node_binary,
+    Group, Lab, NO_IDLE, Node, Volume, assert_all_ok, assert_nothing_left, code, node_binary,
     unpublish_all, until,
 };
 use crate::planted;
@@ -30,7 +30,7 @@ const MOST: usize = 2;
 /// How much longer a mount may take beside them.
 const FACTOR: f64 = 2.0;
 /// Bytes by which the node may grow for each that waits: its texts, its call and its actors.
-const PER_REQUEST: u64 = 256 << 10;
+const PER_REQUEST: u64 = 128 << 10;
 
 fn evaluation(n: usize) -> String {
     format!("let f = n: if n < 2 then 1 else f (n - 1) + f (n - 2); in f {}", 100 + n)
@@ -52,13 +52,13 @@ impl Times {
     }
 }
 
-/// Publishes of another namespace, of what others of its volumes show; in between somebody may look.
-async fn warm(bench: (&Lab, &Node, &str), count: usize, mut look: impl FnMut()) -> Times {
+/// Publishes of another namespace, of what others of its volumes show, with looks in between.
+async fn warm(bench: (&Lab, &Node, &str), count: usize, seen: &mut Seen) -> Times {
     let (lab, node, root) = bench;
     let mut times = Vec::new();
     for n in 0..count {
         if n % 10 == 0 {
-            look();
+            seen.look(lab);
         }
         let volume = kubelets(lab, "warm", "web", ("storePath", root));
         let began = Instant::now();
@@ -137,6 +137,32 @@ impl Drop for Load {
     }
 }
 
+fn greedy(lab: &Lab, name: &str, text: &str) -> Volume {
+    kubelets(lab, name, "greedy", ("nixExpr", text))
+}
+
+/// Some builds, which come first: what is built is evaluated before. And the rest.
+fn requests(lab: &Lab) -> (Vec<Volume>, Vec<Volume>) {
+    let endless = |n: usize| build(&format!("endless-{n}"), ": endless; while :; do :; done");
+    let builds = (0..EACH).map(|n| greedy(lab, &format!("build-{n}"), &endless(n)));
+    let evaluations = (0..EACH).map(|n| greedy(lab, &format!("evaluation-{n}"), &evaluation(n)));
+    let mut all: Vec<_> = builds.chain(evaluations).collect();
+    let rest = all.split_off(MOST);
+    (all, rest)
+}
+
+/// Percentiles in milliseconds, and as multiples of those of the first row.
+fn table(rows: &[(&str, &Times)]) -> String {
+    let (_, usual) = rows[0];
+    let row = |(what, times): &(&str, &Times)| {
+        let at =
+            [50, 90, 99].map(|n| format!("{:8.2} ({:.2})", times.at(n), times.at(n) / usual.at(n)));
+        format!("{what:28} {}", at.join("  "))
+    };
+    let head = format!("{:28} {:>15}  {:>15}  {:>15}", "warm mounts", "p50 ms", "p90 ms", "p99 ms");
+    std::iter::once(head).chain(rows.iter().map(row)).collect::<Vec<_>>().join("\n")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_endless_requests_of_one_namespace_hold_up_no_other() {
     let full = std::env::var_os("NIX_CSI_FULL").is_some_and(|value| value == "1");
@@ -157,24 +183,16 @@ async fn five_hundred_endless_requests_of_one_namespace_hold_up_no_other() {
     let first = kubelets(&lab, "first", "web", ("storePath", &root));
     node.publish(&first).await.unwrap();
     let bench = (&lab, &node, root.as_str());
-    warm(bench, 20, || ()).await;
-    let before = warm(bench, count, || drop(Seen::now(&lab))).await;
+    warm(bench, 20, &mut Seen::default()).await;
+    let before = warm(bench, count, &mut Seen::default()).await;
     let beside = async |yields| {
         let _load = Load::new(&lab, yields);
-        warm(bench, count, || drop(Seen::now(&lab))).await
+        warm(bench, count, &mut Seen::default()).await
     };
     let (equals, others) = (beside(true).await, beside(false).await);
     let small = Seen::now(&lab).node;
 
-    let greedy = |name: &str, text: &str| kubelets(&lab, name, "greedy", ("nixExpr", text));
-    let endless = |n: usize| build(&format!("endless-{n}"), ": endless; while :; do :; done");
-    let builds = (0..EACH).map(|n| greedy(&format!("build-{n}"), &endless(n)));
-    let evaluations = (0..EACH).map(|n| greedy(&format!("evaluation-{n}"), &evaluation(n)));
-    // Of each kind some are at work: a build is evaluated first.
-    let (begun, waiting): (Vec<_>, Vec<_>) =
-        builds.chain(evaluations).enumerate().partition(|(n, _)| *n < MOST);
-    let [begun, waiting] =
-        [begun, waiting].map(|all| all.into_iter().map(|(_, v)| v).collect::<Vec<_>>());
+    let (begun, waiting) = requests(&lab);
     let mut most = Seen::default();
     let measured = async {
         until("all to be asked for", async || node.status().await.builds.len() == 2 * EACH).await;
@@ -185,10 +203,10 @@ async fn five_hundred_endless_requests_of_one_namespace_hold_up_no_other() {
         })
         .await;
         // One more than may wait.
-        let status = node.publish(&greedy("more", &evaluation(EACH))).await.unwrap_err();
+        let status = node.publish(&greedy(&lab, "more", &evaluation(EACH))).await.unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
         assert!(status.message().contains("(--max-waiting)"), "{status}");
-        let during = warm(bench, count, || most.look(&lab)).await;
+        let during = warm(bench, count, &mut most).await;
         // Another namespace has its share, though nothing of that one's ever ends.
         let mut made = Vec::new();
         for n in 0..3 {
@@ -230,7 +248,7 @@ async fn five_hundred_endless_requests_of_one_namespace_hold_up_no_other() {
         seen.builders + seen.evaluators == 0 && node.status().await.builds.is_empty()
     })
     .await;
-    let after = warm(bench, count, || drop(Seen::now(&lab))).await;
+    let after = warm(bench, count, &mut Seen::default()).await;
     node.unpublish(&first).await.unwrap();
     fs::remove_dir_all(lab.target("pods")).unwrap();
     assert_nothing_left(&lab);
@@ -242,19 +260,10 @@ async fn five_hundred_endless_requests_of_one_namespace_hold_up_no_other() {
         ("beside 500 endless requests", &during),
         ("after", &after),
     ];
-    let row = |(what, times): &(&str, &Times)| {
-        let at = [50, 90, 99]
-            .map(|n| format!("{:8.2} ({:.2})", times.at(n), times.at(n) / before.at(n)));
-        format!("{what:28} {}", at.join("  "))
-    };
-    let table = rows.iter().map(row).collect::<Vec<_>>().join("\n");
     let group = if group.is_some() { "" } else { ", without a control group" };
-    println!(
-        "warm mounts, n = {count}: p50, p90, p99 in ms (and as a multiple of before){group}; the node has {} \
-         MiB and {} MiB more\n{table}",
-        small >> 20,
-        grown >> 20,
-    );
+    println!("n = {count}{group}; the node has {} MiB and {} MiB more", small >> 20, grown >> 20);
+    let table = table(&rows);
+    println!("{table}");
     for hundredths in [50, 90, 99] {
         // Where others have the processors too, a load that knows of no node shows what that alone costs.
         let usual = before.at(hundredths).max(equals.at(hundredths));

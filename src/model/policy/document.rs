@@ -85,19 +85,20 @@ enum FlakeRef {
     untagged,
     expecting = "each of maxBuilds, maxEvaluations and maxVolumes is a number, or none"
 )]
-enum Count {
+pub(super) enum Count {
     Most(u32),
     Word(NoLimit),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum NoLimit {
+pub(super) enum NoLimit {
     None,
 }
 
 impl Count {
-    fn most(self) -> Option<u32> {
+    /// `None` is no limit.
+    pub(super) fn most(self) -> Option<u32> {
         match self {
             Self::Most(most) => Some(most),
             Self::Word(NoLimit::None) => None,
@@ -156,8 +157,8 @@ fn overlay(below: &Rules, part: Part, by: &By) -> Result<Rules, InvalidPolicy> {
     let flake_ref = part.flake_ref.map(|flakes| self::flakes(flakes, by)).transpose()?;
     let max_size = part.max_size.map(|text| size(&text, by)).transpose()?;
     let written = Written {
-        builds: part.max_builds.map(Count::most),
-        evaluations: part.max_evaluations.map(Count::most),
+        builds: part.max_builds,
+        evaluations: part.max_evaluations,
         time: part.evaluation_time,
         memory: part.evaluation_memory,
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::document::{InvalidPolicy, invalid};
+use super::document::{Count, InvalidPolicy, invalid};
 use super::rules::{By, Said};
 use crate::model::VolumeSize;
 
@@ -25,10 +25,10 @@ pub struct Limits {
     memory: Said<Option<u64>>,
 }
 
-/// As a part of the policy has them; `Some(None)` is none.
+/// As a part of the policy has them.
 pub(super) struct Written {
-    pub(super) builds: Option<Option<u32>>,
-    pub(super) evaluations: Option<Option<u32>>,
+    pub(super) builds: Option<Count>,
+    pub(super) evaluations: Option<Count>,
     pub(super) time: Option<String>,
     pub(super) memory: Option<String>,
 }
@@ -54,8 +54,8 @@ impl Limits {
         let time = part.time.map(|text| time(&text, by)).transpose()?;
         let memory = part.memory.map(|text| memory(&text, by)).transpose()?;
         Ok(Self {
-            builds: self.builds.or(at_once(part.builds, BUILDS, by)?, by),
-            evaluations: self.evaluations.or(at_once(part.evaluations, EVALUATIONS, by)?, by),
+            builds: at_once(&self.builds, part.builds, BUILDS, by)?,
+            evaluations: at_once(&self.evaluations, part.evaluations, EVALUATIONS, by)?,
             time: self.time.or(time, by),
             memory: self.memory.or(memory, by),
         })
@@ -102,15 +102,17 @@ fn bound<T: Copy>(said: &Said<Option<T>>, key: &str) -> Option<Bound<T>> {
 
 /// With none at all it would wait for ever.
 fn at_once(
-    count: Option<Option<u32>>,
+    below: &Said<Option<u32>>,
+    count: Option<Count>,
     key: &str,
     by: &By,
-) -> Result<Option<Option<u32>>, InvalidPolicy> {
+) -> Result<Said<Option<u32>>, InvalidPolicy> {
     let reason = "what waits would wait for ever: allow 1, or no sources to be evaluated (storePath, \
                   flakeRef, nixExpr); none is no limit";
-    match count {
+    match count.map(Count::most) {
+        None => Ok(below.clone()),
         Some(Some(0)) => Err(invalid(&by.key(key), "0", reason)),
-        count => Ok(count),
+        Some(value) => Ok(Said { value, by: by.clone() }),
     }
 }
 
