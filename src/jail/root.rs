@@ -6,11 +6,13 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat, openat2,
+    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat, openat2, readlinkat,
+    symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -174,7 +176,7 @@ fn place(mount: &OwnedFd, target: &Path) -> Result<(), SetupError> {
 
 fn show(target: &Path, what: &What) -> Result<(), SetupError> {
     let (mount, is_dir) = match what {
-        What::Link(leads) => return link(leads, target),
+        What::Link(leads) => return link_in_jail(leads, target).map_err(setup("create", target)),
         What::Mount { mount, is_dir } => (mount, *is_dir),
     };
     let place = if is_dir { directory_in_jail(target) } else { file_in_jail(target) };
@@ -205,6 +207,20 @@ fn directory_in_jail(target: &Path) -> Result<OwnedFd, Errno> {
         dir = opened(&path)?;
     }
     Ok(dir)
+}
+
+/// A link there. In what an evaluator keeps it may be from the last time.
+fn link_in_jail(leads: &Path, target: &Path) -> Result<(), Errno> {
+    let dir = directory_in_jail(target.parent().unwrap_or(target))?;
+    let name = target.file_name().unwrap_or_default();
+    match symlinkat(leads, &dir, name) {
+        Err(Errno::EXIST)
+            if readlinkat(&dir, name, Vec::new())?.as_bytes() == leads.as_os_str().as_bytes() =>
+        {
+            Ok(())
+        }
+        made => made,
+    }
 }
 
 /// A file there, empty if it is new; no link.

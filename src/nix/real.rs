@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use rustix::process::getuid;
 
 use crate::model::{Announcement, Closure, PodTokens, Secret, Source, StorePath, Viewer, Vouched};
 use crate::read::up_to;
 
 use super::command::{self, Config};
 use super::db::Database;
+use super::eval_programs::Programs;
 use super::eval_store::EvalStores;
 use super::evaluator::Tokens;
 use super::gc_lock::GcLock;
+use super::handed::Checked;
 use super::redact::{Redactor, secrets_of_netrc};
 use super::secret_file::SecretFile;
 use super::stall::Heard;
@@ -45,7 +48,8 @@ pub(super) struct Inner {
     /// The access tokens that were good last: in no second file.
     tokens: Mutex<Option<Tokens>>,
     pub(super) eval_stores: EvalStores,
-    pub(super) store_programs: OnceLock<Vec<StorePath>>,
+    pub(super) programs: Programs,
+    pub(super) checked: Checked,
 }
 
 impl RealNix {
@@ -59,7 +63,8 @@ impl RealNix {
             announced: OnceLock::new(),
             tokens: Mutex::default(),
             eval_stores: EvalStores::default(),
-            store_programs: OnceLock::new(),
+            programs: Programs::default(),
+            checked: Checked::default(),
             config,
         }))
     }
@@ -192,6 +197,10 @@ impl Nix for RealNix {
 }
 
 impl Inner {
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Blocking. The first of `paths` that is not valid.
     pub(super) fn first_invalid(&self, paths: &[StorePath]) -> Result<Option<StorePath>, NixError> {
         for path in paths {
@@ -261,20 +270,34 @@ impl Inner {
     /// Knows these tokens, and the netrc's secrets as they are now. A netrc that can't be read has none
     /// to show.
     pub(super) fn redactor(&self, tokens: &Tokens, secret: Option<&Secret>) -> Redactor {
-        let named = self.config.nix_options.iter().rev().find(|(name, _)| name == "netrc-file");
-        let netrc = named.map_or(NETRC, |(_, path)| path);
-        let netrc = up_to(Path::new(netrc), MAX_NETRC).unwrap_or_default();
-        let netrc = secrets_of_netrc(&String::from_utf8_lossy(&netrc));
+        let netrc = secrets_of_netrc(&String::from_utf8_lossy(&self.netrc()));
         let own = secret.map(|secret| secrets_of_netrc(secret.netrc())).unwrap_or_default();
         Redactor::new(tokens.secrets().into_iter().chain(netrc).chain(own))
     }
 
-    /// Blocking. What a request's secret has for a netrc.
+    /// Blocking. What a request's secret has for a netrc, for an evaluator.
     pub(super) fn netrc_file(&self, secret: &Secret) -> Result<Option<SecretFile>, NixError> {
-        let Config { secrets, evaluator, .. } = &self.config;
         let text = secret.netrc();
-        let make = || SecretFile::new(secrets, text, evaluator.uid);
+        let make =
+            || SecretFile::new(&self.config.secrets, text.as_bytes(), self.config.evaluator.uid);
         (!text.trim().is_empty()).then(make).transpose()
+    }
+
+    /// Blocking. The same for a fetch, before what the operator's netrc has: of two for a host the first counts.
+    pub(super) fn netrc_with_ours(&self, secret: &Secret) -> Result<Option<SecretFile>, NixError> {
+        let text = secret.netrc();
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        let both = [text.as_bytes(), b"\n", &self.netrc()].concat();
+        SecretFile::new(&self.config.secrets, &both, getuid().as_raw()).map(Some)
+    }
+
+    /// The operator's; one that can't be read has nothing.
+    fn netrc(&self) -> Vec<u8> {
+        let named = self.config.nix_options.iter().rev().find(|(name, _)| name == "netrc-file");
+        let netrc = named.map_or(NETRC, |(_, path)| path);
+        up_to(Path::new(netrc), MAX_NETRC).unwrap_or_default()
     }
 }
 

@@ -88,7 +88,7 @@ impl With {
         let Some(secret) = secret else { return Ok(Self { secret: None, netrc: None }) };
         let nix = nix.clone();
         let made = tokio::task::spawn_blocking(move || {
-            let netrc = nix.netrc_file(&secret)?;
+            let netrc = nix.netrc_with_ours(&secret)?;
             Ok(Self { secret: Some(secret), netrc })
         });
         made.await.unwrap_or_else(|panic| Err(NixError::panicked("writing a netrc", &panic)))

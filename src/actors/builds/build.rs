@@ -233,7 +233,7 @@ impl Work {
             return Ok(viewer.clone());
         }
         let mut viewer = self.viewer.clone();
-        if let (None, Some(tokens)) = (&viewer.secret, viewer.tokens.take()) {
+        if let (None, Some(tokens)) = (&viewer.secret, viewer.tokens.clone()) {
             viewer.secret = self.shared.nix.exchange(tokens).await?;
         }
         asked.viewer = Some(viewer.clone());
