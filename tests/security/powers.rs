@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use nix_csi::jail::capabilities::{CapabilitySet, DAEMON, NODE, NOTHING, names};
 
@@ -82,6 +83,69 @@ async fn each_process_keeps_what_it_needs() {
         assert_eq!(all[role], (has(ours), true, false), "{role}");
     }
     assert_eq!(all["evaluator"], (has(NOTHING), false, false));
+}
+
+/// Programs of Nix's that first write down what they may do; `nix` among them.
+fn telling(lab: &Lab) -> PathBuf {
+    let script = r#"mkdir $0 $0/said; for name in nix nix-store nix-build nix-daemon; do
+        printf '#!/bin/sh\n{ echo "%s $*"; echo "Remote: $NIX_REMOTE"; cat /proc/self/status; } >%s/$$\n' \
+            $name $0 >$0/$name
+        printf 'mv %s/$$ %s/said\nexec %s "$@"\n' $0 $0 "$(command -v $name)" >>$0/$name; chmod 755 $0/$name; done"#;
+    let dir = lab.path("telling");
+    lab.ok("sh", &["-euc", script, dir.to_str().unwrap()]);
+    dir.join("nix")
+}
+
+/// What they wrote since the last time: each command, whether it asks a daemon, and its powers.
+fn told(nix: &Path) -> Vec<(String, bool, Powers)> {
+    let said = nix.with_file_name("said");
+    let each = fs::read_dir(said).unwrap().map(|entry| {
+        let file = entry.unwrap().path();
+        let text = fs::read_to_string(&file).unwrap();
+        fs::remove_file(file).unwrap();
+        let (command, rest) = text.split_once('\n').unwrap();
+        let fields = rest.lines().filter_map(|line| line.split_once(':'));
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
+        let status: BTreeMap<_, _> = fields.collect();
+        (command.to_owned(), status["Remote"].starts_with("unix"), powers(&status))
+    });
+    each.collect()
+}
+
+/// Also those of the start: who asks a daemon has nothing, and who does its work what a daemon has.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_has_more_than_it_needs() {
+    let lab = planted!();
+    let nix = telling(&lab);
+    let of_ours = [SANDBOXED, &["--nix", nix.to_str().unwrap()]].concat();
+    drop(lab.node(&of_ours).await);
+    let alone = told(&nix);
+    let socket = lab.path("lent");
+    let mut daemon = lab.command("env");
+    daemon.arg(format!("NIX_DAEMON_SOCKET_PATH={}", socket.display())).arg("NIX_REMOTE=local");
+    let mut daemon = daemon.args(["nix-daemon", "--option", "sandbox", "false"]).spawn().unwrap();
+    until("the lent daemon", async || socket.try_exists().unwrap()).await;
+    let of_others =
+        ["--nix", nix.to_str().unwrap(), "--nix-daemon-socket", socket.to_str().unwrap()];
+    drop(lab.node(&of_others).await);
+    let lent = told(&nix);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+
+    let ours = rustix::thread::capabilities(None).unwrap().permitted;
+    let has = |set: CapabilitySet| [(); 3].map(|()| names(set & ours));
+    for (command, asks, powers) in alone.iter().chain(&lent) {
+        let kept = if *asks { NOTHING } else { DAEMON };
+        assert_eq!(*powers, (has(kept), false, *asks), "{command}");
+    }
+    for (told, wanted) in [
+        (&alone, &["--version", "show-config", "--init", "nix-build", "nix-daemon"][..]),
+        (&lent, &["--version", "--add", "--print-roots"]),
+    ] {
+        for word in wanted {
+            assert!(told.iter().any(|(command, ..)| command.contains(word)), "{word}: {told:?}");
+        }
+    }
 }
 
 /// Every capability that is kept has its row, and no other.
