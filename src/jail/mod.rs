@@ -28,7 +28,7 @@ mod options;
 mod root;
 mod supervise;
 mod sys;
-mod syscalls;
+pub mod syscalls;
 
 use capabilities::CapabilitySet;
 pub use init::split_if_first;
