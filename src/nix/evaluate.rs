@@ -164,11 +164,11 @@ async fn run_in(
         return Err(TimedOut::whole(Step::Evaluate, limit).into());
     };
     let (ended, ()) = ended?;
-    if ended.code == Some(0) {
+    if ended.exit.is_ok() {
         return Ok(ended.stdout);
     }
     let asked = Asked::Evaluate { evaluator: &config.evaluator, limits: &config.limits };
-    let error = classify(&asked, ended.code, &log);
+    let error = classify(&asked, ended.exit, &log);
     let error = if own.is_some() { seen_from_own_store(error) } else { error };
     Err(or_full_disk(error, &config.state_dir))
 }

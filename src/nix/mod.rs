@@ -28,6 +28,7 @@ mod eval_jail;
 mod eval_store;
 mod evaluate;
 mod evaluator;
+mod exit;
 pub mod fake;
 mod flake;
 mod flake_lock;

@@ -120,10 +120,10 @@ async fn run<K: Send + 'static>(
     let on_line = |line: &[u8]| log.line(line, &mut progress);
     let (ended, _kept) =
         process::run(spec, &[], on_line, kept).await.map_err(|e| PushError::before(&e))?;
-    match ended.code {
-        Some(0) => Ok(()),
-        code => Err(push_error::classify(doing, code, &log)),
+    if ended.exit.is_ok() {
+        return Ok(());
     }
+    Err(push_error::classify(doing, ended.exit, &log))
 }
 
 async fn still_valid(nix: &Arc<Inner>, paths: &[StorePath]) -> Result<(), PushError> {

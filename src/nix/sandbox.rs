@@ -118,15 +118,9 @@ impl RealNix {
         };
         let (ended, ()) = process::run(&spec, &[], on_line, ()).await?;
         let limited = said.starts_with("cloning") && said.ends_with("No space left on device");
-        match ended.code {
-            Some(0) => {
-                *next_probe() = None;
-                Ok(())
-            }
-            _ => Err(NixError::Command {
-                what: "a build in the sandbox".to_owned(),
-                detail: format!("{said}{}: {MISSING}", if limited { LIMITED } else { "" }),
-            }),
+        if ended.exit.is_ok() {
+            *next_probe() = None;
+            return Ok(());
         }
     }
 
@@ -149,6 +143,10 @@ impl RealNix {
     /// Nix's effective settings as JSON.
     pub(super) async fn settings(&self) -> Result<Vec<u8>, NixError> {
         let config = self.config();
+        Err(NixError::Command {
+            what: "a build in the sandbox".to_owned(),
+            detail: format!("{said}{}: {MISSING}", if limited { LIMITED } else { "" }),
+        })
         let mut args = vec!["--extra-experimental-features".into(), "nix-command".into()];
         push_options(&mut args, pairs(&config.nix_options));
         // An alias that all versions know.
