@@ -27,7 +27,7 @@ use crate::grpc::{self, AdminService, Admittance, IdentityService, NodeFacts, No
 use crate::health::{Condition, Health};
 use crate::http::{self, HttpState, Probed};
 use crate::jail::capabilities::{self, CapabilitySet};
-use crate::jail::syscalls;
+use crate::jail::{kernel, syscalls};
 use crate::model::System;
 use crate::mount::{Mounts, RealMounts};
 use crate::telemetry::{self, LogFilter};
@@ -63,6 +63,7 @@ fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
 ) -> Result<(), NodeError> {
     // Threads inherit it.
     if process.privileges == PrivilegesArg::Least {
+        kernel::shut().map_err(|e| fail("can't shut the kernel's files (see --privileges)")(&e))?;
         capabilities::keep_only(needed)
             .map_err(|e| fail("can't give up capabilities (see --privileges)")(&e))?;
         syscalls::can_be_refused().map_err(|e| no_seccomp(&e))?;

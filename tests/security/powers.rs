@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix_csi::jail::capabilities::{CapabilitySet, DAEMON, NODE, NOTHING, names};
 
-use crate::lab::{Lab, until};
+use crate::lab::{Lab, unique, until};
 use crate::planted;
 use crate::world::{SANDBOXED, builder, content, of_pod};
 
@@ -216,4 +216,47 @@ async fn a_sandboxed_build_works_with_what_is_left() {
     let node = lab.node(SANDBOXED).await;
     let text = content(&lab, &node, &builder("left", "", "echo built > $out")).await;
     assert_eq!(text, "built");
+}
+
+/// Opens a file of the kernel's, which it does not write, and notes by its own name how that went.
+const HOSTILE: &str = "#!/bin/sh
+    { ( : >>/proc/sys/kernel/core_pattern ) 2>&1 && echo open; } >$0.new; mv $0.new $0.said\n";
+
+/// What an upload program and a hook of nix-daemon's make of it.
+async fn kernels_files(lab: &Lab, is_contained: bool, more: &[&str]) -> [String; 2] {
+    let programs = ["upload", "hook"].map(|name| lab.path(name));
+    for program in &programs {
+        fs::write(program, HOSTILE).unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(program, executable).unwrap();
+        let _ = fs::remove_file(program.with_extension("said"));
+    }
+    let [upload, hook] = programs.each_ref().map(|program| program.to_str().unwrap().to_owned());
+    let hook = format!("post-build-hook={hook}");
+    let settings =
+        [SANDBOXED, &["--nix-option", &hook, "--upload-command", &upload], more].concat();
+    let node =
+        if is_contained { lab.contained_node(&settings).await } else { lab.node(&settings).await };
+    let built = builder(&format!("built{}", unique()), "", "echo built > $out");
+    let volume = of_pod(lab.volume("built", &[("nixExpr", &built)]), "web");
+    node.publish(&volume).await.unwrap();
+    let said = programs.map(|program| program.with_extension("said"));
+    until("both", async || said.iter().all(|said| said.try_exists().unwrap())).await;
+    node.unpublish(&volume).await.unwrap();
+    said.map(|said| fs::read_to_string(said).unwrap())
+}
+
+/// `core_pattern` alone would be the machine's root. In a container nobody writes it, and builds have their
+/// sandbox; where the machine's own /proc/sys is left alone, what has no capability does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_of_a_container_writes_the_kernels_files() {
+    let lab = planted!();
+    let [upload, hook] = kernels_files(&lab, true, &["--privileges", "all"]).await;
+    assert_eq!([&*upload, &*hook], ["open\n"; 2]);
+    for said in kernels_files(&lab, true, &[]).await {
+        assert!(said.contains("Read-only file system"), "{said}");
+    }
+    let [upload, hook] = kernels_files(&lab, false, &[]).await;
+    assert!(upload.contains("Permission denied"), "{upload}");
+    assert_eq!(hook, "open\n");
 }
