@@ -8,7 +8,7 @@ use super::builds::{Abandon, BuildsHandle, Known, Realise};
 use super::core::{ask, tell};
 use super::views::{Acquire, Lease, Views};
 use super::volume::VolumeError;
-use crate::model::{Sight, Source, StorePath, Tenant, VolumeId};
+use crate::model::{Source, StorePath, Viewer, VolumeId};
 use crate::nix::Origin;
 
 /// A source's view, and how the closure came to be there.
@@ -33,12 +33,12 @@ impl Resolver {
         &self,
         source: Source,
         volume: VolumeId,
-        (tenant, sight): (Tenant, Sight),
+        viewer: Viewer,
     ) -> Result<Resolved, Arc<VolumeError>> {
-        if let Some(present) = self.present(&source, sight).await? {
+        if let Some(present) = self.present(&source, &viewer).await? {
             return Ok(present);
         }
-        let realise = Realise { source, volume, tenant, sight };
+        let realise = Realise { source, volume, viewer };
         let built = ask(&self.builds.builds, realise).await?.map_err(VolumeError::Realise)?;
         let root = &built.realised.root;
         // `built` holds the closure's GC root until the view has its own.
@@ -55,19 +55,19 @@ impl Resolver {
     pub(super) async fn present(
         &self,
         source: &Source,
-        sight: Sight,
+        viewer: &Viewer,
     ) -> Result<Option<Resolved>, VolumeError> {
-        let Some(Known { path, revision }) = self.known(source, sight) else {
+        let Some(Known { path, revision }) = self.known(source, viewer) else {
             return Ok(None);
         };
         let lease = self.acquire(&path).await?;
         Ok(lease.map(|lease| Resolved { lease, origin: Origin::Present, revision }))
     }
 
-    fn known(&self, source: &Source, sight: Sight) -> Option<Known> {
+    fn known(&self, source: &Source, viewer: &Viewer) -> Option<Known> {
         match source {
             Source::StorePath(path) => Some(Known { path: path.clone(), revision: None }),
-            _ => self.builds.memory.known(source, sight),
+            _ => self.builds.memory.known(source, viewer),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::config::{BuildOnArg, DEFAULT_STATE_DIR, NodeConfig, PrivilegesArg, Pr
 use crate::nix::ssh::SshClient;
 use crate::nix::{
     BuildOn, Capabilities, Config, Elsewhere, Evaluator, Limit, Limits, ProbeLimits, PushTo,
-    RealNix,
+    RealNix, sweep_secrets,
 };
 
 const STORE_STATE: &str = "/nix/var/nix";
@@ -30,6 +30,8 @@ pub(super) async fn open(
 ) -> Result<(RealNix, Capabilities), NodeError> {
     let (home, is_lent, builds) = (config.home.clone(), config.daemon_lent, config.builds);
     fs::create_dir_all(&home).map_err(|e| fail(&format!("can't make {}", home.display()))(&e))?;
+    // Of a process before this one.
+    sweep_secrets(&config.secrets).map_err(|e| NodeError(e.to_string()))?;
     let nix = RealNix::open(config);
     let leftovers = nix.end_leftovers().await;
     if leftovers > 0 {
@@ -137,6 +139,7 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
         guard: Some("/proc/self/exe".into()),
         least_privilege: config.process.privileges == PrivilegesArg::Least,
         elsewhere: elsewhere(config),
+        secrets: config.process.run_dir.join("secrets"),
         daemon_lent: config.nix_daemon_socket.is_some(),
         // A cache sends builds with inputs that nobody signed.
         trusted_users: if config.sshd.ssh_listen.is_some() { "root nix" } else { "root" }

@@ -127,5 +127,6 @@ fn spec(args: &ExplainArgs) -> Result<Option<VolumeSpec>, Failure> {
         pod: None,
         layout: Layout::Plain,
         size,
+        secret: None,
     }))
 }

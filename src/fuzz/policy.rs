@@ -55,5 +55,6 @@ fn asked(source: Source, size: Option<VolumeSize>) -> VolumeSpec {
         pod: None,
         layout: Layout::Plain,
         size,
+        secret: None,
     }
 }

@@ -10,9 +10,10 @@ use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use crate::actors::volume::Request;
 use crate::k8s::{KubeletVolume, split_attributes};
 use crate::model::{
-    Access, HOST_USERS, Layout, PodInfo, SIZE, Source, System, TargetPath, VolumeId, VolumeSize,
-    VolumeSpec, choose_source,
+    Access, HOST_USERS, Layout, PodInfo, SIZE, Secret, Source, System, TargetPath, VolumeId,
+    VolumeSize, VolumeSpec, choose_source,
 };
+use crate::nix::check_access_tokens;
 
 /// Bytes of all attributes together; one expression may take most of it.
 const MAX_ATTRIBUTES: usize = 128 * 1024;
@@ -52,10 +53,13 @@ pub(super) fn parse(
     }
     let access_mode = capability.access_mode.map_or(0, |m| m.mode);
     let access = access_of(access_mode, call.readonly)?;
-    if !call.secrets.is_empty() {
-        return Err(Status::invalid_argument(
-            "secrets (nodePublishSecretRef) are not supported: leave them out",
-        ));
+    let secret = Secret::parse(call.secrets).map_err(|e| bad(&e))?;
+    if let Some(secret) = &secret {
+        check_access_tokens(secret.access_tokens()).map_err(|why| {
+            Status::invalid_argument(format!(
+                "secrets (nodePublishSecretRef): access-tokens: {why}"
+            ))
+        })?;
     }
     let bytes: usize = call.volume_context.iter().map(|(k, v)| k.len() + v.len()).sum();
     if bytes > MAX_ATTRIBUTES {
@@ -73,7 +77,7 @@ pub(super) fn parse(
     }
     let layout = layout_of(access, &attributes, host_users)?;
     let size = size_of(access, &attributes)?;
-    let spec = VolumeSpec { access, access_mode, attributes, source, pod, layout, size };
+    let spec = VolumeSpec { access, access_mode, attributes, source, pod, layout, size, secret };
     Ok((id, Request { spec, target }))
 }
 

@@ -9,7 +9,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat, openat2,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -171,23 +173,14 @@ pub(super) fn place(mount: &OwnedFd, target: &Path) -> Result<(), SetupError> {
 }
 
 fn show(target: &Path, what: &What) -> Result<(), SetupError> {
-    match what {
-        What::Link(leads) => link(leads, target),
-        What::Mount { mount, is_dir } => {
-            if *is_dir {
-                let place = directory_in_jail(target).map_err(setup("create", target))?;
-                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
-                    | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-                return move_mount(mount, "", place, "", flags).map_err(setup("mount", target));
-            }
-            let target = inside(target);
-            if !fs::exists(&target).unwrap_or_default() {
-                // It may lie in a directory that is shown read-only.
-                file(&target, "")?;
-            }
-            place(mount, &target)
-        }
-    }
+    let (mount, is_dir) = match what {
+        What::Link(leads) => return link(leads, target),
+        What::Mount { mount, is_dir } => (mount, *is_dir),
+    };
+    let place = if is_dir { directory_in_jail(target) } else { file_in_jail(target) };
+    let place = place.map_err(setup("create", target))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", place, "", flags).map_err(setup("mount", target))
 }
 
 /// A place of the jail while it is put together. Targets have no `..` in them.
@@ -212,6 +205,22 @@ fn directory_in_jail(target: &Path) -> Result<OwnedFd, Errno> {
         dir = opened(&path)?;
     }
     Ok(dir)
+}
+
+/// A file there, empty if it is new; no link.
+fn file_in_jail(target: &Path) -> Result<OwnedFd, Errno> {
+    let dir = directory_in_jail(target.parent().unwrap_or(target))?;
+    let name = target.file_name().unwrap_or_default();
+    let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    match openat(&dir, name, create, Mode::from_raw_mode(0o644)) {
+        // It may lie in a directory that is shown read-only.
+        Ok(_) | Err(Errno::EXIST | Errno::ROFS) => {}
+        Err(error) => return Err(error),
+    }
+    let place =
+        openat(&dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let kind = FileType::from_raw_mode(fstat(&place)?.st_mode);
+    if kind == FileType::Symlink { Err(Errno::LOOP) } else { Ok(place) }
 }
 
 fn directory(path: &Path) -> Result<(), SetupError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Source, VolumeSize};
+use super::{Secret, Source, VolumeSize};
 
 /// How the pod may use the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -108,6 +108,8 @@ pub struct VolumeSpec {
     pub layout: Layout,
     /// Of a writable volume; parsed from the attributes.
     pub size: Option<VolumeSize>,
+    /// Of this call. Not part of the comparison, and of no record.
+    pub secret: Option<Secret>,
 }
 
 impl VolumeSpec {

@@ -24,6 +24,8 @@ pub struct Config {
     pub daemon_socket: Option<PathBuf>,
     /// Where sessions over ssh ask for leave; `None`: they have it.
     pub desk: Option<PathBuf>,
+    /// Where files of requests' secrets are for as long as they are needed; in memory.
+    pub secrets: PathBuf,
     /// Nix's caches and user settings; also where relative references start, so it has no
     /// `flake.nix` above it.
     pub home: PathBuf,
@@ -66,6 +68,7 @@ impl Config {
             daemon_socket: None,
             desk: None,
             evaluator: Evaluator::new(home.join("tenants")),
+            secrets: home.join("secrets"),
             home,
             search_path: "/usr/local/bin:/usr/bin:/bin".into(),
             environment: Vec::new(),
@@ -155,9 +158,13 @@ pub(super) fn realise(
     what: &Buildable,
     out_link: &Path,
     substituters: Option<&str>,
+    netrc: Option<&Path>,
 ) -> CommandSpec {
     let mut args = Vec::new();
     push_options(&mut args, substituters.map(|list| ("substituters", list)).into_iter());
+    if let Some(netrc) = netrc {
+        args.extend(["--option".into(), "netrc-file".into(), netrc.into()]);
+    }
     args.extend(["--realise".into(), "--add-root".into(), out_link.into(), installable(what)]);
     logged(config, config.program.with_file_name("nix-store"), args.into_iter())
 }
@@ -284,7 +291,7 @@ mod tests {
     fn args(what: &Buildable) -> Vec<String> {
         let mut config = Config::new("/home");
         config.nix_options = vec![("builders".into(), "@/m".into())];
-        let spec = realise(&config, what, Path::new("/r/out"), Some("https://a https://b"));
+        let spec = realise(&config, what, Path::new("/r/out"), Some("https://a https://b"), None);
         assert_eq!(spec.program, Path::new("nix-store"));
         spec.args.into_iter().map(|a| a.into_string().unwrap()).collect()
     }

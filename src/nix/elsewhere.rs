@@ -148,7 +148,7 @@ async fn run(
     (progress, slot): (&ProgressSink, &Slot),
     choice: &Choice,
 ) -> Result<bool, RealiseError> {
-    let (ended, log) = nix.heed(spec, progress, slot.clone(), choice, Step::Build).await?;
+    let (ended, log) = nix.heed(spec, progress, slot.clone(), choice, (Step::Build, None)).await?;
     let Some(ended) = ended else {
         return Err(TimedOut::whole(Step::Build, nix.config.limits.realise).into());
     };

@@ -11,6 +11,8 @@ use super::command::Config;
 
 /// Where things are inside of the jail: below no directory of the node that an operator may show.
 pub(super) const HOME: &str = "/nix-csi/home";
+/// Where git looks by itself, too.
+pub(super) const NETRC: &str = "/nix-csi/home/.netrc";
 pub(super) const SOCKET: &str = "/nix-csi/nix-daemon.socket";
 const STORE: &str = crate::model::STORE_DIR;
 /// Of a tenant's own store, which is all below here.
@@ -39,7 +41,15 @@ const ETC: [&str; 12] = [
 const PROCESSES: u64 = 1024;
 /// `/tmp`, where sources are unpacked, is memory that no limit of a process counts: a part of that.
 const TMP_PART: u64 = 4;
-/// What it sees beside its home.
+/// All that it sees, beside programs.
+pub(super) struct Sights<'a> {
+    pub(super) home: &'a Path,
+    pub(super) seen: Seen<'a>,
+    /// Of this request's.
+    pub(super) netrc: Option<&'a Path>,
+}
+
+/// What it sees of stores.
 pub(super) enum Seen<'a> {
     /// The node's store and its daemon.
     Store,
@@ -47,11 +57,7 @@ pub(super) enum Seen<'a> {
     Own { store: &'a Path, programs: &'a [StorePath] },
 }
 
-pub(super) fn binds(
-    config: &Config,
-    socket: Option<&Path>,
-    (home, seen): (&Path, &Seen),
-) -> Vec<Bind> {
+pub(super) fn binds(config: &Config, socket: Option<&Path>, sights: &Sights) -> Vec<Bind> {
     let evaluator = &config.evaluator;
     let mut binds: Vec<Bind> =
         PROGRAMS.iter().map(|dir| Bind::read_only_if_there(*dir, *dir)).collect();
@@ -61,7 +67,7 @@ pub(super) fn binds(
     let files = ETC.iter().map(PathBuf::from).chain(named.map(|(_, path)| path.into()));
     binds.extend(files.filter_map(|file| Some(Bind::read_only_if_there(real(&file)?, file))));
     binds.extend(evaluator.visible.iter().map(|dir| Bind::read_only_if_there(dir, dir)));
-    match seen {
+    match &sights.seen {
         Seen::Store => binds.push(Bind::read_only(&config.store_dir, STORE)),
         Seen::Own { store, programs } => {
             binds.push(Bind::writable(*store, NIX));
@@ -76,7 +82,8 @@ pub(super) fn binds(
             }));
         }
     }
-    binds.push(Bind::writable(home, HOME));
+    binds.push(Bind::writable(sights.home, HOME));
+    binds.extend(sights.netrc.map(|file| Bind::read_only(file, NETRC)));
     if let Some(socket) = socket {
         binds.push(Bind::writable(socket, SOCKET));
     }

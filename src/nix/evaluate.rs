@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::{Sight, Source, StorePath, Tenant};
+use crate::model::{Secret, Sight, Source, StorePath, Viewer};
 
 use super::classify::{Asked, classify};
-use super::eval_jail::{Seen, top_of};
+use super::eval_jail::{Seen, Sights, top_of};
 use super::eval_store::Store;
 use super::evaluator::{Task, command, settings};
 use super::hints::{OWN_STORE, UNSEEN};
 use super::internal_log::LogReader;
 use super::real::Inner;
 use super::realise::or_full_disk;
+use super::secret_file::SecretFile;
 use super::{
     Buildable, Evaluated, Lock, NixError, ProgressSink, RealiseError, Step, TimedOut, output,
     process, stage,
@@ -26,11 +27,11 @@ const TRIES: usize = 3;
 pub(super) async fn evaluate(
     nix: Arc<Inner>,
     source: Source,
-    who: (Tenant, Sight),
+    viewer: Viewer,
     root: PathBuf,
     progress: ProgressSink,
 ) -> Result<Evaluated, RealiseError> {
-    let place = Place::of(&nix, who).await?;
+    let place = Place::of(&nix, viewer).await?;
     for number in 1..=TRIES {
         let stdout = match run(&nix, &Task::Instantiate(&source), &place, &progress).await {
             Err(error) if number < TRIES && lost_a_derivation(&error) => {
@@ -65,10 +66,10 @@ fn lost_a_derivation(error: &RealiseError) -> bool {
 pub(super) async fn lock(
     nix: Arc<Inner>,
     reference: String,
-    who: (Tenant, Sight),
+    viewer: Viewer,
     progress: ProgressSink,
 ) -> Result<Lock, RealiseError> {
-    let place = Place::of(&nix, who).await?;
+    let place = Place::of(&nix, viewer).await?;
     let (flake, attribute) = match reference.split_once('#') {
         Some((flake, attribute)) => (flake, Some(attribute)),
         None => (&*reference, None),
@@ -82,14 +83,18 @@ struct Place {
     home: PathBuf,
     /// Instead of the node's store.
     own: Option<Arc<Store>>,
+    secret: Option<Secret>,
+    netrc: Option<SecretFile>,
 }
 
 impl Place {
-    async fn of(nix: &Arc<Inner>, (tenant, sight): (Tenant, Sight)) -> Result<Self, NixError> {
+    async fn of(nix: &Arc<Inner>, viewer: Viewer) -> Result<Self, NixError> {
         let nix = nix.clone();
         let made = tokio::task::spawn_blocking(move || {
             let evaluator = &nix.config.evaluator;
+            let Viewer { tenant, sight, secret } = viewer;
             let home = evaluator.home(&tenant)?;
+            let netrc = secret.as_ref().map(|secret| nix.netrc_file(secret)).transpose()?.flatten();
             let own = match sight {
                 Sight::Store => None,
                 Sight::Own if nix.config.guard.is_none() || nix.config.daemon_socket.is_none() => {
@@ -100,7 +105,7 @@ impl Place {
                 }
                 Sight::Own => Some(nix.eval_stores.enter(&home, evaluator.uid)?),
             };
-            Ok(Self { home, own })
+            Ok(Self { home, own, secret, netrc })
         });
         let what = "making a home for the evaluation";
         made.await.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic)))
@@ -145,15 +150,17 @@ async fn run_in(
     progress: &ProgressSink,
 ) -> Result<Vec<u8>, RealiseError> {
     let config = &nix.config;
-    let tokens = nix.tokens()?;
+    let mut tokens = nix.tokens()?;
+    tokens.add(place.secret.as_ref());
     let settings = settings(config, &tokens)?;
     let own = place.own.as_ref().map(|own| own.path());
     let seen = match &own {
         Some(store) => Seen::Own { store, programs: store_programs(nix)? },
         None => Seen::Store,
     };
-    let spec = command(config, task, settings.len(), (&place.home, &seen));
-    let mut log = LogReader::new(nix.redactor(&tokens));
+    let netrc = place.netrc.as_ref().map(SecretFile::path);
+    let spec = command(config, task, settings.len(), &Sights { home: &place.home, seen, netrc });
+    let mut log = LogReader::new(nix.redactor(&tokens, place.secret.as_ref()));
     progress.update(|p| "evaluating".clone_into(&mut p.current));
     let limit = config.limits.evaluate;
     let ended = {

@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Source, StorePath, Tenant};
+use crate::model::{Secret, Source, StorePath, Tenant};
 use crate::read::{at_most, text_at_most};
 
 use super::command::{CommandSpec, Config, client, pairs, push_options};
 use super::conf::MAX_CONF;
 use super::error::io_error;
-use super::eval_jail::{HOME, SOCKET, STATE, Seen, binds, guard};
+use super::eval_jail::{HOME, NETRC, SOCKET, STATE, Seen, Sights, binds, guard};
 use super::redact::{access_tokens, secrets_of_access_tokens};
 use super::secret::check_access_tokens;
 use super::{NixError, process};
@@ -127,6 +127,15 @@ impl Tokens {
         Self(text.to_owned())
     }
 
+    /// A request's come last: of two for a host they count.
+    pub(super) fn add(&mut self, secret: Option<&Secret>) {
+        if let Some(secret) = secret {
+            let pairs =
+                access_tokens(&self.0).into_iter().chain(access_tokens(secret.access_tokens()));
+            self.0 = pairs.collect::<Vec<_>>().join(" ");
+        }
+    }
+
     /// Values that must not be shown.
     pub(super) fn secrets(&self) -> Vec<String> {
         secrets_of_access_tokens(&self.0)
@@ -168,9 +177,10 @@ pub(super) fn command(
     config: &Config,
     task: &Task,
     settings: usize,
-    (home, seen): (&Path, &Seen),
+    sights: &Sights,
 ) -> CommandSpec {
     let evaluator = &config.evaluator;
+    let Sights { home, seen, netrc } = sights;
     // Nothing is built in a tenant's own store.
     let imports = evaluator.import_from_derivation && matches!(seen, Seen::Store);
     let mut args: Vec<OsString> = vec![
@@ -185,6 +195,10 @@ pub(super) fn command(
     let only_here = (!imports).then_some(("substitute", "false"));
     push_options(&mut args, only_here.into_iter());
     push_options(&mut args, pairs(&config.nix_options));
+    let guarded = config.guard.is_some();
+    let netrc =
+        netrc.map(|file| if guarded { NETRC.to_owned() } else { file.display().to_string() });
+    push_options(&mut args, netrc.iter().map(|file| ("netrc-file", &**file)));
     let import = if imports { "true" } else { "false" };
     push_options(&mut args, [("allow-import-from-derivation", import)].into_iter());
     match task {
@@ -208,13 +222,13 @@ pub(super) fn command(
     let asks = matches!(seen, Seen::Store) || matches!(task, Task::Hand(_));
     let socket = config.daemon_socket.as_deref().filter(|_| asks);
     let guard = config.guard.clone().map(|binary| {
-        let binds = binds(config, socket, (home, seen));
+        let binds = binds(config, socket, sights);
         (binary, guard(config, settings, binds))
     });
     let reached = socket.filter(|_| matches!(seen, Seen::Store));
     let places = match guard {
         Some(_) => (Path::new(HOME), reached.map(|_| Path::new(SOCKET))),
-        None => (home, reached),
+        None => (*home, reached),
     };
     let program = process::find(&config.program, &config.search_path);
     let mut spec = client(config, places, program, args);
@@ -259,8 +273,8 @@ mod tests {
             let mut config = Config::new("/home");
             config.evaluator.import_from_derivation = import;
             let source = Source::NixExpr("x".into());
-            let seen = (Path::new("/h"), &Seen::Store);
-            let args = command(&config, &Task::Instantiate(&source), 0, seen).args;
+            let sights = Sights { home: Path::new("/h"), seen: Seen::Store, netrc: None };
+            let args = command(&config, &Task::Instantiate(&source), 0, &sights).args;
             let has = |name: &str, value: &str| args.windows(2).any(|w| w == [name, value]);
             assert_eq!(has("substitute", "false"), !import);
             assert!(has("allow-import-from-derivation", if import { "true" } else { "false" }));

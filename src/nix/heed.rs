@@ -1,5 +1,7 @@
 //! Runs what fetches or builds, and learns from what it says about the stores that it asked.
 
+use crate::model::Secret;
+
 use super::command::CommandSpec;
 use super::internal_log::LogReader;
 use super::process::Ended;
@@ -26,11 +28,12 @@ impl Inner {
         progress: &ProgressSink,
         kept: K,
         choice: &Choice,
-        step: Step,
+        (step, secret): (Step, Option<&Secret>),
     ) -> Result<(Option<Result<(Ended, K), NixError>>, LogReader), RealiseError> {
         // A file that can't be read has none to show.
-        let tokens = self.tokens().unwrap_or_default();
-        let mut log = LogReader::new(self.redactor(&tokens));
+        let mut tokens = self.tokens().unwrap_or_default();
+        tokens.add(secret);
+        let mut log = LogReader::new(self.redactor(&tokens, secret));
         let pulse = Pulse::new(self.heard.clone());
         let ended = {
             let on_line = |line: &[u8]| {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use crate::model::{Closure, Sight, Source, StorePath, Tenant, Vouched};
+use crate::model::{Closure, Secret, Source, StorePath, Viewer, Vouched};
 
 mod account;
 mod child;
@@ -62,6 +62,7 @@ mod roots;
 mod sandbox;
 mod schema;
 mod secret;
+mod secret_file;
 mod signatures;
 pub mod ssh;
 pub mod ssh_key;
@@ -86,7 +87,8 @@ pub use progress::{Progress, ProgressSink, Stage};
 pub use push::PushTo;
 pub use push_error::PushError;
 pub use real::RealNix;
-pub use secret::check_signing_key;
+pub use secret::{check_access_tokens, check_signing_key};
+pub use secret_file::sweep_secrets;
 pub use substituters::ProbeLimits;
 pub use version::{Capabilities, Flavour};
 
@@ -161,7 +163,7 @@ pub trait Nix: Send + Sync + 'static {
     fn lock(
         &self,
         reference: String,
-        who: (Tenant, Sight),
+        viewer: Viewer,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Lock, RealiseError>>;
 
@@ -170,16 +172,16 @@ pub trait Nix: Send + Sync + 'static {
     fn evaluate(
         &self,
         source: Source,
-        who: (Tenant, Sight),
+        viewer: Viewer,
         root: PathBuf,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>>;
 
     /// Fetches or builds. The root is made with the same command, so that no collector gets between.
-    /// `slot` is dropped when all of it has ended, which is a little later than a dropped future.
+    /// A secret is for what it fetches. `slot` is dropped when all of it has ended, which is a little later than a dropped future.
     fn realise(
         &self,
-        what: Buildable,
+        what: (Buildable, Option<Secret>),
         root: PathBuf,
         progress: ProgressSink,
         slot: Slot,

@@ -115,7 +115,7 @@ async fn run<K: Send + 'static>(
 ) -> Result<(), PushError> {
     // A file that can't be read has none to show.
     let tokens = nix.tokens().unwrap_or_default();
-    let mut log = LogReader::new(nix.redactor(&tokens));
+    let mut log = LogReader::new(nix.redactor(&tokens, None));
     let mut progress = Progress::default();
     let on_line = |line: &[u8]| log.line(line, &mut progress);
     let (ended, _kept) =

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use rustix::io::Errno;
 
-use crate::model::{Announcement, Closure, Sight, Source, StorePath, Tenant, Vouched};
+use crate::model::{Announcement, Closure, Secret, Source, StorePath, Viewer, Vouched};
 use crate::read::up_to;
 
 use super::command::{self, Config};
@@ -17,6 +17,7 @@ use super::eval_store::EvalStores;
 use super::evaluator::Tokens;
 use super::gc_lock::GcLock;
 use super::redact::{Redactor, secrets_of_netrc};
+use super::secret_file::SecretFile;
 use super::stall::Heard;
 use super::substituters::{self, Choice, Substituters};
 use super::{
@@ -125,25 +126,25 @@ impl Nix for RealNix {
     fn lock(
         &self,
         reference: String,
-        who: (Tenant, Sight),
+        viewer: Viewer,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Lock, RealiseError>> {
-        evaluate::lock(self.0.clone(), reference, who, progress).boxed()
+        evaluate::lock(self.0.clone(), reference, viewer, progress).boxed()
     }
 
     fn evaluate(
         &self,
         source: Source,
-        who: (Tenant, Sight),
+        viewer: Viewer,
         root: PathBuf,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>> {
-        evaluate::evaluate(self.0.clone(), source, who, root, progress).boxed()
+        evaluate::evaluate(self.0.clone(), source, viewer, root, progress).boxed()
     }
 
     fn realise(
         &self,
-        what: Buildable,
+        what: (Buildable, Option<Secret>),
         root: PathBuf,
         progress: ProgressSink,
         slot: Slot,
@@ -259,12 +260,21 @@ impl Inner {
 
     /// Knows these tokens, and the netrc's secrets as they are now. A netrc that can't be read has none
     /// to show.
-    pub(super) fn redactor(&self, tokens: &Tokens) -> Redactor {
+    pub(super) fn redactor(&self, tokens: &Tokens, secret: Option<&Secret>) -> Redactor {
         let named = self.config.nix_options.iter().rev().find(|(name, _)| name == "netrc-file");
         let netrc = named.map_or(NETRC, |(_, path)| path);
         let netrc = up_to(Path::new(netrc), MAX_NETRC).unwrap_or_default();
         let netrc = secrets_of_netrc(&String::from_utf8_lossy(&netrc));
-        Redactor::new(tokens.secrets().into_iter().chain(netrc))
+        let own = secret.map(|secret| secrets_of_netrc(secret.netrc())).unwrap_or_default();
+        Redactor::new(tokens.secrets().into_iter().chain(netrc).chain(own))
+    }
+
+    /// Blocking. What a request's secret has for a netrc.
+    pub(super) fn netrc_file(&self, secret: &Secret) -> Result<Option<SecretFile>, NixError> {
+        let Config { secrets, evaluator, .. } = &self.config;
+        let text = secret.netrc();
+        let make = || SecretFile::new(secrets, text, evaluator.uid);
+        (!text.trim().is_empty()).then(make).transpose()
     }
 }
 
@@ -281,7 +291,7 @@ mod tests {
         fs::write(&netrc, b"# Schl\xfcssel\nmachine h login u password s3cret-word\n").unwrap();
         let mut config = Config::new(dir.path());
         config.nix_options.push(("netrc-file".to_owned(), netrc.display().to_string()));
-        let redactor = RealNix::open(config).0.redactor(&Tokens::default());
+        let redactor = RealNix::open(config).0.redactor(&Tokens::default(), None);
         assert_eq!(redactor.clean("it said s3cret-word"), "it said ***");
     }
 

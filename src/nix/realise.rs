@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::StorePath;
+use crate::model::{Secret, StorePath};
 use crate::read::text_at_most;
 
 use super::classify::{Asked, classify};
@@ -11,6 +11,7 @@ use super::elsewhere::{self, Place};
 use super::internal_log::LogReader;
 use super::network::is_of_a_network;
 use super::real::Inner;
+use super::secret_file::SecretFile;
 use super::stage::{Staging, place};
 use super::substituters::Choice;
 use super::{
@@ -28,12 +29,13 @@ const MAX_DERIVATION: usize = 1 << 20;
 /// run again without it, and goes on from what is there.
 pub(super) async fn realise(
     nix: Arc<Inner>,
-    what: Buildable,
+    (what, secret): (Buildable, Option<Secret>),
     root: PathBuf,
     progress: ProgressSink,
     slot: Slot,
 ) -> Result<Realised, RealiseError> {
     refuse_derivation(&what)?;
+    let secret = With::new(&nix, secret).await?;
     let mut choice = nix.substituters().await;
     let mut where_to = match &nix.config.elsewhere {
         Some(cache) => cache.build(&nix, &what, (&progress, &slot), &choice).await?,
@@ -45,7 +47,7 @@ pub(super) async fn realise(
     }
     let mut tries = 1;
     loop {
-        match run(&nix, &what, &root, (&progress, &slot), &choice, where_to).await {
+        match run(&nix, (&what, &secret), &root, (&progress, &slot), &choice, where_to).await {
             Err(RealiseError::Store(NixError::NotValid { path })) => {
                 if tries == TRIES {
                     let cause = format!("a garbage collector took {path} again and again");
@@ -75,6 +77,28 @@ pub(super) async fn realise(
     }
 }
 
+/// What its request was given.
+struct With {
+    secret: Option<Secret>,
+    netrc: Option<SecretFile>,
+}
+
+impl With {
+    async fn new(nix: &Arc<Inner>, secret: Option<Secret>) -> Result<Self, NixError> {
+        let Some(secret) = secret else { return Ok(Self { secret: None, netrc: None }) };
+        let nix = nix.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let netrc = nix.netrc_file(&secret)?;
+            Ok(Self { secret: Some(secret), netrc })
+        });
+        made.await.unwrap_or_else(|panic| Err(NixError::panicked("writing a netrc", &panic)))
+    }
+
+    fn netrc(&self) -> Option<&Path> {
+        self.netrc.as_ref().map(SecretFile::path)
+    }
+}
+
 /// Whether it may work without a substituter that is down.
 fn may_be_a_substituters(error: &RealiseError) -> bool {
     match error {
@@ -94,7 +118,7 @@ fn may_be_a_substituters(error: &RealiseError) -> bool {
 /// other, while that link still holds the path.
 async fn run(
     nix: &Arc<Inner>,
-    what: &Buildable,
+    (what, with): (&Buildable, &With),
     root: &Path,
     (progress, slot): (&ProgressSink, &Slot),
     choice: &Choice,
@@ -102,13 +126,15 @@ async fn run(
 ) -> Result<Realised, RealiseError> {
     let only = (!choice.down.is_empty()).then(|| choice.up.join(" "));
     let stage = Staging::new(root)?;
-    let mut spec = command::realise(&nix.config, what, &stage.link(), only.as_deref());
+    let mut spec =
+        command::realise(&nix.config, what, &stage.link(), only.as_deref(), with.netrc());
     if where_to != Place::Here {
         command::fetch_only(&mut spec);
     }
     progress.update(|p| "planning".clone_into(&mut p.current));
     let kept = (stage, slot.clone());
-    let (ended, log) = nix.heed(&spec, progress, kept, choice, Step::Fetch).await?;
+    let step = (Step::Fetch, with.secret.as_ref());
+    let (ended, log) = nix.heed(&spec, progress, kept, choice, step).await?;
     let Some(ended) = ended else {
         let limit = nix.config.limits.realise;
         return Err(TimedOut::whole(step_under_way(what, &log), limit).into());

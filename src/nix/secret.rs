@@ -17,7 +17,7 @@ pub fn check_signing_key(text: &str) -> Result<(), &'static str> {
 }
 
 /// `HOST=TOKEN …`, bare or as a setting.
-pub(super) fn check_access_tokens(text: &str) -> Result<(), &'static str> {
+pub fn check_access_tokens(text: &str) -> Result<(), &'static str> {
     if text.len() > MAX_TOKENS {
         return Err("it has more than 32768 bytes");
     }

@@ -248,7 +248,15 @@ pub fn request(name: &str, source: &Source) -> Request {
     let attributes = BTreeMap::from([(source.key().to_owned(), source.text())]);
     let access = Access::ReadOnly;
     let (source, layout) = (source.clone(), Layout::Plain);
-    let spec =
-        VolumeSpec { access, access_mode: 1, attributes, source, pod: None, layout, size: None };
+    let spec = VolumeSpec {
+        access,
+        access_mode: 1,
+        attributes,
+        source,
+        pod: None,
+        layout,
+        size: None,
+        secret: None,
+    };
     Request { spec, target: target(name) }
 }

@@ -21,6 +21,7 @@ mod privileges;
 mod programs;
 mod registry;
 mod rotation;
+mod secrets;
 mod services;
 mod startup;
 mod times;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -52,6 +54,8 @@ pub struct Cache {
 struct State {
     dir: PathBuf,
     settings: Mutex<(Mode, Option<usize>)>,
+    /// The value of the header that lets in, if not everybody is.
+    authorization: Mutex<Option<String>>,
     served: Mutex<BTreeMap<String, Served>>,
 }
 
@@ -62,7 +66,12 @@ impl Lab {
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("nix-cache-info"), "StoreDir: /nix/store\nPriority: 30\n").unwrap();
         let settings = Mutex::new((Mode::Serve, None));
-        let state = State { dir: dir.clone(), settings, served: Mutex::default() };
+        let state = State {
+            dir: dir.clone(),
+            settings,
+            authorization: Mutex::default(),
+            served: Mutex::default(),
+        };
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut cache = Cache { dir, address, state: Arc::new(state), server: None };
         cache.start().await;
@@ -94,6 +103,12 @@ impl Cache {
 
     pub fn set(&self, mode: Mode) {
         self.state.settings.lock().unwrap().0 = mode;
+    }
+
+    /// From now on it lets in who has this password, and says so to others.
+    pub fn lock(&self, user: &str, password: &str) {
+        let basic = STANDARD.encode(format!("{user}:{password}"));
+        *self.state.authorization.lock().unwrap() = Some(format!("Basic {basic}"));
     }
 
     /// Bytes a second of each connection.
@@ -178,10 +193,12 @@ async fn accept(listener: TcpListener, state: Arc<State>, stop: CancellationToke
 impl State {
     /// One request a connection: a client that goes away ends only this.
     async fn answer(&self, stream: &mut TcpStream) {
-        let Ok(Some((is_head, path))) = request(stream).await else { return };
+        let Ok(Some((is_head, path, authorization))) = request(stream).await else { return };
         self.count(&path, |served| served.requests += 1);
         let mode = self.settings.lock().unwrap().0;
+        let asked = self.authorization.lock().unwrap().clone();
         let found = match mode {
+            _ if asked.is_some() && asked != authorization => Err("401 Unauthorized"),
             Mode::Hang => return std::future::pending().await,
             Mode::Broken => Err("500 Internal Server Error"),
             Mode::Empty if path != "nix-cache-info" => Err("404 Not Found"),
@@ -233,8 +250,8 @@ impl State {
     }
 }
 
-/// Whether it is a HEAD, and the path without its slash; `None` of a client that said nothing.
-async fn request(stream: &mut TcpStream) -> io::Result<Option<(bool, String)>> {
+/// Whether it is a HEAD, the path without its slash, and who asks; `None` of a client that said nothing.
+async fn request(stream: &mut TcpStream) -> io::Result<Option<(bool, String, Option<String>)>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -246,5 +263,9 @@ async fn request(stream: &mut TcpStream) -> io::Result<Option<(bool, String)>> {
     let head = String::from_utf8(head).map_err(io::Error::other)?;
     let mut words = head.split(' ');
     let is_head = words.next() == Some("HEAD");
-    Ok(words.next().and_then(|path| path.strip_prefix('/')).map(|path| (is_head, path.to_owned())))
+    let named = head.lines().filter_map(|line| line.split_once(": "));
+    let named = named.filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let who = named.map(|(_, value)| value.to_owned()).last();
+    let path = words.next().and_then(|path| path.strip_prefix('/'));
+    Ok(path.map(|path| (is_head, path.to_owned(), who)))
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nix_csi::model::{Sight, Source, StorePath, Tenant};
+use nix_csi::model::{Source, StorePath, Viewer};
 use nix_csi::nix::fake::FakeNix;
 use nix_csi::nix::{
     Buildable, Config, Flavour, Nix, Origin, ProgressSink, RealNix, RealiseError, Realised, daemon,
@@ -136,11 +136,11 @@ async fn realise(
     let what = match source {
         Source::StorePath(path) => Buildable::Path(path),
         source => {
-            let (who, link) = ((Tenant::local(), Sight::Store), derivation.0.clone());
+            let (who, link) = (Viewer::local(), derivation.0.clone());
             nix.evaluate(source, who, link, sink.clone()).await?.buildable
         }
     };
-    nix.realise(what, root, sink, Arc::new(())).await
+    nix.realise((what, None), root, sink, Arc::new(())).await
 }
 
 /// What the trait promises. `good` can be realised, `bad` can't; collecting keeps `roots`.

@@ -13,6 +13,7 @@ mod no_sandbox;
 mod policy;
 mod powers;
 mod private;
+mod secrets;
 mod shown;
 mod swapped;
 mod tokens;

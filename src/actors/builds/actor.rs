@@ -21,7 +21,7 @@ use super::slots::Slots;
 use crate::actors::core::{
     ActorGone, Backoff, Ctx, End, Reply, deferred, impl_supervised, supervise, tell,
 };
-use crate::model::{Sight, Source, Tenant, VolumeId};
+use crate::model::{Source, Viewer, VolumeId};
 use crate::nix::{Nix, Progress, ProgressSink};
 
 /// A panicking realisation is tried once more; its store paths are not lost.
@@ -62,7 +62,7 @@ impl InFlight {
             number,
             source: self.work.source.clone(),
             volumes: self.waiters.iter().map(|(id, _)| id.clone()).collect(),
-            tenant: self.work.tenant.clone(),
+            tenant: self.work.viewer.tenant.clone(),
             seconds: self.work.began.elapsed().as_secs_f64(),
             progress: self.work.progress.snapshot(),
         }
@@ -117,17 +117,12 @@ impl Builds {
         }
     }
 
-    fn start(
-        &mut self,
-        source: Source,
-        (tenant, sight): (Tenant, Sight),
-        ctx: &mut Ctx<Self>,
-    ) -> InFlight {
+    fn start(&mut self, source: Source, viewer: Viewer, ctx: &mut Ctx<Self>) -> InFlight {
         let number = self.next;
         let [root, derivation] = roots(&self.config.roots, number, &self.guarded);
         let (shared, progress, began) =
             (self.shared.clone(), ProgressSink::default(), Instant::now());
-        let work = Work { shared, source, tenant, sight, root, derivation, progress, began };
+        let work = Work { shared, source, viewer, root, derivation, progress, began };
         let builds = ctx.address();
         let actor = BuildActor { number, work: work.clone(), builds: builds.clone() };
         let build = supervise(actor, RESTART, move |end| {
@@ -206,14 +201,15 @@ impl Handler<Realise> for Builds {
     fn handle(&mut self, ask: Realise, ctx: &mut Ctx<Self>) -> Self::Result {
         let (reply, answer) = deferred::<Self, _, _>();
         let mut in_flight = self.in_flight.values_mut();
-        let is_same = |other: &Work| other.source == ask.source && other.sight == ask.sight;
+        let digest = ask.viewer.digest();
+        let is_same = |other: &Work| other.source == ask.source && other.viewer.digest() == digest;
         if let Some(same) = in_flight.find(|other| is_same(&other.work)) {
             same.waiters.push((ask.volume, reply));
             same.joins += 1;
-        } else if let Some(early) = self.shared.memory.too_early(&ask.source, ask.sight) {
+        } else if let Some(early) = self.shared.memory.too_early(&ask.source, &ask.viewer) {
             reply.send(Err(early));
         } else {
-            let mut started = self.start(ask.source, (ask.tenant, ask.sight), ctx);
+            let mut started = self.start(ask.source, ask.viewer, ctx);
             started.waiters.push((ask.volume, reply));
             self.in_flight.insert(self.next, started);
             self.next += 1;

@@ -15,7 +15,7 @@ use super::slots::{Permit, Place, Slots};
 use super::{Builds, Built, Failure, Memory, RootGuard};
 use crate::actors::core::{Ctx, impl_supervised, tell};
 use crate::actors::{core, metrics};
-use crate::model::{Sight, Source, StorePath, Tenant};
+use crate::model::{Source, StorePath, Viewer};
 use crate::nix::{
     Buildable, Evaluated, Nix, NixError, Origin, ProgressSink, RealiseError, Realised, Stage,
     locked_revision,
@@ -36,8 +36,7 @@ pub(super) struct Shared {
 pub(super) struct Work {
     pub(super) shared: Arc<Shared>,
     pub(super) source: Source,
-    pub(super) tenant: Tenant,
-    pub(super) sight: Sight,
+    pub(super) viewer: Viewer,
     /// Holds the result.
     pub(super) root: Arc<RootGuard>,
     /// Holds the derivation while it is built.
@@ -95,12 +94,12 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(source: &Source, sight: Sight) -> Self {
+    fn of(source: &Source, viewer: &Viewer) -> Self {
         let revision = match source {
             Source::FlakeRef(reference) => locked_revision(reference).map(str::to_owned),
             Source::StorePath(_) | Source::NixExpr(_) => None,
         };
-        Self { source: source.clone(), key: Key::of(source, sight), revision, derivation: None }
+        Self { source: source.clone(), key: Key::of(source, viewer), revision, derivation: None }
     }
 }
 
@@ -113,14 +112,14 @@ enum Next {
 impl Work {
     /// Evaluates and builds; what failed for good is remembered.
     async fn run(self) -> Result<Built, Failure> {
-        let mut asked = Asked::of(&self.source, self.sight);
+        let mut asked = Asked::of(&self.source, &self.viewer);
         let result = self.steps(&mut asked).await;
         let (memory, Asked { key, revision, derivation, .. }) = (&self.shared.memory, asked);
         match result {
             Ok(realised) => {
                 // A path needs no memory of where it leads.
                 if !matches!(self.source, Source::StorePath(_)) {
-                    memory.learn(&self.source, self.sight, key, realised.root.clone());
+                    memory.learn(&self.source, &self.viewer, key, realised.root.clone());
                 }
                 let derivation = derivation.map(|path| (path, self.derivation));
                 Ok(Built { realised, revision, root: self.root, derivation })
@@ -145,8 +144,9 @@ impl Work {
         };
         let slot = Arc::new(self.slot(&self.shared.builds, Stage::QueuedBuild).await);
         let _building = stage(&self.progress, Stage::Building);
-        let root = self.root.path().to_owned();
-        Ok(self.shared.nix.realise(buildable, root, self.progress.clone(), slot).await?)
+        let (root, secret) = (self.root.path().to_owned(), self.viewer.secret.clone());
+        let progress = self.progress.clone();
+        Ok(self.shared.nix.realise((buildable, secret), root, progress, slot).await?)
     }
 
     async fn instantiate(&self, asked: &mut Asked) -> Result<Next, Failure> {
@@ -175,7 +175,7 @@ impl Work {
         let (root, progress) = (self.derivation.path().to_owned(), self.progress.clone());
         let source = asked.source.clone();
         let Evaluated { buildable, path } =
-            self.shared.nix.evaluate(source, self.who(), root, progress).await?;
+            self.shared.nix.evaluate(source, self.viewer.clone(), root, progress).await?;
         if let Buildable::Output { derivation, .. } = &buildable {
             asked.derivation = Some(derivation.clone());
         }
@@ -194,14 +194,14 @@ impl Work {
             return Ok(false);
         }
         let memory = &self.shared.memory;
-        let lock = if let Some(lock) = memory.lock_of(reference) {
+        let lock = if let Some(lock) = memory.lock_of(reference, &self.viewer) {
             lock
         } else {
-            let (who, progress) = (self.who(), self.progress.clone());
-            let lock = self.shared.nix.lock(reference.clone(), who, progress).await;
-            match (lock, memory.last_lock_of(reference)) {
+            let (viewer, progress) = (self.viewer.clone(), self.progress.clone());
+            let lock = self.shared.nix.lock(reference.clone(), viewer, progress).await;
+            match (lock, memory.last_lock_of(reference, &self.viewer)) {
                 (Ok(lock), _) => {
-                    memory.learn_lock(reference, lock.clone());
+                    memory.learn_lock(reference, &self.viewer, lock.clone());
                     lock
                 }
                 // An old meaning is better than none: a pod that comes back must not need the forge.
@@ -213,13 +213,9 @@ impl Work {
             }
         };
         let source = Source::FlakeRef(lock.reference.clone());
-        let (key, revision) = (Key::locked(&lock, self.sight), lock.revision);
+        let (key, revision) = (Key::locked(&lock, &self.viewer), lock.revision);
         *asked = Asked { source, key, revision, derivation: None };
         Ok(true)
-    }
-
-    fn who(&self) -> (Tenant, Sight) {
-        (self.tenant.clone(), self.sight)
     }
 
     /// Whether the result is in the store; it then has its root.
@@ -239,7 +235,7 @@ impl Work {
             let text = format!("waiting for {what} slot, {place}");
             self.progress.update(|p| p.current = text);
         };
-        slots.enter(self.tenant.clone()).admitted(tell).await
+        slots.enter(self.viewer.tenant.clone()).admitted(tell).await
     }
 }
 

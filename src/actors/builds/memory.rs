@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Failure;
-use crate::model::{Sight, Source, StorePath};
+use crate::model::{Source, StorePath, Viewer};
 use crate::nix::{Lock, locked_revision};
 
 /// Entries of each kind; the oldest goes.
@@ -40,19 +40,19 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn of(source: &Source, sight: Sight) -> Self {
+    pub(super) fn of(source: &Source, viewer: &Viewer) -> Self {
         let lasts = matches!(source, Source::FlakeRef(_));
-        Self::new([source.key(), &source.text(), ""], sight, lasts)
+        Self::new([source.key(), &source.text(), ""], viewer, lasts)
     }
 
-    pub(super) fn locked(lock: &Lock, sight: Sight) -> Self {
-        Self::new(["flakeRef", &lock.reference, &lock.inputs], sight, true)
+    pub(super) fn locked(lock: &Lock, viewer: &Viewer) -> Self {
+        Self::new(["flakeRef", &lock.reference, &lock.inputs], viewer, true)
     }
 
     /// What one sees in the store may be nobody else's to know.
-    fn new(parts: [&str; 3], sight: Sight, lasts: bool) -> Self {
+    fn new(parts: [&str; 3], viewer: &Viewer, lasts: bool) -> Self {
         let mut digest = Sha256::new();
-        digest.update([u8::from(sight == Sight::Own)]);
+        digest.update(viewer.digest());
         for part in parts {
             digest.update(part.len().to_le_bytes());
             digest.update(part);
@@ -89,7 +89,8 @@ struct Failed {
 
 #[derive(Default)]
 struct Inner {
-    locks: HashMap<String, (Instant, Lock)>,
+    /// By reference and viewer.
+    locks: HashMap<(String, [u8; 32]), (Instant, Lock)>,
     resolved: HashMap<Key, (Instant, StorePath)>,
     failed: HashMap<Key, (Instant, Failed)>,
     numbers: u64,
@@ -107,43 +108,47 @@ impl Memory {
 
     /// The result of a source, if it still counts: of a locked flake always, of anything that may
     /// change for a while. Whether the path is still in the store is another question.
-    pub fn known(&self, source: &Source, sight: Sight) -> Option<Known> {
-        let key = self.key(source, sight)?;
+    pub fn known(&self, source: &Source, viewer: &Viewer) -> Option<Known> {
+        let key = self.key(source, viewer)?;
         let path = self.resolved(&key)?;
-        Some(Known { path, revision: self.revision(source) })
+        Some(Known { path, revision: self.revision(source, viewer) })
     }
 
     /// `None`: a mutable reference has to be looked up.
-    fn key(&self, source: &Source, sight: Sight) -> Option<Key> {
+    fn key(&self, source: &Source, viewer: &Viewer) -> Option<Key> {
         match source {
             Source::FlakeRef(reference) if locked_revision(reference).is_none() => {
-                self.lock_of(reference).map(|lock| Key::locked(&lock, sight))
+                self.lock_of(reference, viewer).map(|lock| Key::locked(&lock, viewer))
             }
-            _ => Some(Key::of(source, sight)),
+            _ => Some(Key::of(source, viewer)),
         }
     }
 
-    fn revision(&self, source: &Source) -> Option<String> {
+    fn revision(&self, source: &Source, viewer: &Viewer) -> Option<String> {
         let Source::FlakeRef(reference) = source else {
             return None;
         };
         let own = locked_revision(reference).map(str::to_owned);
-        own.or_else(|| self.lock_of(reference)?.revision)
+        own.or_else(|| self.lock_of(reference, viewer)?.revision)
     }
 
-    pub(super) fn lock_of(&self, reference: &str) -> Option<Lock> {
+    pub(super) fn lock_of(&self, reference: &str, viewer: &Viewer) -> Option<Lock> {
         let inner = self.inner();
-        let (at, lock) = inner.locks.get(reference)?;
+        let (at, lock) = inner.locks.get(&(reference.to_owned(), viewer.digest()))?;
         (at.elapsed() < self.config.refresh).then(|| lock.clone())
     }
 
     /// What it named last, however long ago: for when nobody answers.
-    pub(super) fn last_lock_of(&self, reference: &str) -> Option<Lock> {
-        self.inner().locks.get(reference).map(|(_, lock)| lock.clone())
+    pub(super) fn last_lock_of(&self, reference: &str, viewer: &Viewer) -> Option<Lock> {
+        self.inner()
+            .locks
+            .get(&(reference.to_owned(), viewer.digest()))
+            .map(|(_, lock)| lock.clone())
     }
 
-    pub(super) fn learn_lock(&self, reference: &str, lock: Lock) {
-        insert(&mut self.inner().locks, reference.to_owned(), lock, MOST);
+    pub(super) fn learn_lock(&self, reference: &str, viewer: &Viewer, lock: Lock) {
+        let key = (reference.to_owned(), viewer.digest());
+        insert(&mut self.inner().locks, key, lock, MOST);
     }
 
     pub(super) fn resolved(&self, key: &Key) -> Option<StorePath> {
@@ -153,23 +158,23 @@ impl Memory {
     }
 
     /// The result of `source`, whose failures are forgotten.
-    pub(super) fn learn(&self, source: &Source, sight: Sight, key: Key, path: StorePath) {
+    pub(super) fn learn(&self, source: &Source, viewer: &Viewer, key: Key, path: StorePath) {
         let mut inner = self.inner();
         inner.failed.remove(&key);
-        inner.failed.remove(&Key::of(source, sight));
+        inner.failed.remove(&Key::of(source, viewer));
         insert(&mut inner.resolved, key, path, MOST);
     }
 
     /// What an earlier process realised `source` as; counts if that is the same for ever.
     pub(in crate::actors) fn recall(&self, source: &Source, path: StorePath) {
         if matches!(source, Source::FlakeRef(text) if locked_revision(text).is_some()) {
-            insert(&mut self.inner().resolved, Key::of(source, Sight::Store), path, MOST);
+            insert(&mut self.inner().resolved, Key::of(source, &Viewer::local()), path, MOST);
         }
     }
 
     /// The failure of a request that is not to be tried again yet.
-    pub(super) fn too_early(&self, source: &Source, sight: Sight) -> Option<Failure> {
-        let keys = [Some(Key::of(source, sight)), self.key(source, sight)];
+    pub(super) fn too_early(&self, source: &Source, viewer: &Viewer) -> Option<Failure> {
+        let keys = [Some(Key::of(source, viewer)), self.key(source, viewer)];
         keys.iter().flatten().find_map(|key| self.too_early_for(key))
     }
 
@@ -245,7 +250,7 @@ fn insert<K: Hash + Eq + Clone, V>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Sight::{Own, Store};
+    use crate::model::Sight;
     use crate::nix::{RealiseError, Step};
 
     const CONFIG: MemoryConfig = MemoryConfig {
@@ -254,6 +259,14 @@ mod tests {
         retry_max: Duration::from_secs(35),
     };
     const PATH: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
+
+    fn local() -> Viewer {
+        Viewer::local()
+    }
+
+    fn blind() -> Viewer {
+        Viewer { sight: Sight::Own, ..local() }
+    }
 
     fn lock(revision: &str) -> Lock {
         let reference = format!("github:o/r?narHash={revision}#x");
@@ -274,66 +287,71 @@ mod tests {
         let memory = Memory::new(CONFIG);
         let path = StorePath::parse(PATH).unwrap();
         let mutable = Source::FlakeRef("github:o/r#x".into());
-        assert_eq!(memory.known(&mutable, Store), None);
-        memory.learn_lock("github:o/r#x", lock("a"));
-        memory.learn(&mutable, Store, Key::locked(&lock("a"), Store), path.clone());
-        let known = memory.known(&mutable, Store).unwrap();
+        assert_eq!(memory.known(&mutable, &local()), None);
+        memory.learn_lock("github:o/r#x", &local(), lock("a"));
+        memory.learn(&mutable, &local(), Key::locked(&lock("a"), &local()), path.clone());
+        let known = memory.known(&mutable, &local()).unwrap();
         assert_eq!((known.path, known.revision.as_deref()), (path.clone(), Some("a")));
         pass(61).await;
-        assert_eq!(memory.known(&mutable, Store), None);
+        assert_eq!(memory.known(&mutable, &local()), None);
         // The same commit again: nothing is to be evaluated.
-        memory.learn_lock("github:o/r#x", lock("a"));
-        assert!(memory.known(&mutable, Store).is_some());
-        memory.learn_lock("github:o/r#x", lock("b"));
-        assert_eq!(memory.known(&mutable, Store), None);
+        memory.learn_lock("github:o/r#x", &local(), lock("a"));
+        assert!(memory.known(&mutable, &local()).is_some());
+        memory.learn_lock("github:o/r#x", &local(), lock("b"));
+        assert_eq!(memory.known(&mutable, &local()), None);
 
         let locked = Source::FlakeRef(lock("a").reference);
-        memory.learn(&locked, Store, Key::of(&locked, Store), path.clone());
+        memory.learn(&locked, &local(), Key::of(&locked, &local()), path.clone());
         let expression = Source::NixExpr("x".into());
-        memory.learn(&expression, Store, Key::of(&expression, Store), path);
-        assert!(memory.known(&expression, Store).is_some());
+        memory.learn(&expression, &local(), Key::of(&expression, &local()), path);
+        assert!(memory.known(&expression, &local()).is_some());
         pass(100_000).await;
-        assert!(memory.known(&locked, Store).is_some());
-        assert_eq!(memory.known(&expression, Store), None);
+        assert!(memory.known(&locked, &local()).is_some());
+        assert_eq!(memory.known(&expression, &local()), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_wait_longer_each_time_and_are_forgiven() {
         let memory = Memory::new(CONFIG);
         let source = Source::NixExpr("x".into());
-        let fail = || memory.learn_failure(Key::of(&source, Store), &source, refused());
+        let fail = || memory.learn_failure(Key::of(&source, &local()), &source, refused());
         for wait in [10, 20, 35, 35] {
             fail();
-            let failure = memory.too_early(&source, Store).unwrap();
+            let failure = memory.too_early(&source, &local()).unwrap();
             assert_eq!(failure.again_in, Some(Duration::from_secs(wait)));
             assert_eq!(memory.failures().len(), 1);
             pass(wait).await;
-            assert!(memory.too_early(&source, Store).is_none() && memory.failures().is_empty());
+            assert!(memory.too_early(&source, &local()).is_none() && memory.failures().is_empty());
         }
         fail();
         assert_eq!(memory.forgive(|_, number| number == 99), 0);
         assert_eq!(memory.forgive(|_, number| number == 1), 1);
-        assert!(memory.too_early(&source, Store).is_none());
+        assert!(memory.too_early(&source, &local()).is_none());
         fail();
-        assert_eq!(memory.too_early(&source, Store).unwrap().again_in, Some(CONFIG.retry_min));
-        memory.learn(&source, Store, Key::of(&source, Store), StorePath::parse(PATH).unwrap());
-        assert!(memory.too_early(&source, Store).is_none());
+        assert_eq!(memory.too_early(&source, &local()).unwrap().again_in, Some(CONFIG.retry_min));
+        memory.learn(
+            &source,
+            &local(),
+            Key::of(&source, &local()),
+            StorePath::parse(PATH).unwrap(),
+        );
+        assert!(memory.too_early(&source, &local()).is_none());
         // What may be gone the next moment is no reason to wait.
         let (step, cause) = (Step::Fetch, "network".to_owned());
         let error = RealiseError::Temporary { step, cause };
-        memory.learn_failure(Key::of(&source, Store), &source, error.into());
-        assert!(memory.too_early(&source, Store).is_none());
+        memory.learn_failure(Key::of(&source, &local()), &source, error.into());
+        assert!(memory.too_early(&source, &local()).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_push_ends_the_wait_for_a_flake() {
         let memory = Memory::new(CONFIG);
         let source = Source::FlakeRef("github:o/r#x".into());
-        memory.learn_lock("github:o/r#x", lock("a"));
-        memory.learn_failure(Key::locked(&lock("a"), Store), &source, refused());
-        assert!(memory.too_early(&source, Store).is_some());
-        memory.learn_lock("github:o/r#x", lock("b"));
-        assert!(memory.too_early(&source, Store).is_none());
+        memory.learn_lock("github:o/r#x", &local(), lock("a"));
+        memory.learn_failure(Key::locked(&lock("a"), &local()), &source, refused());
+        assert!(memory.too_early(&source, &local()).is_some());
+        memory.learn_lock("github:o/r#x", &local(), lock("b"));
+        assert!(memory.too_early(&source, &local()).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -341,16 +359,19 @@ mod tests {
         let memory = Memory::new(CONFIG);
         let path = StorePath::parse(PATH).unwrap();
         let mutable = Source::FlakeRef("github:o/r#x".into());
-        memory.learn_lock("github:o/r#x", lock("a"));
+        memory.learn_lock("github:o/r#x", &local(), lock("a"));
         for source in [mutable, Source::NixExpr("x".into()), Source::FlakeRef(lock("a").reference)]
         {
-            let key = memory.key(&source, Store).unwrap();
-            memory.learn(&source, Store, key.clone(), path.clone());
+            let key = memory.key(&source, &local()).unwrap();
+            memory.learn(&source, &local(), key.clone(), path.clone());
             memory.learn_failure(key, &source, refused());
-            assert!(memory.known(&source, Store).is_some() && memory.known(&source, Own).is_none());
             assert!(
-                memory.too_early(&source, Store).is_some()
-                    && memory.too_early(&source, Own).is_none()
+                memory.known(&source, &local()).is_some()
+                    && memory.known(&source, &blind()).is_none()
+            );
+            assert!(
+                memory.too_early(&source, &local()).is_some()
+                    && memory.too_early(&source, &blind()).is_none()
             );
         }
     }
@@ -361,15 +382,15 @@ mod tests {
         let path = StorePath::parse(PATH).unwrap();
         let source = |n: usize| Source::NixExpr(n.to_string());
         for n in 0..=MOST {
-            memory.learn(&source(n), Store, Key::of(&source(n), Store), path.clone());
+            memory.learn(&source(n), &local(), Key::of(&source(n), &local()), path.clone());
             if n == 0 {
                 pass(1).await;
             }
         }
         assert_eq!(memory.inner().resolved.len(), MOST);
         assert!(
-            memory.known(&source(0), Store).is_none()
-                && memory.known(&source(MOST), Store).is_some()
+            memory.known(&source(0), &local()).is_none()
+                && memory.known(&source(MOST), &local()).is_some()
         );
     }
 }

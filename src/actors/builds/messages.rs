@@ -4,19 +4,18 @@ use actix::Message;
 use tokio::sync::broadcast;
 
 use super::{Built, Failure};
-use crate::model::{Sight, Source, Tenant, VolumeId};
+use crate::model::{Source, Tenant, Viewer, VolumeId};
 use crate::nix::Progress;
 
 pub type RealiseResult = Result<Built, Failure>;
 
-/// Realises a source, or joins the realisation of the same source, seeing the same, that is under way.
+/// Realises a source, or joins the realisation of the same that is under way for such a viewer.
 #[derive(Message)]
 #[rtype(result = "RealiseResult")]
 pub struct Realise {
     pub source: Source,
     pub volume: VolumeId,
-    pub tenant: Tenant,
-    pub sight: Sight,
+    pub viewer: Viewer,
 }
 
 /// The volume no longer waits. What nobody waits for is cancelled after the grace.

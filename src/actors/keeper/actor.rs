@@ -16,7 +16,7 @@ use crate::actors::core::{ActorGone, Ctx, Reply, answer_all, blocking, deferred,
 use crate::actors::metrics;
 use crate::actors::reconciler::Looking;
 use crate::actors::resolve::Resolver;
-use crate::model::{Sight, Source, Tenant, VolumeId};
+use crate::model::{Source, Viewer, VolumeId};
 
 #[derive(Debug, Clone)]
 pub struct KeeperConfig {
@@ -112,8 +112,7 @@ impl Keeper {
             let resolver = self.resolver.clone();
             let realised = async move {
                 // As what a person mounts: the settings are the operator's.
-                let realised =
-                    resolver.resolve(source, volume, (Tenant::local(), Sight::Store)).await;
+                let realised = resolver.resolve(source, volume, Viewer::local()).await;
                 realised.map(|resolved| Some(resolved.lease))
             };
             ctx.effect(realised, move |this, realised, ctx| this.ended(number, realised, ctx));
@@ -189,7 +188,7 @@ async fn find(resolver: Resolver, look: Look) -> Looked {
         resolver.builds.memory.recall(&look.source, root);
         return Ok(Some(lease));
     }
-    Ok(resolver.present(&look.source, Sight::Store).await?.map(|present| present.lease))
+    Ok(resolver.present(&look.source, &Viewer::local()).await?.map(|present| present.lease))
 }
 
 fn wall_clock() -> u64 {

@@ -9,7 +9,7 @@ use super::{Keep, KeepError, Keeper, KeptReport, ListKept, Release, ReleaseError
 use crate::actors::core::ask;
 use crate::actors::resolve::{Resolved, Resolver};
 use crate::actors::volume::VolumeError;
-use crate::model::{Sight, Source, Tenant, VolumeId};
+use crate::model::{Source, Viewer, VolumeId};
 
 #[derive(Clone)]
 pub struct KeeperHandle {
@@ -43,8 +43,7 @@ impl KeeperHandle {
         keep: Option<Duration>,
     ) -> Result<Prefetched, PrefetchError> {
         let _waits = Waits { resolver: &self.resolver, id: id.clone() };
-        let resolved =
-            self.resolver.resolve(source.clone(), id, (Tenant::local(), Sight::Store)).await?;
+        let resolved = self.resolver.resolve(source.clone(), id, Viewer::local()).await?;
         let kept_until = match keep {
             Some(keep) => {
                 let keep = Keep { source, resolved: resolved.clone(), keep };

@@ -15,7 +15,7 @@ use crate::actors::events::EventRecorder;
 use crate::actors::policy::Access;
 use crate::actors::resolve::{Resolved, Resolver};
 use crate::crash::crash_point;
-use crate::model::{TargetPath, Tenant, VolumeId, VolumeSpec};
+use crate::model::{TargetPath, Tenant, Viewer, VolumeId, VolumeSpec};
 use crate::mount::{Attached, MountError, Mounts};
 
 /// Everything that volumes share; cheap to clone.
@@ -45,8 +45,12 @@ pub(super) struct Effects {
 impl Effects {
     pub(super) async fn resolve(self, spec: VolumeSpec) -> Result<Resolved, Arc<VolumeError>> {
         let Hands { resolver, access, .. } = self.hands;
-        let who = (Tenant::of(spec.pod.as_ref()), access.sight(&spec));
-        let resolved = resolver.resolve(spec.source.clone(), self.id, who).await?;
+        let viewer = Viewer {
+            tenant: Tenant::of(spec.pod.as_ref()),
+            sight: access.sight(&spec),
+            secret: spec.secret.clone(),
+        };
+        let resolved = resolver.resolve(spec.source.clone(), self.id, viewer).await?;
         access.check(&spec, resolved.lease.view()).await.map_err(VolumeError::from)?;
         Ok(resolved)
     }

@@ -99,6 +99,7 @@ impl Record {
             pod: self.pod.clone(),
             layout: self.layout,
             size: self.size,
+            secret: None,
         };
         Request { spec, target: self.target.clone() }
     }
@@ -272,6 +273,7 @@ mod tests {
             pod: None,
             layout: Layout::Idmapped,
             size: VolumeSize::parse("64Mi").ok(),
+            secret: None,
         };
         let target = TargetPath::parse("target_path", "/t/mount").unwrap();
         let view = ViewId::new(&root, 7);

@@ -29,6 +29,7 @@ fn spec(key: &str, value: &str, size: Option<&str>, access: Access) -> VolumeSpe
         pod: None,
         layout: Layout::Plain,
         size: size.map(|text| VolumeSize::parse(text).unwrap()),
+        secret: None,
     }
 }
 

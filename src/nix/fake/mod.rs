@@ -272,7 +272,7 @@ fn reach(valid: &BTreeMap<StorePath, Vec<StorePath>>, root: &StorePath) -> BTree
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Sight, Tenant};
+    use crate::model::Viewer;
     use crate::nix::ProgressSink;
 
     #[tokio::test]
@@ -283,11 +283,11 @@ mod tests {
         let source = Source::FlakeRef("x".into());
         nix.answer(source.clone(), root.clone(), Origin::Built);
         let link = dir.path().join("r");
-        let (who, sink) = ((Tenant::local(), Sight::Store), ProgressSink::default());
+        let (who, sink) = (Viewer::local(), ProgressSink::default());
         let evaluated = nix.evaluate(source.clone(), who, link.clone(), sink).await.unwrap();
         let realise = || {
             nix.realise(
-                evaluated.buildable.clone(),
+                (evaluated.buildable.clone(), None),
                 link.clone(),
                 ProgressSink::default(),
                 Arc::new(()),

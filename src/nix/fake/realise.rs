@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, ready};
 use sha2::{Digest, Sha256};
 
 use super::{Answer, Call, FakeNix, NAR_SIZE, reach};
-use crate::model::{Closure, PathInfo, Sight, Source, StorePath, Tenant, Vouched};
+use crate::model::{Closure, PathInfo, Secret, Source, StorePath, Viewer, Vouched};
 use crate::nix::error::io_error;
 use crate::nix::gc_lock::staging_name;
 use crate::nix::{
@@ -37,7 +37,7 @@ impl Nix for FakeNix {
     fn lock(
         &self,
         reference: String,
-        _: (Tenant, Sight),
+        _: Viewer,
         _: ProgressSink,
     ) -> BoxFuture<'static, Result<Lock, RealiseError>> {
         let mut state = self.state();
@@ -53,7 +53,7 @@ impl Nix for FakeNix {
     fn evaluate(
         &self,
         source: Source,
-        _: (Tenant, Sight),
+        _: Viewer,
         root: PathBuf,
         _: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>> {
@@ -63,7 +63,7 @@ impl Nix for FakeNix {
 
     fn realise(
         &self,
-        what: Buildable,
+        (what, _): (Buildable, Option<Secret>),
         root: PathBuf,
         progress: ProgressSink,
         slot: Slot,

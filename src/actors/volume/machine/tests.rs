@@ -25,6 +25,7 @@ fn request(expression: &str, at: &str) -> Request {
         pod: None,
         layout: Layout::Plain,
         size: None,
+        secret: None,
     };
     Request { spec, target: target(at) }
 }

@@ -1,0 +1,159 @@
+//! What a pod's `nodePublishSecretRef` opens, to whom, and where it is seen.
+
+use std::fs;
+
+use nix_csi::grpc::client::{Code, Status};
+
+use crate::lab::{Cache, Lab, Node, Volume, names};
+use crate::planted;
+use crate::world::{MARK, SANDBOXED, builder, of_pod, processes, traces};
+
+/// For [`Cache::lock`], and in a netrc.
+const USER: &str = "reader";
+
+fn netrc(password: &str) -> (String, String) {
+    ("netrc".to_owned(), format!("machine 127.0.0.1 login {USER} password {password}\n"))
+}
+
+/// A call of a kubelet for a volume with a Secret.
+async fn publish(
+    node: &Node,
+    volume: &Volume,
+    secret: Option<(String, String)>,
+) -> Result<(), Status> {
+    let mut request = volume.request();
+    request.secrets.extend(secret);
+    node.publish_request(request).await
+}
+
+/// A flake on a web server that lets nobody in without the password; its reference.
+fn private_flake(lab: &Lab, web: &Cache, name: &str, script: &str) -> String {
+    let system = nix_csi::model::System::current();
+    let package = builder(name, "", script);
+    let flake = format!("{{ outputs = _: {{ packages.{system}.x = {package}; }}; }}");
+    let dir = lab.path("flake");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("flake.nix"), flake).unwrap();
+    let (parent, tarball) = (lab.path(""), web.file(&format!("{name}.tar")));
+    lab.ok("tar", &["-C", parent.to_str().unwrap(), "-cf", tarball.to_str().unwrap(), "flake"]);
+    format!("{}/{name}.tar#x", web.url())
+}
+
+fn volume(lab: &Lab, name: &str, namespace: &str, source: (&str, &str)) -> Volume {
+    of_pod(lab.volume(name, &[source]), namespace)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_opens_what_it_is_for_and_for_nobody_else() {
+    let lab = planted!();
+    let web = lab.cache().await;
+    let reference = private_flake(&lab, &web, "private", "echo private > $out");
+    web.lock(USER, MARK);
+    // What a killed process has left.
+    fs::create_dir_all(lab.path("run/secrets")).unwrap();
+    fs::write(lab.path("run/secrets/0"), MARK).unwrap();
+    // Without a policy, where everybody may name everything.
+    let node = lab.node(&[SANDBOXED, &["--log", "warn,nix_csi=trace"]].concat()).await;
+    assert_eq!(traces(&lab, &node), [""; 0]);
+    let source = ("flakeRef", &*reference);
+
+    let first = volume(&lab, "first", "web", source);
+    for (secret, said) in [(None, "401"), (Some(netrc("another-password")), "401")] {
+        let status = publish(&node, &first, secret).await.unwrap_err();
+        let text = status.message();
+        assert!(text.contains(said) && !text.contains("another-password"), "{status}");
+    }
+    publish(&node, &first, Some(netrc(MARK))).await.unwrap();
+    let text = lab.ok("cat", &[&format!("{}/var/result", first.target.display())]);
+    assert_eq!(text, "private");
+    // As a kubelet calls again, with or without.
+    publish(&node, &first, Some(netrc(MARK))).await.unwrap();
+    publish(&node, &first, None).await.unwrap();
+
+    // It is known what it comes to, and it is in the store.
+    for (name, namespace, secret) in [
+        ("none", "other", None),
+        ("wrong", "other", Some(netrc("another-password"))),
+        ("same", "web", None),
+    ] {
+        let other = volume(&lab, name, namespace, source);
+        let status = publish(&node, &other, secret).await.unwrap_err();
+        assert!(status.message().contains("401"), "{name}: {status}");
+    }
+    // Another team's password is as good.
+    let other = volume(&lab, "other", "other", source);
+    publish(&node, &other, Some(netrc(MARK))).await.unwrap();
+
+    assert_eq!(names(&lab.path("run/secrets")), [""; 0]);
+    assert!(!processes(&lab).1.contains(MARK));
+    assert_eq!(traces(&lab, &node), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_nowhere_else_while_it_is_used() {
+    let lab = planted!();
+    let mut web = lab.cache().await;
+    let reference = private_flake(&lab, &web, "slow", "echo slow > $out");
+    web.lock(USER, MARK);
+    web.set(crate::lab::Mode::Hang);
+    let node = lab.node(&[SANDBOXED, &["--log", "warn,nix_csi=trace"]].concat()).await;
+    let first = volume(&lab, "slow", "web", ("flakeRef", &reference));
+    let looked = async {
+        crate::lab::until("the request", async || web.requests() > 0).await;
+        let (count, text) = processes(&lab);
+        assert!(count >= 4 && text.contains("metadata") && !text.contains(MARK), "{text}");
+        let secrets = lab.path("run/secrets");
+        let seen = traces(&lab, &node);
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        assert!(seen[0].starts_with(secrets.to_str().unwrap()), "{seen:?}");
+        web.kill().await;
+    };
+    let (published, ()) = tokio::join!(publish(&node, &first, Some(netrc(MARK))), looked);
+    let status = published.unwrap_err();
+    assert!(!status.message().contains(MARK), "{status}");
+    assert_eq!(traces(&lab, &node), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_lets_in_to_a_private_cache() {
+    let lab = planted!();
+    let web = lab.cache().await;
+    let root = lab.closure(&["--argstr", "seed", "secret"]);
+    web.upload(&lab, &root);
+    lab.ok("nix-store", &["--delete", "--ignore-liveness", &root]);
+    web.lock(USER, MARK);
+    let substituters = web.substituters();
+    let options = [
+        "--nix-option",
+        &substituters,
+        "--nix-option",
+        "require-sigs=false",
+        "--probe-memory",
+        "0s",
+    ];
+    let node = lab.node(&options).await;
+    let source = ("storePath", &*root);
+    let status = publish(&node, &volume(&lab, "none", "web", source), None).await.unwrap_err();
+    assert!([Code::NotFound, Code::Unavailable].contains(&status.code()), "{status}");
+    let with = volume(&lab, "with", "web", source);
+    publish(&node, &with, Some(netrc(MARK))).await.unwrap();
+    assert_eq!(names(&lab.path("run/secrets")), [""; 0]);
+    assert_eq!(traces(&lab, &node), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_none_is_refused_by_its_key() {
+    let lab = planted!();
+    let node = lab.node(&[]).await;
+    let volume = volume(&lab, "v", "web", ("nixExpr", "1"));
+    for (key, value, said) in [
+        ("token", MARK, "secrets (nodePublishSecretRef) have the key \"token\""),
+        ("access-tokens", MARK, "secrets (nodePublishSecretRef): access-tokens: write HOST=TOKEN"),
+    ] {
+        let secret = Some((key.to_owned(), value.to_owned()));
+        let status = publish(&node, &volume, secret).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().starts_with(said) && !status.message().contains(MARK), "{status}");
+    }
+    assert_eq!(traces(&lab, &node), [""; 0]);
+}
