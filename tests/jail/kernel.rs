@@ -2,13 +2,15 @@
 //! written: an open file is enough.
 
 use std::fs;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Child, Command, Stdio};
 
 use nix_csi::jail::Guard;
 use nix_csi::jail::capabilities::NOTHING;
 
-use crate::lab::eventually;
-use crate::program::{Guarded, can_jail, children, run};
+use crate::lab::{eventually, skipped};
+use crate::program::{Guarded, can_jail, children, jailed, run};
 
 fn root_without_powers() -> Guard {
     Guard { keeps: Some(NOTHING), ..Guard::default() }
@@ -59,6 +61,33 @@ fn what_asks_a_daemon_looks_into_no_other_process() {
     assert_eq!(run(&root_without_powers(), &look).out, "seen\n");
     let filtered = Guard { filtered: true, ..root_without_powers() };
     assert_eq!(run(&filtered, &look).out, "");
+}
+
+/// landlock(7) has a word for it from 6.12 on.
+fn knows_scopes() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(12))
+}
+
+#[test]
+fn a_jail_is_out_of_reach_of_sockets_that_have_no_file() {
+    const TEST: &str = "a_jail_is_out_of_reach_of_sockets_that_have_no_file";
+    if !can_jail(TEST) {
+        return;
+    }
+    if !knows_scopes() {
+        return skipped(TEST, "needs Linux 6.12");
+    }
+    let name = format!("nix-csi-{}", std::process::id());
+    let _listener =
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let perl = format!(
+        "socket(S, AF_UNIX, SOCK_STREAM, 0); print connect(S, pack(q(Sa*), AF_UNIX, qq(\\0{name}))) ? q(in) : $!"
+    );
+    let script = format!("exec perl -MSocket -e '{perl}'");
+    assert_eq!(run(&root_without_powers(), &script).out, "in");
+    assert_eq!(run(&jailed(vec![]), &script).out, "Operation not permitted");
 }
 
 /// All else is written, moved and linked as before, and read.
