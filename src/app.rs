@@ -247,6 +247,7 @@ async fn serve(
             allow_local_flakes: config.builds.allow_local_flakes,
             // Whom the policy would not be asked for must be known to be the operator.
             kubelet: config.cluster.kubelet_calls() || config.policy.is_set(),
+            exchanges_tokens: config.builds.token_exchange.is_some(),
             driver: config.driver_name.clone(),
         },
         pods: actors.pods.clone(),

@@ -140,6 +140,7 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
         least_privilege: config.process.privileges == PrivilegesArg::Least,
         elsewhere: elsewhere(config),
         secrets: config.process.run_dir.join("secrets"),
+        token_exchange: settings.token_exchange.clone(),
         daemon_lent: config.nix_daemon_socket.is_some(),
         // A cache sends builds with inputs that nobody signed.
         trusted_users: if config.sshd.ssh_listen.is_some() { "root nix" } else { "root" }

@@ -128,5 +128,6 @@ fn spec(args: &ExplainArgs) -> Result<Option<VolumeSpec>, Failure> {
         layout: Layout::Plain,
         size,
         secret: None,
+        tokens: None,
     }))
 }

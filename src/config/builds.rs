@@ -26,6 +26,9 @@ pub struct BuildSettings {
     /// File with access tokens for fetchers, `github.com=…` pairs; read for each evaluation.
     #[arg(long, env = "NIX_CSI_ACCESS_TOKENS_FILE", value_parser = super::absolute)]
     pub access_tokens_file: Option<PathBuf>,
+    /// Program that exchanges a pod's service-account tokens for access tokens or a netrc.
+    #[arg(long, env = "NIX_CSI_TOKEN_EXCHANGE", value_parser = super::absolute, value_name = "PROGRAM")]
+    pub token_exchange: Option<PathBuf>,
     /// Directory of the node that evaluations may read; repeat it for several.
     #[arg(long, env = "NIX_CSI_EVAL_PATHS", value_delimiter = ':', value_parser = super::absolute)]
     pub eval_path: Vec<PathBuf>,

@@ -56,5 +56,6 @@ fn asked(source: Source, size: Option<VolumeSize>) -> VolumeSpec {
         layout: Layout::Plain,
         size,
         secret: None,
+        tokens: None,
     }
 }

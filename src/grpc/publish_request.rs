@@ -10,8 +10,8 @@ use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use crate::actors::volume::Request;
 use crate::k8s::{KubeletVolume, split_attributes};
 use crate::model::{
-    Access, HOST_USERS, Layout, PodInfo, SIZE, Secret, Source, System, TargetPath, VolumeId,
-    VolumeSize, VolumeSpec, choose_source,
+    Access, HOST_USERS, Layout, PodInfo, PodTokens, SERVICE_ACCOUNT_TOKENS, SIZE, Secret, Source,
+    System, TargetPath, VolumeId, VolumeSize, VolumeSpec, choose_source,
 };
 use crate::nix::check_access_tokens;
 
@@ -25,6 +25,8 @@ pub struct Admittance {
     pub allow_local_flakes: bool,
     /// Who calls is a kubelet, which says whose a volume is.
     pub kubelet: bool,
+    /// The operator has a program for pods' service-account tokens.
+    pub exchanges_tokens: bool,
     /// For what is said to a pod's author.
     pub driver: String,
 }
@@ -53,7 +55,11 @@ pub(super) fn parse(
     }
     let access_mode = capability.access_mode.map_or(0, |m| m.mode);
     let access = access_of(access_mode, call.readonly)?;
-    let secret = Secret::parse(call.secrets).map_err(|e| bad(&e))?;
+    // From the secrets first: there a newer kubelet puts them if the CSIDriver object says so.
+    let (mut secrets, context) = (call.secrets, &call.volume_context);
+    let tokens = secrets.remove(SERVICE_ACCOUNT_TOKENS);
+    let tokens = tokens.or_else(|| context.get(SERVICE_ACCOUNT_TOKENS).cloned());
+    let secret = Secret::parse(secrets).map_err(|e| bad(&e))?;
     if let Some(secret) = &secret {
         check_access_tokens(secret.access_tokens()).map_err(|why| {
             Status::invalid_argument(format!(
@@ -61,7 +67,8 @@ pub(super) fn parse(
             ))
         })?;
     }
-    let bytes: usize = call.volume_context.iter().map(|(k, v)| k.len() + v.len()).sum();
+    let own = call.volume_context.iter().filter(|(key, _)| *key != SERVICE_ACCOUNT_TOKENS);
+    let bytes: usize = own.map(|(k, v)| k.len() + v.len()).sum();
     if bytes > MAX_ATTRIBUTES {
         return Err(Status::invalid_argument(format!(
             "volumeAttributes have {bytes} bytes, more than the {MAX_ATTRIBUTES} allowed"
@@ -71,13 +78,18 @@ pub(super) fn parse(
     if admittance.kubelet && !is_by_a_person {
         check_pod(pod.as_ref(), &target, &admittance.driver)?;
     }
+    let tokens = match (&pod, tokens.filter(|_| admittance.exchanges_tokens)) {
+        (Some(pod), Some(text)) => PodTokens::parse(&text, pod).map_err(|e| bad(&e))?,
+        _ => None,
+    };
     let source = choose_source(&attributes, &admittance.system).map_err(|e| bad(&e))?;
     if pod.is_some() && !admittance.allow_local_flakes {
         refuse_local(&source)?;
     }
     let layout = layout_of(access, &attributes, host_users)?;
     let size = size_of(access, &attributes)?;
-    let spec = VolumeSpec { access, access_mode, attributes, source, pod, layout, size, secret };
+    let spec =
+        VolumeSpec { access, access_mode, attributes, source, pod, layout, size, secret, tokens };
     Ok((id, Request { spec, target }))
 }
 
@@ -229,6 +241,7 @@ pub(crate) fn fuzz_publish(data: &[u8]) {
         system: System::current(),
         kubelet: said("@kubelet").is_some(),
         allow_local_flakes: said("@local").is_some(),
+        exchanges_tokens: true,
         driver: "nix.csi.store".to_owned(),
     };
     let call = NodePublishVolumeRequest { volume_context: all, ..call };

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::SERVICE_ACCOUNT_TOKENS;
+
 /// Keys that a Secret may have.
 pub const ACCESS_TOKENS: &str = "access-tokens";
 pub const NETRC: &str = "netrc";
@@ -32,6 +34,8 @@ pub enum InvalidSecret {
     UnknownKey { key: String },
     #[error("secrets (nodePublishSecretRef): {key} has {len} bytes, more than the {MAX} allowed")]
     TooLong { key: &'static str, len: usize },
+    #[error("{SERVICE_ACCOUNT_TOKENS} (tokenRequests of the CSIDriver): {reason}")]
+    Tokens { reason: &'static str },
 }
 
 impl Secret {

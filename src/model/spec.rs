@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Secret, Source, VolumeSize};
+use super::{PodTokens, Secret, Source, VolumeSize};
 
 /// How the pod may use the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -110,6 +110,8 @@ pub struct VolumeSpec {
     pub size: Option<VolumeSize>,
     /// Of this call. Not part of the comparison, and of no record.
     pub secret: Option<Secret>,
+    /// The same; where the operator has a program that exchanges them.
+    pub tokens: Option<PodTokens>,
 }
 
 impl VolumeSpec {

@@ -26,6 +26,8 @@ pub struct Config {
     pub desk: Option<PathBuf>,
     /// Where files of requests' secrets are for as long as they are needed; in memory.
     pub secrets: PathBuf,
+    /// The operator's program for pods' service-account tokens.
+    pub token_exchange: Option<PathBuf>,
     /// Nix's caches and user settings; also where relative references start, so it has no
     /// `flake.nix` above it.
     pub home: PathBuf,
@@ -69,6 +71,7 @@ impl Config {
             desk: None,
             evaluator: Evaluator::new(home.join("tenants")),
             secrets: home.join("secrets"),
+            token_exchange: None,
             home,
             search_path: "/usr/local/bin:/usr/bin:/bin".into(),
             environment: Vec::new(),

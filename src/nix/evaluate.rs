@@ -92,7 +92,7 @@ impl Place {
         let nix = nix.clone();
         let made = tokio::task::spawn_blocking(move || {
             let evaluator = &nix.config.evaluator;
-            let Viewer { tenant, sight, secret } = viewer;
+            let Viewer { tenant, sight, secret, tokens: _ } = viewer;
             let home = evaluator.home(&tenant)?;
             let netrc = secret.as_ref().map(|secret| nix.netrc_file(secret)).transpose()?.flatten();
             let own = match sight {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use crate::model::{Closure, Secret, Source, StorePath, Viewer, Vouched};
+use crate::model::{Closure, PodTokens, Secret, Source, StorePath, Viewer, Vouched};
 
 mod account;
 mod child;
@@ -28,6 +28,7 @@ mod eval_jail;
 mod eval_store;
 mod evaluate;
 mod evaluator;
+mod exchange;
 mod exit;
 pub mod fake;
 mod flake;
@@ -176,6 +177,14 @@ pub trait Nix: Send + Sync + 'static {
         root: PathBuf,
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>>;
+
+    /// What a pod's service-account tokens are exchanged for; `None`: nothing.
+    fn exchange(
+        &self,
+        _tokens: PodTokens,
+    ) -> BoxFuture<'static, Result<Option<Secret>, RealiseError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Fetches or builds. The root is made with the same command, so that no collector gets between.
     /// A secret is for what it fetches. `slot` is dropped when all of it has ended, which is a little later than a dropped future.

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use rustix::io::Errno;
 
-use crate::model::{Announcement, Closure, Secret, Source, StorePath, Viewer, Vouched};
+use crate::model::{Announcement, Closure, PodTokens, Secret, Source, StorePath, Viewer, Vouched};
 use crate::read::up_to;
 
 use super::command::{self, Config};
@@ -22,7 +22,7 @@ use super::stall::Heard;
 use super::substituters::{self, Choice, Substituters};
 use super::{
     Buildable, Capabilities, ConfError, Evaluated, Lock, Nix, NixError, ProgressSink, PushError,
-    PushTo, RealiseError, Realised, Slot, db_write, evaluate, process, push, realise,
+    PushTo, RealiseError, Realised, Slot, db_write, evaluate, exchange, process, push, realise,
 };
 
 /// Nix's default.
@@ -140,6 +140,13 @@ impl Nix for RealNix {
         progress: ProgressSink,
     ) -> BoxFuture<'static, Result<Evaluated, RealiseError>> {
         evaluate::evaluate(self.0.clone(), source, viewer, root, progress).boxed()
+    }
+
+    fn exchange(
+        &self,
+        tokens: PodTokens,
+    ) -> BoxFuture<'static, Result<Option<Secret>, RealiseError>> {
+        exchange::exchange(self.0.clone(), tokens).boxed()
     }
 
     fn realise(

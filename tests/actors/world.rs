@@ -257,6 +257,7 @@ pub fn request(name: &str, source: &Source) -> Request {
         layout,
         size: None,
         secret: None,
+        tokens: None,
     };
     Request { spec, target: target(name) }
 }

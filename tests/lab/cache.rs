@@ -265,7 +265,7 @@ async fn request(stream: &mut TcpStream) -> io::Result<Option<(bool, String, Opt
     let is_head = words.next() == Some("HEAD");
     let named = head.lines().filter_map(|line| line.split_once(": "));
     let named = named.filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-    let who = named.map(|(_, value)| value.to_owned()).last();
+    let who = named.map(|(_, value)| value.to_owned()).next_back();
     let path = words.next().and_then(|path| path.strip_prefix('/'));
     Ok(path.map(|path| (is_head, path.to_owned(), who)))
 }

@@ -1,6 +1,7 @@
 //! What a pod's `nodePublishSecretRef` opens, to whom, and where it is seen.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use nix_csi::grpc::client::{Code, Status};
 
@@ -139,6 +140,64 @@ async fn a_secret_lets_in_to_a_private_cache() {
     publish(&node, &with, Some(netrc(MARK))).await.unwrap();
     assert_eq!(names(&lab.path("run/secrets")), [""; 0]);
     assert_eq!(traces(&lab, &node), [""; 0]);
+}
+
+/// The operator's program.
+const EXCHANGE: &str = r#"#!/bin/sh
+read -r request
+cd "${0%/*}"
+echo asked >> asked
+case $request in
+*'"namespace":"web"'*TOKEN*) cat answer ;;
+*) echo "not for $request" >&2; exit 3 ;;
+esac
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pods_token_is_exchanged_for_what_opens_its_source() {
+    const TOKEN: &str = "eyJhbGciOi-token-of-web";
+    let lab = planted!();
+    let web = lab.cache().await;
+    let reference = private_flake(&lab, &web, "exchanged", "echo exchanged > $out");
+    web.lock(USER, MARK);
+    let program = lab.path("exchange");
+    let answer = serde_json::json!({ "netrc": netrc(MARK).1 });
+    fs::write(lab.path("answer"), answer.to_string()).unwrap();
+    fs::write(&program, EXCHANGE.replace("TOKEN", TOKEN)).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let exchange = program.to_str().unwrap();
+    let log = ["--log", "warn,nix_csi=trace"];
+    let node = lab.node(&[SANDBOXED, &["--token-exchange", exchange], &log].concat()).await;
+    let key = "csi.storage.k8s.io/serviceAccount.tokens";
+    let tokens =
+        |token: &str| format!(r#"{{"cache":{{"token":"{token}","expirationTimestamp":"x"}}}}"#);
+    let asked = || fs::read_to_string(lab.path("asked")).unwrap_or_default().lines().count();
+
+    let mut wrong = volume(&lab, "wrong", "web", ("flakeRef", &reference));
+    wrong.attributes.insert(key.to_owned(), tokens("eyJhbGciOi-another"));
+    let status = publish(&node, &wrong, None).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("exchange) failed with 3: not for"), "{status}");
+    assert!(!status.message().contains("eyJhbGciOi"), "{status}");
+
+    let mut first = volume(&lab, "first", "web", ("flakeRef", &reference));
+    first.attributes.insert(key.to_owned(), tokens(TOKEN));
+    publish(&node, &first, None).await.unwrap();
+    assert_eq!(asked(), 2);
+    // Among the secrets, where they count more; what is known needs no exchange.
+    let mut second = volume(&lab, "second", "web", ("flakeRef", &reference));
+    second.attributes.insert(key.to_owned(), tokens("eyJhbGciOi-another"));
+    publish(&node, &second, Some((key.to_owned(), tokens(TOKEN)))).await.unwrap();
+    assert_eq!(asked(), 2);
+    let other = volume(&lab, "other", "other", ("flakeRef", &reference));
+    let status = publish(&node, &other, Some((key.to_owned(), tokens(TOKEN)))).await.unwrap_err();
+    assert!(status.message().contains("failed with 3"), "{status}");
+    assert_eq!(traces(&lab, &node), [""; 0]);
+    assert!(!fs::read_to_string(&node.log).unwrap().contains("eyJhbGciOi"));
+    let records = lab.path("run/volumes");
+    for record in names(&records) {
+        assert!(!fs::read_to_string(records.join(record)).unwrap().contains("eyJhbGciOi"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,6 +91,8 @@ struct Asked {
     revision: Option<String>,
     /// Once it is evaluated.
     derivation: Option<StorePath>,
+    /// With its secret, once that was needed.
+    viewer: Option<Viewer>,
 }
 
 impl Asked {
@@ -99,7 +101,13 @@ impl Asked {
             Source::FlakeRef(reference) => locked_revision(reference).map(str::to_owned),
             Source::StorePath(_) | Source::NixExpr(_) => None,
         };
-        Self { source: source.clone(), key: Key::of(source, viewer), revision, derivation: None }
+        Self {
+            source: source.clone(),
+            key: Key::of(source, viewer),
+            revision,
+            derivation: None,
+            viewer: None,
+        }
     }
 }
 
@@ -144,7 +152,7 @@ impl Work {
         };
         let slot = Arc::new(self.slot(&self.shared.builds, Stage::QueuedBuild).await);
         let _building = stage(&self.progress, Stage::Building);
-        let (root, secret) = (self.root.path().to_owned(), self.viewer.secret.clone());
+        let (root, secret) = (self.root.path().to_owned(), self.viewer(asked).await?.secret);
         let progress = self.progress.clone();
         Ok(self.shared.nix.realise((buildable, secret), root, progress, slot).await?)
     }
@@ -175,7 +183,7 @@ impl Work {
         let (root, progress) = (self.derivation.path().to_owned(), self.progress.clone());
         let source = asked.source.clone();
         let Evaluated { buildable, path } =
-            self.shared.nix.evaluate(source, self.viewer.clone(), root, progress).await?;
+            self.shared.nix.evaluate(source, self.viewer(asked).await?, root, progress).await?;
         if let Buildable::Output { derivation, .. } = &buildable {
             asked.derivation = Some(derivation.clone());
         }
@@ -197,7 +205,7 @@ impl Work {
         let lock = if let Some(lock) = memory.lock_of(reference, &self.viewer) {
             lock
         } else {
-            let (viewer, progress) = (self.viewer.clone(), self.progress.clone());
+            let (viewer, progress) = (self.viewer(asked).await?, self.progress.clone());
             let lock = self.shared.nix.lock(reference.clone(), viewer, progress).await;
             match (lock, memory.last_lock_of(reference, &self.viewer)) {
                 (Ok(lock), _) => {
@@ -214,8 +222,22 @@ impl Work {
         };
         let source = Source::FlakeRef(lock.reference.clone());
         let (key, revision) = (Key::locked(&lock, &self.viewer), lock.revision);
-        *asked = Asked { source, key, revision, derivation: None };
+        let viewer = asked.viewer.take();
+        *asked = Asked { source, key, revision, derivation: None, viewer };
         Ok(true)
+    }
+
+    /// With what its pod's tokens are exchanged for, once.
+    async fn viewer(&self, asked: &mut Asked) -> Result<Viewer, Failure> {
+        if let Some(viewer) = &asked.viewer {
+            return Ok(viewer.clone());
+        }
+        let mut viewer = self.viewer.clone();
+        if let (None, Some(tokens)) = (&viewer.secret, viewer.tokens.take()) {
+            viewer.secret = self.shared.nix.exchange(tokens).await?;
+        }
+        asked.viewer = Some(viewer.clone());
+        Ok(viewer)
     }
 
     /// Whether the result is in the store; it then has its root.

@@ -47,7 +47,7 @@ impl Access {
     /// What an evaluation for the volume may read.
     pub fn sight(&self, spec: &VolumeSpec) -> Sight {
         // What a secret opens is not for the node's store before it is an input of something.
-        if spec.secret.is_some() {
+        if spec.secret.is_some() || spec.tokens.is_some() {
             return Sight::Own;
         }
         self.of(spec, |_, rules| rules.sight()).unwrap_or_default()

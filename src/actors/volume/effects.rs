@@ -49,6 +49,7 @@ impl Effects {
             tenant: Tenant::of(spec.pod.as_ref()),
             sight: access.sight(&spec),
             secret: spec.secret.clone(),
+            tokens: spec.tokens.clone(),
         };
         let resolved = resolver.resolve(spec.source.clone(), self.id, viewer).await?;
         access.check(&spec, resolved.lease.view()).await.map_err(VolumeError::from)?;

@@ -100,6 +100,7 @@ impl Record {
             layout: self.layout,
             size: self.size,
             secret: None,
+            tokens: None,
         };
         Request { spec, target: self.target.clone() }
     }
@@ -274,6 +275,7 @@ mod tests {
             layout: Layout::Idmapped,
             size: VolumeSize::parse("64Mi").ok(),
             secret: None,
+            tokens: None,
         };
         let target = TargetPath::parse("target_path", "/t/mount").unwrap();
         let view = ViewId::new(&root, 7);

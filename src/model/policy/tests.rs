@@ -30,6 +30,7 @@ fn spec(key: &str, value: &str, size: Option<&str>, access: Access) -> VolumeSpe
         layout: Layout::Plain,
         size: size.map(|text| VolumeSize::parse(text).unwrap()),
         secret: None,
+        tokens: None,
     }
 }
 

@@ -26,6 +26,7 @@ fn request(expression: &str, at: &str) -> Request {
         layout: Layout::Plain,
         size: None,
         secret: None,
+        tokens: None,
     };
     Request { spec, target: target(at) }
 }
