@@ -4,7 +4,7 @@ T ?=
 MINUTES ?= 20
 KILL_EVERY ?= 60
 
-.PHONY: help build demo test soak fuzz check fmt sanity e2e bench nightly clean
+.PHONY: help build demo test soak fuzz check fmt docs sanity e2e bench nightly clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -27,16 +27,20 @@ soak: ## everything at once for MINUTES=n, the node killed each KILL_EVERY=secon
 fuzz: ## fuzz the parsers for MINUTES=n in all (T=word: those targets); docs/fuzzing.md
 	scripts/fuzz.sh $(MINUTES) $(T)
 
-check: ## format, lints, licences and tests
+check: ## format, lints, licences, workflows and tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	"$$(scripts/install-cargo-deny.sh)" --locked check licenses bans sources
 	"$$(scripts/install-cargo-deny.sh)" --locked --manifest-path fuzz/Cargo.toml --config deny.toml \
 		check licenses bans sources
+	"$$(scripts/install-actionlint.sh)"
 	@$(MAKE) --no-print-directory test
 
 fmt: ## format the code
 	cargo fmt
+
+docs: ## write the tables of docs/security.md anew, from deploy/
+	NIX_CSI_RENEW_DOCS=1 cargo test --locked --test deployed the_documentation_has_what_is_rendered
 
 sanity: ## csi-sanity against the real driver (root)
 	scripts/sanity.sh
@@ -48,7 +52,7 @@ bench: ## run the benchmarks, which write target/bench.json (root)
 	@scripts/install-nix.sh
 	cargo bench --locked --bench publish
 
-nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, fuzzing, aarch64, other versions of Nix, all of e2e (root)
+nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, fuzzing, aarch64, other versions of Nix, a build done twice, all of e2e (root)
 	@$(MAKE) --no-print-directory bench
 	NIX_CSI_FULL=1 scripts/test.sh builds
 	NIX_CSI_FULL=1 scripts/test.sh crowd
@@ -57,6 +61,7 @@ nightly: ## what is too slow for each change: benchmarks, builds of minutes, a s
 	@$(MAKE) --no-print-directory fuzz MINUTES=10
 	scripts/check-aarch64.sh
 	scripts/test-nix-versions.sh
+	scripts/reproducible.sh
 	scripts/e2e.sh
 
 clean: ## remove what was built; installed tools and roots stay in ~/.cache/nix-csi

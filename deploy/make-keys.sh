@@ -2,10 +2,9 @@
 # Makes the keys of a cache and its nodes, once, in a directory that kustomize takes as a resource:
 #   deploy/make-keys.sh DIR
 # Keep DIR as secret as the cluster's own credentials; `kubectl apply -k` sends it. A file that is there
-# is left as it is, so that one key is renewed by removing its file and running this again; after a host key
-# or the signing key restart both, as docs/cache.md says. Who else may
-# log in at the cache, such as a laptop: put its public key into DIR/cache-keys/NAME.pub and list it in
-# DIR/kustomization.yaml.
+# is left as it is, so that one key is renewed by removing its file and running this again; docs/keys.md says
+# in which order, so that nothing is interrupted. Who else may log in at the cache, such as a laptop: put its
+# public key into DIR/cache-keys/NAME.pub and list it in DIR/kustomization.yaml.
 set -euo pipefail
 
 dir=${1:?usage: make-keys.sh DIR}
@@ -32,8 +31,11 @@ known=$(cat signing.pub 2>/dev/null || true)
 # Nodes may log in at the cache, and the cache at the nodes.
 cp node.pub cache-keys/node.pub
 cp cache.pub node-keys/cache.pub
+# An earlier host key that still counts is in a file such as cache-host-old.pub.
 for name in nix-cache nix-cache.nix-csi nix-cache.nix-csi.svc; do
-  echo "$name $(cut -d' ' -f1,2 cache-host.pub)"
+  for key in cache-host*.pub; do
+    echo "$name $(cut -d' ' -f1,2 "$key")"
+  done
 done >known_hosts
 
 [[ ! -e kustomization.yaml ]] || exit 0

@@ -141,7 +141,11 @@ fn desk_socket(config: &CacheConfig) -> PathBuf {
 /// Where sessions ask for leave.
 fn desk(config: &CacheConfig) -> Result<Desk, NodeError> {
     make_room(config.max_sessions)?;
-    let limits = Limits { sessions: config.max_sessions, transfers: config.max_transfers };
+    let limits = Limits {
+        sessions: config.max_sessions,
+        per_key: config.sessions_per_key(),
+        transfers: config.max_transfers,
+    };
     let account = sshd::account().map_err(|e| fail("sshd")(&e))?;
     let socket = desk_socket(config);
     let opened = Desk::open(&socket, account, limits);

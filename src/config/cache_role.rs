@@ -28,12 +28,23 @@ pub struct CacheConfig {
     /// Clients' sessions at once; one more is told to come again. Each takes about 5 MB.
     #[arg(long, env = "NIX_CSI_MAX_SESSIONS", default_value = "500", value_parser = positive)]
     pub max_sessions: usize,
+    /// Sessions at once of one key, so that others get in whatever somebody does with it; four fifths of
+    /// --max-sessions if it is not set.
+    #[arg(long, env = "NIX_CSI_MAX_SESSIONS_PER_KEY", value_parser = positive)]
+    pub max_sessions_per_key: Option<usize>,
     /// Sessions that may send or get much at once; the others are slow until it is their turn.
     #[arg(long, env = "NIX_CSI_MAX_TRANSFERS", default_value = "16", value_parser = positive)]
     pub max_transfers: usize,
     /// Private key with which the cache signs what it builds itself.
     #[arg(long, env = "NIX_CSI_SIGNING_KEY", value_parser = super::absolute, value_name = "FILE")]
     pub signing_key: Option<PathBuf>,
+}
+
+impl CacheConfig {
+    /// What one key may have of the sessions.
+    pub fn sessions_per_key(&self) -> usize {
+        self.max_sessions_per_key.unwrap_or((self.max_sessions * 4 / 5).max(1))
+    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {

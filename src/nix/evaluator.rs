@@ -298,6 +298,11 @@ mod tests {
             assert_eq!(settings, "access-tokens = github.com=ghp_x\n", "{text}");
             assert_eq!(evaluator.tokens().unwrap().secrets(), ["ghp_x"], "{text}");
         }
+        let own = [("access-tokens".to_owned(), "b.c=ghp_y".to_owned())];
+        let mut both = evaluator.tokens().unwrap();
+        both.add(Secret::parse(own.into()).unwrap().as_ref());
+        assert_eq!(both.settings(), b"access-tokens = github.com=ghp_x b.c=ghp_y\n");
+        assert_eq!(both.secrets(), ["ghp_x", "ghp_y"]);
         fs::write(&file, "# nothing").unwrap();
         assert!(evaluator.tokens().unwrap().settings().is_empty());
     }

@@ -140,7 +140,8 @@ impl Sshd {
         }
         let mut forced = format!("exec {} {RELAY} {}", relay.display(), socket.display());
         if let Some(desk) = &nix.desk {
-            let _ = write!(forced, " {}", desk.display());
+            // The file in which sshd says which key was let in, for the bound per key.
+            let _ = write!(forced, r#" {} "$SSH_USER_AUTH""#, desk.display());
         }
         let mut text = String::new();
         for (name, value) in [
@@ -155,6 +156,9 @@ impl Sshd {
             ("ForceCommand", forced),
         ] {
             let _ = writeln!(text, "{name} {value}"); // a String takes all
+        }
+        if nix.desk.is_some() {
+            text += "ExposeAuthInfo yes\n";
         }
         if let Some(said) = &self.announcement {
             let _ = writeln!(text, "VersionAddendum {said}");
@@ -304,7 +308,8 @@ mod tests {
         assert!(!text.contains("Subsystem"));
         nix.desk = Some("/run/n/desk".into());
         let text = sshd(Path::new("/state/ssh")).config(&nix).unwrap();
-        assert!(text.contains(&format!("{forced} /run/n/desk\n")), "{text}");
+        let forced = format!("{forced} /run/n/desk \"$SSH_USER_AUTH\"\n");
+        assert!(text.contains(&forced) && text.contains("ExposeAuthInfo yes\n"), "{text}");
     }
 
     #[test]

@@ -13,23 +13,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::key::{KeyId, Shares, Spent};
 use crate::metrics::register;
 
-/// To a session: it may be, or may not; it is its turn. From one: it wants one; it is done with it.
+/// To a session: it may be, or may not, or its key has all it may; it is its turn. From one: whose it is,
+/// as a [`KeyId`]; it wants a turn; it is done with it.
 pub(super) const ADMITTED: u8 = b'+';
 pub(super) const REFUSED: u8 = b'-';
+pub(super) const KEY_REFUSED: u8 = b'k';
 pub(super) const TURN: u8 = b't';
 pub(super) const WANTED: u8 = b'w';
 pub(super) const DONE: u8 = b'd';
 
 /// After an accept that failed, as without file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+/// For a session to say whose it is.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 static SESSIONS: LazyLock<IntGauge> = LazyLock::new(|| {
     register(IntGauge::new("nixcsi_cache_sessions", "Sessions of clients over ssh."))
 });
 static REFUSALS: LazyLock<IntCounter> = LazyLock::new(|| {
-    let help = "Sessions beyond --max-sessions.";
+    let help = "Sessions beyond --max-sessions or --max-sessions-per-key.";
     register(IntCounter::new("nixcsi_cache_sessions_refused_total", help))
 });
 static TRANSFERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
@@ -40,6 +45,8 @@ static TRANSFERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub sessions: usize,
+    /// Of those, how many one key may have.
+    pub per_key: usize,
     /// Of those, how many may pass as much as they can.
     pub transfers: usize,
 }
@@ -54,6 +61,7 @@ pub struct Desk {
 struct Shared {
     limits: Limits,
     sessions: Semaphore,
+    shares: Shares,
     /// Fair: who came first is first.
     transfers: Semaphore,
     is_full: AtomicBool,
@@ -73,6 +81,7 @@ impl Desk {
         let shared = Shared {
             limits,
             sessions: Semaphore::new(limits.sessions),
+            shares: Shares::new(limits.per_key),
             transfers: Semaphore::new(limits.transfers),
             is_full: AtomicBool::new(false),
             is_busy: AtomicBool::new(false),
@@ -110,6 +119,8 @@ impl Desk {
 impl Shared {
     /// An error is its end.
     async fn session(&self, mut stream: UnixStream) -> io::Result<()> {
+        let mut key = KeyId([0; 32]);
+        tokio::time::timeout(PATIENCE, stream.read_exact(&mut key.0)).await??;
         let Ok(_admitted) = self.sessions.try_acquire() else {
             REFUSALS.inc();
             if !self.is_full.swap(true, Ordering::Relaxed) {
@@ -117,6 +128,17 @@ impl Shared {
                 tracing::warn!(most, "sessions are refused for now: --max-sessions");
             }
             return stream.write_all(&[REFUSED]).await;
+        };
+        let _share = match self.shares.take(key) {
+            Ok(share) => share,
+            Err(Spent { is_new }) => {
+                REFUSALS.inc();
+                if is_new {
+                    let most = self.limits.per_key;
+                    tracing::warn!(%key, most, "a key's sessions are refused: --max-sessions-per-key");
+                }
+                return stream.write_all(&[KEY_REFUSED]).await;
+            }
         };
         let _counted = Counted::new(SESSIONS.clone());
         let ended = self.admitted(&mut stream).await;

@@ -15,7 +15,8 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, socket};
 use tokio::time::Instant;
 
-use super::desk::{ADMITTED, DONE, REFUSED, TURN, WANTED};
+use super::desk::{ADMITTED, DONE, KEY_REFUSED, REFUSED, TURN, WANTED};
+use super::key::KeyId;
 
 #[derive(Clone, Copy)]
 struct Pace {
@@ -39,6 +40,8 @@ const PACE: Pace = Pace {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const FULL: &str = "the cache has as many sessions as it may (--max-sessions): try again later";
+const KEY_FULL: &str = "this key has as many sessions at the cache as one key may \
+    (--max-sessions-per-key): end some, or try again later";
 
 /// A desk whose queue is full would hold the plain call for ever.
 fn connect(desk: &OsStr) -> io::Result<UnixStream> {
@@ -82,13 +85,15 @@ enum Turn {
 
 impl Meter {
     /// An error says why this session may not be, for now.
-    pub(super) fn admitted(desk: &OsStr) -> io::Result<Self> {
+    pub(super) fn admitted(desk: &OsStr, key: KeyId) -> io::Result<Self> {
         let mut desk = connect(desk).map_err(told)?;
+        desk.write_all(&key.0)?;
         desk.set_read_timeout(Some(PATIENCE))?;
         let mut answer = [0];
         match (desk.read(&mut answer).map_err(told)?, answer) {
             (1, [ADMITTED]) => {}
             (1, [REFUSED]) => return Err(io::Error::other(FULL)),
+            (1, [KEY_REFUSED]) => return Err(io::Error::other(KEY_FULL)),
             _ => {
                 return Err(io::Error::other(
                     "the cache ends, or takes no sessions of this account",

@@ -1,10 +1,12 @@
-//! What an ssh session runs: `nix-csi relay SOCKET [DESK]` passes bytes between its standard input and
-//! output and the daemon's socket, and knows nothing of what they say. The daemon sees the session's user.
+//! What an ssh session runs: `nix-csi relay SOCKET [DESK [AUTH]]` passes bytes between its standard input
+//! and output and the daemon's socket, and knows nothing of what they say. The daemon sees the session's
+//! user. AUTH is the file in which sshd says which key was let in.
 //!
 //! `nix-daemon --stdio` does the same in some versions of Nix. In others it takes the protocol apart and
 //! stays for ever when its client goes in the middle of an upload, with the path's lock.
 //!
 //! - [`Desk`]: in the cache's process; how many sessions there may be, and how many may pass much at once
+//! - `KeyId`, `Shares`: whose a session is, and how many each key may have
 //! - `Meter`: in the session's; what passes without asking, and what waits for the desk
 
 use std::ffi::{OsStr, OsString};
@@ -18,9 +20,11 @@ use std::sync::Arc;
 use std::thread;
 
 mod desk;
+mod key;
 mod meter;
 
 pub use desk::{Desk, Limits};
+use key::KeyId;
 use meter::Meter;
 
 /// The subcommand, which `--help` does not know.
@@ -38,11 +42,13 @@ pub fn run_if_asked(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     if args.next()? != RELAY {
         return None;
     }
-    let (Some(socket), desk, None) = (args.next(), args.next(), args.next()) else {
+    let (Some(socket), desk, auth, None) = (args.next(), args.next(), args.next(), args.next())
+    else {
         eprintln!("nix-csi {RELAY}: give it the daemon's socket");
         return Some(ExitCode::from(USAGE));
     };
-    let meter = match desk.as_deref().map(Meter::admitted).transpose() {
+    let key = KeyId::taken_from(&auth.unwrap_or_default());
+    let meter = match desk.map(|desk| Meter::admitted(&desk, key)).transpose() {
         Ok(meter) => meter.map(Arc::new),
         Err(error) => {
             eprintln!("nix-csi {RELAY}: {error}");

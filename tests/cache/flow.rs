@@ -5,14 +5,14 @@ use nix_csi::model::{Announcement, Feature, System};
 use crate::lab::{self, Lab, Network, Node, until};
 use crate::nodes::{Client, builder, machine_line};
 
-struct Hosts {
-    network: Network,
-    cache: Lab,
-    a: Lab,
-    b: Lab,
+pub(crate) struct Hosts {
+    pub(crate) network: Network,
+    pub(crate) cache: Lab,
+    pub(crate) a: Lab,
+    pub(crate) b: Lab,
 }
 
-fn hosts() -> Result<Hosts, String> {
+pub(crate) fn hosts() -> Result<Hosts, String> {
     let network = Network::new()?;
     let [cache, a, b] = [1, 2, 3].map(|n| network.host(n));
     let hosts = Hosts { network, cache: cache?, a: a?, b: b? };
@@ -25,7 +25,7 @@ fn hosts() -> Result<Hosts, String> {
 /// A builder that leaves a mark in the machine that runs it.
 const BUILD: &str = "touch /nix/var/built/$name; echo > $out";
 
-fn derivation(name: &str, more: &str) -> String {
+pub(crate) fn derivation(name: &str, more: &str) -> String {
     format!(
         "derivation {{ name = \"{name}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
          PATH = \"/bin:/usr/bin\"; {more} args = [ \"-c\" \"{BUILD}\" ]; }}"
@@ -44,7 +44,7 @@ pub(crate) fn metric(node: &Node, name: &str) -> Option<f64> {
     lines.next()?.parse().ok()
 }
 
-fn queued(node: &Node) -> f64 {
+pub(crate) fn queued(node: &Node) -> f64 {
     let of = |state| metric(node, &format!("nixcsi_upload_queue{{state=\"{state}\"}}"));
     of("waiting").unwrap() + of("sending").unwrap()
 }

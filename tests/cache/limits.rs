@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -33,11 +33,7 @@ async fn a_node_goes_on_without_a_cache_that_is_full_and_asks_again() {
     let client = Client::new(&a, &cache, &role, "a");
     let node = client.node(&a, &public, &["--probe-memory", "1s"]).await;
 
-    let mut only = a.command("ssh");
-    only.args(["-T", "-F", "none", "-o", "BatchMode=yes", "-i"]).arg(&client.key);
-    only.arg("-o").arg(format!("UserKnownHostsFile={}", client.known.display()));
-    only.arg(format!("nix@{}", Network::address(1))).stdin(Stdio::piped());
-    let mut only = only.stdout(Stdio::null()).spawn().unwrap();
+    let mut only = session(&a, &client);
     until("the session", async || role.get("/metrics").contains("nixcsi_cache_sessions 1\n")).await;
 
     let source = "derivation { name = \"own\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
@@ -54,6 +50,65 @@ async fn a_node_goes_on_without_a_cache_that_is_full_and_asks_again() {
     drop(only.stdin.take());
     only.wait().unwrap();
     until("the cache is asked again", async || node.publish(&wanted).await.is_ok()).await;
+}
+
+/// A session that says nothing, and lasts until its input ends.
+fn session(lab: &Lab, client: &Client) -> Child {
+    let mut ssh = lab.command("ssh");
+    ssh.args(["-T", "-F", "none", "-o", "BatchMode=yes", "-i"]).arg(&client.key);
+    ssh.arg("-o").arg(format!("UserKnownHostsFile={}", client.known.display()));
+    ssh.arg(format!("nix@{}", Network::address(1))).stdin(Stdio::piped());
+    ssh.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// One that is stolen, or used by a program that has gone wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_does_not_take_all_sessions() {
+    let (_network, cache, a, b) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let role = cache.cache_role(&["--max-sessions", "4", "--max-sessions-per-key", "2"]);
+    let [greedy, other] =
+        [(&a, "greedy"), (&b, "other")].map(|(lab, name)| Client::new(lab, &cache, &role, name));
+    let sessions = |count: usize| format!("nixcsi_cache_sessions {count}\n");
+    let has = async |count| role.get("/metrics").contains(&sessions(count));
+    let mut its = [session(&a, &greedy), session(&a, &greedy)];
+    until("its sessions", async || has(2).await).await;
+
+    let refused = session(&a, &greedy).wait_with_output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(75), "{said}");
+    assert!(said.contains("--max-sessions-per-key") && said.contains("try again later"), "{said}");
+    // As sshd's own log has the key.
+    let public = greedy.key.with_extension("pub");
+    let print = a.ok("ssh-keygen", &["-lf", public.to_str().unwrap()]);
+    let print = print.split(' ').nth(1).unwrap();
+    let log = role.log();
+    let about = log.lines().find(|line| line.contains("a key's sessions are refused"));
+    assert!(about.unwrap().contains(print), "{log}");
+
+    // What sshd says to a session is gone when that has read it.
+    let blob = std::fs::read_to_string(&public).unwrap();
+    let blob = blob.split(' ').nth(1).unwrap();
+    let is_said = |file: std::fs::DirEntry| {
+        let is_it = file.file_name().to_string_lossy().starts_with("sshauth.");
+        is_it && std::fs::read_to_string(file.path()).is_ok_and(|said| said.contains(blob))
+    };
+    assert!(!cache.inside(|| std::fs::read_dir("/tmp").unwrap().flatten().any(is_said)));
+
+    let mut others = session(&b, &other);
+    until("another key's session", async || has(3).await).await;
+    drop(its[0].stdin.take());
+    its[0].wait().unwrap();
+    until("the end of one", async || has(2).await).await;
+    let mut next = session(&a, &greedy);
+    until("its next", async || has(3).await).await;
+    for session in [&mut its[1], &mut others, &mut next] {
+        drop(session.stdin.take());
+        session.wait().unwrap();
+    }
+    until("the end of all", async || has(0).await).await;
 }
 
 /// It is slow, and slow is not silent: no mount is held up by a queue, and no cache left out for one.
@@ -77,6 +132,8 @@ async fn who_waits_for_a_turn_is_not_taken_for_one_that_hangs() {
     // The one turn is somebody's who never gives it back.
     let desk = || UnixStream::connect("/nix/var/run/desk.sock");
     let mut only = cache.inside(desk).unwrap();
+    // Of a key that nobody has.
+    only.write_all(&[0; 32]).unwrap();
     only.write_all(b"w").unwrap();
     let mut answers = [0; 2];
     only.read_exact(&mut answers).unwrap();

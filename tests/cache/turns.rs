@@ -114,7 +114,7 @@ fn having_much(sessions: &[Session]) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_than_so_many_pass_much_and_the_others_are_slow_and_not_silent() {
-    let place = Place::new(Limits { sessions: 10, transfers: 2 }, flood);
+    let place = Place::new(Limits { sessions: 10, per_key: 10, transfers: 2 }, flood);
     let began = Instant::now();
     let mut sessions: Vec<_> = (0..5).map(|_| place.session()).collect();
     until("two to pass much", async || having_much(&sessions) == 2).await;
@@ -139,14 +139,14 @@ async fn no_more_than_so_many_pass_much_and_the_others_are_slow_and_not_silent()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_says_little_keeps_nobody_waiting() {
-    let place = Place::new(Limits { sessions: 10, transfers: 1 }, chat);
+    let place = Place::new(Limits { sessions: 10, per_key: 10, transfers: 1 }, chat);
     let sessions: Vec<_> = (0..4).map(|_| place.session()).collect();
     until("each to have had its turn", async || having_much(&sessions) == 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_session_too_many_is_told_to_come_again() {
-    let place = Place::new(Limits { sessions: 2, transfers: 2 }, chat);
+    let place = Place::new(Limits { sessions: 2, per_key: 2, transfers: 2 }, chat);
     let sessions = [place.session(), place.session()];
     until("both to be served", async || sessions.iter().all(|session| session.heard() > 0)).await;
     let mut refused = place.session();

@@ -142,6 +142,20 @@ async fn a_secret_lets_in_to_a_private_cache() {
     assert_eq!(traces(&lab, &node), [""; 0]);
 }
 
+/// An impure expression reads what its own pod was given; who reads the pod's Events is somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_an_expression_says_is_not_shown() {
+    let lab = planted!();
+    let node = lab.node(&["--eval-mode", "impure", "--log", "warn,nix_csi=trace"]).await;
+    let text = "throw (builtins.readFile /nix-csi/home/.netrc)";
+    let volume = volume(&lab, "said", "web", ("nixExpr", text));
+    let status = publish(&node, &volume, Some(netrc(MARK))).await.unwrap_err();
+    let expected = format!("login {USER} password ***");
+    assert!(status.message().contains(&expected), "{status}");
+    assert!(!status.message().contains(MARK), "{status}");
+    assert_eq!(traces(&lab, &node), [""; 0]);
+}
+
 /// The operator's program.
 const EXCHANGE: &str = r#"#!/bin/sh
 read -r request
