@@ -16,19 +16,20 @@
 //!   only what is bound into it; see `root`. The network is the node's: fetchers need it. With it, TCP
 //!   services on loopback are within reach of what a fetcher can say; abstract Unix sockets too, on a
 //!   kernel without landlock's scopes (before 6.12).
-//! - **Powers**: what a program keeps of root's (`capabilities`), and system calls that are refused to it
-//!   (`syscalls`). The guard itself keeps what it takes to end its program.
+//! - **Powers**: what a program keeps of root's (`capabilities`), and system calls (`syscalls`) and files
+//!   (`kernel`) that are refused to it. The guard itself keeps what it takes to end its program.
 //!
 //! A failure to set this up is one line on standard error and the exit code [`SETUP_FAILED`].
 
 pub mod capabilities;
 mod children;
 mod init;
+pub mod kernel;
 mod options;
 mod root;
 mod supervise;
 mod sys;
-mod syscalls;
+pub mod syscalls;
 
 use capabilities::CapabilitySet;
 pub use init::split_if_first;
@@ -64,7 +65,7 @@ pub struct Guard {
     pub limits: Limits,
     /// What the program keeps of our capabilities; `None`: all.
     pub keeps: Option<CapabilitySet>,
-    /// Refuses it the system calls of `syscalls`.
+    /// Refuses it the system calls of `syscalls` and, outside of a jail, the files of `kernel`.
     pub filtered: bool,
     pub jail: Option<Jail>,
 }
@@ -155,7 +156,7 @@ impl Guard {
 /// A failed step of the guard's own.
 #[derive(Debug, thiserror::Error)]
 #[error("can't {verb} {what}: {source}")]
-struct SetupError {
+pub struct SetupError {
     verb: &'static str,
     what: String,
     source: std::io::Error,

@@ -23,7 +23,7 @@ use rustix::mount::{
 use rustix::process::{Gid, Uid, chdir, chroot, pivot_root};
 use rustix::thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::{Access, Bind, Jail, SetupError, capabilities, setup, sys};
+use super::{Access, Bind, Jail, SetupError, capabilities, kernel, setup, sys};
 
 /// Where the new root is put together. Every system has it, and in this namespace nobody misses it.
 const STAGE: &str = "/proc";
@@ -90,7 +90,7 @@ fn drop_privileges(jail: &Jail) -> Result<(), SetupError> {
     // That cleared all but what is inheritable, which some container runtimes give.
     capabilities::keep_only(capabilities::NOTHING).map_err(setup("give up", "capabilities"))?;
     // Linux 6.12 and newer; an older one leaves the rest that the module's words tell of.
-    let _ = sys::leave_abstract_sockets();
+    let _ = kernel::leave_abstract_sockets();
     Ok(())
 }
 
@@ -145,7 +145,7 @@ fn devices() -> Result<Vec<(&'static str, OwnedFd)>, SetupError> {
     DEVICES.into_iter().map(device).collect()
 }
 
-fn clone_of(source: &Path) -> Result<OwnedFd, SetupError> {
+pub(super) fn clone_of(source: &Path) -> Result<OwnedFd, SetupError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE
@@ -153,7 +153,7 @@ fn clone_of(source: &Path) -> Result<OwnedFd, SetupError> {
     open_tree(CWD, source, flags).map_err(setup("open", source))
 }
 
-fn fresh(
+pub(super) fn fresh(
     kind: &'static str,
     options: &[(&str, String)],
     attributes: MountAttrFlags,
@@ -169,7 +169,7 @@ fn fresh(
     make().map_err(setup("make", kind))
 }
 
-fn place(mount: &OwnedFd, target: &Path) -> Result<(), SetupError> {
+pub(super) fn place(mount: &OwnedFd, target: &Path) -> Result<(), SetupError> {
     move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(setup("mount", target))
 }

@@ -166,11 +166,11 @@ async fn run(
         return Err(TimedOut::whole(Step::Evaluate, limit).into());
     };
     let (ended, ()) = ended?;
-    if ended.code == Some(0) {
+    if ended.exit.is_ok() {
         return Ok(ended.stdout);
     }
     let asked = Asked::Evaluate { evaluator: &config.evaluator, limits: &config.limits };
-    let error = classify(&asked, ended.code, &log);
+    let error = classify(&asked, ended.exit, &log);
     let error = match &place.own {
         Some((store, _)) => {
             // What is wrong may be in it.

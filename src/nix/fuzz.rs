@@ -7,6 +7,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::classify::{Asked, classify};
 use super::evaluator::Tokens;
+use super::exit::Exit;
 use super::internal_log::LogReader;
 use super::redact::{Redactor, access_tokens, secrets_of_access_tokens, secrets_of_netrc};
 use super::secret::{check_access_tokens, check_signing_key};
@@ -156,11 +157,11 @@ fn classified(log: &LogReader) -> String {
         upload: none("--f"),
     };
     let evaluator = &Evaluator::new("/h".into());
-    let evaluated = classify(&Asked::Evaluate { evaluator, limits }, Some(1), log);
+    let evaluated = classify(&Asked::Evaluate { evaluator, limits }, Exit::Code(1), log);
     let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
     let what = &Buildable::Path(StorePath::parse(path).expect("a path"));
     let choice = &super::substituters::Choice::default();
-    let realised = classify(&Asked::Realise { what, limits, choice }, Some(1), log);
+    let realised = classify(&Asked::Realise { what, limits, choice }, Exit::Code(1), log);
     format!("{evaluated}\n{realised}")
 }
 

@@ -31,6 +31,7 @@ mod eval_store;
 mod evaluate;
 mod evaluator;
 mod exchange;
+mod exit;
 pub mod fake;
 mod flake;
 mod flake_lock;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use rustix::io::Errno;
 use rustix::process::getuid;
 
 use crate::model::{Announcement, Closure, PodTokens, Secret, Source, StorePath, Viewer, Vouched};
@@ -102,6 +103,12 @@ impl RealNix {
     pub async fn probe(&self) -> Result<Capabilities, NixError> {
         if let Some(known) = self.0.capabilities.get() {
             return Ok(*known);
+        }
+        let program = &self.0.config.program;
+        // A guard would say so of itself.
+        if !process::find(program, &self.0.config.search_path).is_file() {
+            let program = program.display().to_string();
+            return Err(NixError::Spawn { program, source: Errno::NOENT.into() });
         }
         // Whatever an operator's nix.conf has is looked at later.
         let config = Config { conf: None, ..self.0.config.clone() };

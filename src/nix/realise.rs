@@ -141,9 +141,9 @@ async fn run(
     };
     let (ended, (stage, _slot)) = ended?;
     nix.learn_from(&log);
-    if ended.code != Some(0) {
+    if !ended.exit.is_ok() {
         let asked = Asked::Realise { what, limits: &nix.config.limits, choice };
-        let error = classify(&asked, ended.code, &log);
+        let error = classify(&asked, ended.exit, &log);
         let error = or_network(error, &log, &nix.config.store_dir);
         return Err(or_full_disk(error, &nix.config.state_dir));
     }
