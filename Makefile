@@ -31,6 +31,8 @@ check: ## format, lints, licences, workflows and tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	"$$(scripts/install-cargo-deny.sh)" --locked check licenses bans sources
+	"$$(scripts/install-cargo-deny.sh)" --locked --manifest-path fuzz/Cargo.toml --config deny.toml \
+		check licenses bans sources
 	"$$(scripts/install-actionlint.sh)"
 	@$(MAKE) --no-print-directory test
 
@@ -50,7 +52,7 @@ bench: ## run the benchmarks, which write target/bench.json (root)
 	@scripts/install-nix.sh
 	cargo bench --locked --bench publish
 
-nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, fuzzing, other versions of Nix, a build done twice, all of e2e (root)
+nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, fuzzing, aarch64, other versions of Nix, a build done twice, all of e2e (root)
 	@$(MAKE) --no-print-directory bench
 	NIX_CSI_FULL=1 scripts/test.sh builds
 	NIX_CSI_FULL=1 scripts/test.sh crowd
@@ -58,6 +60,7 @@ nightly: ## what is too slow for each change: benchmarks, builds of minutes, a s
 	NIX_CSI_FULL=1 scripts/test.sh greedy
 	@$(MAKE) --no-print-directory soak MINUTES=20
 	@$(MAKE) --no-print-directory fuzz MINUTES=10
+	scripts/check-aarch64.sh
 	scripts/test-nix-versions.sh
 	scripts/reproducible.sh
 	scripts/e2e.sh

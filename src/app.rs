@@ -27,6 +27,7 @@ use crate::grpc::{self, AdminService, Admittance, IdentityService, NodeFacts, No
 use crate::health::{Condition, Health};
 use crate::http::{self, HttpState, Probed};
 use crate::jail::capabilities::{self, CapabilitySet};
+use crate::jail::{kernel, syscalls};
 use crate::model::System;
 use crate::mount::{Mounts, RealMounts};
 use crate::telemetry::{self, LogFilter};
@@ -62,8 +63,10 @@ fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
 ) -> Result<(), NodeError> {
     // Threads inherit it.
     if process.privileges == PrivilegesArg::Least {
+        kernel::shut().map_err(|e| fail("can't shut the kernel's files (see --privileges)")(&e))?;
         capabilities::keep_only(needed)
             .map_err(|e| fail("can't give up capabilities (see --privileges)")(&e))?;
+        syscalls::can_be_refused().map_err(|e| no_seccomp(&e))?;
     }
     let log_filter = telemetry::init(&process.log, process.log_format).map_err(NodeError)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -74,6 +77,13 @@ fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
     #[expect(clippy::expect_used, reason = "actix calls this once")]
     let system = actix::System::with_tokio_rt(move || runtime.take().expect("one runtime"));
     system.block_on(life(log_filter))
+}
+
+fn no_seccomp(error: &std::io::Error) -> NodeError {
+    NodeError(format!(
+        "can't refuse system calls to Nix's programs: seccomp: {error}: the kernel needs \
+         CONFIG_SECCOMP_FILTER, and who starts this must let it set filters; --privileges all refuses none"
+    ))
 }
 
 #[cfg(debug_assertions)]

@@ -78,7 +78,9 @@ pub(super) fn parse(
     if admittance.kubelet && !is_by_a_person {
         check_pod(pod.as_ref(), &target, &admittance.driver)?;
     }
-    let tokens = match (&pod, tokens.filter(|_| admittance.exchanges_tokens)) {
+    // What the pod names itself wins.
+    let exchanged = admittance.exchanges_tokens && secret.is_none();
+    let tokens = match (&pod, tokens.filter(|_| exchanged)) {
         (Some(pod), Some(text)) => PodTokens::parse(&text, pod).map_err(|e| bad(&e))?,
         _ => None,
     };

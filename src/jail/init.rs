@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, getpid, kill_process, set_parent_process_death_signal};
@@ -15,6 +16,13 @@ use super::{SETUP_FAILED, SetupError, capabilities, children, setup, supervise};
 /// What a runtime or a person may send to the first process, for the one that works.
 const PASSED_ON: [i32; 6] =
     [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+
+/// We are the child of a first process of ours.
+static HAS_SPLIT: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn has_split() -> bool {
+    HAS_SPLIT.load(Ordering::Relaxed)
+}
 
 /// In the first process of a pid namespace: comes back in a child of it as `None`, and in the first
 /// process itself with the child's end. Anywhere else, `None` at once. To be called while there is one
@@ -37,6 +45,7 @@ fn split() -> Result<Option<ExitCode>, SetupError> {
         Forked::Child => {
             drop(signals);
             sys::unblock_signals();
+            HAS_SPLIT.store(true, Ordering::Relaxed);
             // Nothing of a container outlives its first process; this says so where the namespace is
             // not a container's.
             set_parent_process_death_signal(Some(Signal::KILL))

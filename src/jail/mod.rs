@@ -19,20 +19,21 @@
 //! - **Precedence**: a program can yield: whoever else of the same control group wants a processor gets it at
 //!   once (SCHED_IDLE of sched(7)). The kernel weighs control groups against each other, so that other pods
 //!   gain nothing by it, and take nothing.
-//! - **Powers**: what a program keeps of root's (`capabilities`), and system calls that are refused to it
-//!   (`syscalls`). The guard itself keeps what it takes to end its program.
+//! - **Powers**: what a program keeps of root's (`capabilities`), and system calls (`syscalls`) and files
+//!   (`kernel`) that are refused to it. The guard itself keeps what it takes to end its program.
 //!
 //! A failure to set this up is one line on standard error and the exit code [`SETUP_FAILED`].
 
 pub mod capabilities;
 mod children;
 mod init;
+pub mod kernel;
 mod limits;
 mod options;
 mod root;
 mod supervise;
 mod sys;
-mod syscalls;
+pub mod syscalls;
 
 use capabilities::CapabilitySet;
 pub use init::split_if_first;
@@ -71,7 +72,7 @@ pub struct Guard {
     pub limits: Limits,
     /// What the program keeps of our capabilities; `None`: all.
     pub keeps: Option<CapabilitySet>,
-    /// Refuses it the system calls of `syscalls`.
+    /// Refuses it the system calls of `syscalls` and, outside of a jail, the files of `kernel`.
     pub filtered: bool,
     pub jail: Option<Jail>,
 }
@@ -163,7 +164,7 @@ impl Guard {
 /// A failed step of the guard's own.
 #[derive(Debug, thiserror::Error)]
 #[error("can't {verb} {what}: {source}")]
-struct SetupError {
+pub struct SetupError {
     verb: &'static str,
     what: String,
     source: std::io::Error,

@@ -6,11 +6,13 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat, openat2,
+    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat, openat2, readlinkat,
+    symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -21,7 +23,7 @@ use rustix::mount::{
 use rustix::process::{Gid, Uid, chdir, chroot, pivot_root};
 use rustix::thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::{Access, Bind, Jail, SetupError, capabilities, setup, sys};
+use super::{Access, Bind, Jail, SetupError, capabilities, kernel, setup, sys};
 
 /// Where the new root is put together. Every system has it, and in this namespace nobody misses it.
 const STAGE: &str = "/proc";
@@ -88,7 +90,7 @@ fn drop_privileges(jail: &Jail) -> Result<(), SetupError> {
     // That cleared all but what is inheritable, which some container runtimes give.
     capabilities::keep_only(capabilities::NOTHING).map_err(setup("give up", "capabilities"))?;
     // Linux 6.12 and newer; an older one leaves the rest that the module's words tell of.
-    let _ = sys::leave_abstract_sockets();
+    let _ = kernel::leave_abstract_sockets();
     Ok(())
 }
 
@@ -143,7 +145,7 @@ fn devices() -> Result<Vec<(&'static str, OwnedFd)>, SetupError> {
     DEVICES.into_iter().map(device).collect()
 }
 
-fn clone_of(source: &Path) -> Result<OwnedFd, SetupError> {
+pub(super) fn clone_of(source: &Path) -> Result<OwnedFd, SetupError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE
@@ -151,7 +153,7 @@ fn clone_of(source: &Path) -> Result<OwnedFd, SetupError> {
     open_tree(CWD, source, flags).map_err(setup("open", source))
 }
 
-fn fresh(
+pub(super) fn fresh(
     kind: &'static str,
     options: &[(&str, String)],
     attributes: MountAttrFlags,
@@ -167,14 +169,14 @@ fn fresh(
     make().map_err(setup("make", kind))
 }
 
-fn place(mount: &OwnedFd, target: &Path) -> Result<(), SetupError> {
+pub(super) fn place(mount: &OwnedFd, target: &Path) -> Result<(), SetupError> {
     move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(setup("mount", target))
 }
 
 fn show(target: &Path, what: &What) -> Result<(), SetupError> {
     let (mount, is_dir) = match what {
-        What::Link(leads) => return link(leads, target),
+        What::Link(leads) => return link_in_jail(leads, target).map_err(setup("create", target)),
         What::Mount { mount, is_dir } => (mount, *is_dir),
     };
     let place = if is_dir { directory_in_jail(target) } else { file_in_jail(target) };
@@ -205,6 +207,20 @@ fn directory_in_jail(target: &Path) -> Result<OwnedFd, Errno> {
         dir = opened(&path)?;
     }
     Ok(dir)
+}
+
+/// A link there. In what an evaluator keeps it may be from the last time.
+fn link_in_jail(leads: &Path, target: &Path) -> Result<(), Errno> {
+    let dir = directory_in_jail(target.parent().unwrap_or(target))?;
+    let name = target.file_name().unwrap_or_default();
+    match symlinkat(leads, &dir, name) {
+        Err(Errno::EXIST)
+            if readlinkat(&dir, name, Vec::new())?.as_bytes() == leads.as_os_str().as_bytes() =>
+        {
+            Ok(())
+        }
+        made => made,
+    }
 }
 
 /// A file there, empty if it is new; no link.

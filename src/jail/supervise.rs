@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::children::{as_it_ended, children, end_all, end_orphans, reap};
 use super::sys::{self, Forked};
-use super::{Guard, SETUP_FAILED, SetupError, capabilities, limits, root, setup, syscalls};
+use super::{Guard, SETUP_FAILED, SetupError, capabilities, kernel, limits, root, setup};
 
 pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, SetupError> {
     // Otherwise it is `exe` to ps, after the link that it was started by.
@@ -113,7 +113,7 @@ fn become_program(
             capabilities::keep_only(kept).map_err(setup("drop", "powers (see --privileges)"))?;
         }
         if guard.filtered {
-            syscalls::refuse().map_err(setup("refuse", "system calls (see --privileges)"))?;
+            kernel::refuse(guard.jail.is_some())?;
         }
         // After the user changed, which clears it: prctl(2), PR_SET_PDEATHSIG.
         set_parent_process_death_signal(Some(Signal::KILL))

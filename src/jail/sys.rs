@@ -130,31 +130,3 @@ pub(super) fn set_attributes(
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
-
-/// The kernel's `struct landlock_ruleset_attr`, of ABI 6.
-#[repr(C)]
-struct Ruleset {
-    handled_access_fs: u64,
-    handled_access_net: u64,
-    scoped: u64,
-}
-
-/// Abstract Unix sockets and signals: `LANDLOCK_SCOPE_*` of linux/landlock.h.
-const SCOPES: u64 = 0b11;
-
-/// Takes from this process the abstract Unix sockets that others have made: landlock(7). It must have
-/// given up new privileges.
-pub(super) fn leave_abstract_sockets() -> io::Result<()> {
-    let rules = Ruleset { handled_access_fs: 0, handled_access_net: 0, scoped: SCOPES };
-    let done = |result: libc::c_long| {
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-    };
-    // SAFETY: `rules` lives across the call and its size is passed with it; the new descriptor is
-    // nobody else's.
-    unsafe {
-        let (call, size) = (libc::SYS_landlock_create_ruleset, size_of::<Ruleset>());
-        let fd = done(libc::syscall(call, &raw const rules, size, 0))?;
-        let fd = OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?);
-        done(libc::syscall(libc::SYS_landlock_restrict_self, fd.as_raw_fd(), 0)).map(drop)
-    }
-}

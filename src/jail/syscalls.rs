@@ -5,12 +5,17 @@
 //! It comes on top: a jailed program has no privileges for most of these either.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs;
+use std::io::{self, Read, Write};
 
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitOptions, waitpid};
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, apply_filter,
+    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp,
+    SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
 };
+
+use super::sys::{self, Forked};
 
 /// Not in libc's list for musl on aarch64: `include/uapi/asm-generic/unistd.h`.
 #[cfg(target_arch = "aarch64")]
@@ -94,9 +99,35 @@ const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::
 /// For this process and all that it starts, for good. It must have given up new privileges.
 pub(super) fn refuse() -> io::Result<()> {
     for program in programs().map_err(io::Error::other)? {
-        apply_filter(&program).map_err(io::Error::other)?;
+        apply_filter(&program).map_err(|error| match error {
+            Error::Prctl(error) | Error::Seccomp(error) => error,
+            error => io::Error::other(error),
+        })?;
     }
     Ok(())
+}
+
+/// Whether calls can be refused here, which a child finds out. To be called while there is one thread.
+pub fn can_be_refused() -> io::Result<()> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    match sys::fork()? {
+        Forked::Child => {
+            let said = refuse().err().map(|error| error.to_string()).unwrap_or_default();
+            let written = fs::File::from(writer).write_all(said.as_bytes());
+            std::process::exit(written.is_err().into())
+        }
+        Forked::Parent(child) => {
+            drop(writer);
+            let mut said = String::new();
+            fs::File::from(reader).read_to_string(&mut said)?;
+            let ended = waitpid(Some(child), WaitOptions::empty())?;
+            match ended.and_then(|(_, status)| status.exit_status()) {
+                Some(0) if said.is_empty() => Ok(()),
+                Some(0) => Err(io::Error::other(said)),
+                _ => Err(io::Error::other("who tried it was killed")),
+            }
+        }
+    }
 }
 
 fn programs() -> Result<[BpfProgram; 2], BackendError> {

@@ -114,9 +114,26 @@ pub struct VolumeSpec {
     pub tokens: Option<PodTokens>,
 }
 
+/// What one call gives to fetch with.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets {
+    secret: Option<Secret>,
+    tokens: Option<PodTokens>,
+}
+
 impl VolumeSpec {
     pub fn shape(&self) -> Shape {
         Shape::of(self.access, self.layout, self.size)
+    }
+
+    /// What it was given to fetch with, which is of no use afterwards.
+    pub fn take_secrets(&mut self) -> Secrets {
+        Secrets { secret: self.secret.take(), tokens: self.tokens.take() }
+    }
+
+    #[must_use]
+    pub fn with_secrets(self, Secrets { secret, tokens }: Secrets) -> Self {
+        Self { secret, tokens, ..self }
     }
 
     /// The kubelet's own keys are not part of the comparison: a restarted kubelet may add some.

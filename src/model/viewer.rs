@@ -8,7 +8,7 @@ use super::{Limits, PodTokens, Secret, Sight, Tenant};
 pub struct Viewer {
     pub tenant: Tenant,
     pub sight: Sight,
-    /// What its request was given to fetch with.
+    /// What its request was given to fetch with. Who has one sees its own store alone.
     pub secret: Option<Secret>,
     /// To be exchanged for one, if there is none.
     pub tokens: Option<PodTokens>,
@@ -28,19 +28,25 @@ impl Viewer {
         }
     }
 
-    /// The same for those for whom the same source comes to the same, and who may know that: what a secret
-    /// has opened is the tenant's own.
+    /// The same for those for whom the same source comes to the same, and who may know that. What a tenant's
+    /// own store and caches have is nobody else's, and what a secret has opened not even the tenant's without it.
     pub fn digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
-        digest.update([u8::from(self.sight == Sight::Own)]);
-        if let Some(secret) = &self.secret {
-            digest.update(secret.digest());
-            digest.update(self.tenant.to_string());
-        } else if let Some(tokens) = &self.tokens {
-            // They are others each time; the account is the same.
-            digest.update(tokens.account());
-            digest.update([0]);
-            digest.update(self.tenant.to_string());
+        if self.sight == Sight::Store {
+            return digest.finalize().into();
+        }
+        digest.update(self.tenant.to_string());
+        match (&self.tokens, &self.secret) {
+            // They are others each time, and so is what they are exchanged for; the account is the same.
+            (Some(tokens), _) => {
+                digest.update([0, 1]);
+                digest.update(tokens.account());
+            }
+            (None, Some(secret)) => {
+                digest.update([0, 2]);
+                digest.update(secret.digest());
+            }
+            (None, None) => digest.update([0, 3]),
         }
         digest.finalize().into()
     }
@@ -71,6 +77,7 @@ mod tests {
         let all = [
             viewer("a", Sight::Store, None),
             viewer("a", Sight::Own, None),
+            viewer("b", Sight::Own, None),
             viewer("a", Sight::Own, secret("x")),
             viewer("b", Sight::Own, secret("x")),
             viewer("a", Sight::Own, secret("y")),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::jail::SETUP_FAILED;
 
 use super::bounds::Memory;
+use super::exit::Exit;
 use super::hints::{DAEMON_GONE, HINTS, NO_BUILDER, NO_SPACE, NOBODY, SHORT, UNSIGNED};
 use super::internal_log::{LogReader, Message};
 use super::network;
@@ -48,10 +49,9 @@ impl Asked<'_> {
     }
 }
 
-/// `code` is the exit code, or `None` after a signal.
-pub(super) fn classify(asked: &Asked, code: Option<i32>, log: &LogReader) -> RealiseError {
+pub(super) fn classify(asked: &Asked, exit: Exit, log: &LogReader) -> RealiseError {
     let Some(first) = log.errors().next() else {
-        return silent(asked, code, log);
+        return silent(asked, exit, log);
     };
     let said = |words: &[&str]| log.errors().find(|m| contains_any(&m.text, words));
     // Not the first line but the one that says so.
@@ -242,9 +242,9 @@ fn refused(asked: &Asked, message: &Message) -> RealiseError {
 }
 
 /// Nix ended without a word: killed, or it could not start.
-fn silent(asked: &Asked, code: Option<i32>, log: &LogReader) -> RealiseError {
+fn silent(asked: &Asked, exit: Exit, log: &LogReader) -> RealiseError {
     let detail = log.plain().last().map(cut).unwrap_or_default();
-    if code == Some(SETUP_FAILED.into()) {
+    if exit == Exit::Code(SETUP_FAILED.into()) {
         let what = format!("starting to {}", asked.step());
         return RealiseError::Store(NixError::Command { what, detail });
     }
@@ -253,16 +253,12 @@ fn silent(asked: &Asked, code: Option<i32>, log: &LogReader) -> RealiseError {
         let cause = detail.trim_start_matches("error: ").to_owned();
         return RealiseError::Refused { step: Step::Evaluate, cause, hint: None };
     }
-    match code {
-        None => RealiseError::Temporary {
-            step: asked.step(),
-            cause: "the nix process was killed; the node may be short of memory".to_owned(),
-        },
-        Some(code) => RealiseError::Store(NixError::Command {
-            what: format!("nix ({})", asked.step()),
-            detail: format!("exit code {code} {detail}").trim_end().to_owned(),
-        }),
+    let step = asked.step();
+    if matches!(exit, Exit::Signal(_)) && !exit.is_of_refused_call() {
+        return RealiseError::Temporary { step, cause: format!("nix: {exit}") };
     }
+    let detail = format!("{exit} {detail}").trim_end().to_owned();
+    RealiseError::Store(NixError::Command { what: format!("nix ({step})"), detail })
 }
 
 pub(super) fn cause(message: &Message) -> String {
@@ -308,18 +304,18 @@ mod tests {
     };
 
     /// The recorded commands evaluated and built in one.
-    fn classify_as(case: &str, code: Option<i32>, log: &LogReader) -> RealiseError {
+    fn classify_as(case: &str, exit: Exit, log: &LogReader) -> RealiseError {
         let nobody = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody";
         match case {
             "nobody" | "D_nobody" | "substituter_down" | "D_refused" | "daemon_gone"
             | "daemon_gone_unix" => {
                 let what = &Buildable::Path(StorePath::parse(nobody).unwrap());
                 let choice = &Choice::default();
-                classify(&Asked::Realise { what, limits: &LIMITS, choice }, code, log)
+                classify(&Asked::Realise { what, limits: &LIMITS, choice }, exit, log)
             }
             _ => {
                 let memory = &Memory { most: 4 << 30, rule: None };
-                classify(&Asked::Evaluate { memory, limits: &LIMITS }, code, log)
+                classify(&Asked::Evaluate { memory, limits: &LIMITS }, exit, log)
             }
         }
     }
@@ -329,7 +325,7 @@ mod tests {
         for line in &case.stderr {
             log.line(line.as_bytes(), &mut progress);
         }
-        classify_as(&case.name, Some(case.code), &log)
+        classify_as(&case.name, Exit::Code(case.code), &log)
     }
 
     /// What each recorded failure must become, for every version: kind and start of the message.
@@ -409,7 +405,7 @@ mod tests {
         let (mut log, mut progress) = (LogReader::default(), Progress::default());
         let line = serde_json::json!({ "action": "msg", "level": 0, "msg": text });
         log.line(format!("@nix {line}").as_bytes(), &mut progress);
-        classify(asked, Some(1), &log).to_string()
+        classify(asked, Exit::Code(1), &log).to_string()
     }
 
     #[test]
@@ -463,7 +459,16 @@ mod tests {
     #[test]
     fn a_silent_death_is_told_apart() {
         let log = LogReader::default();
-        assert_eq!(classify_as("x", None, &log).kind(), "temporary");
-        assert_eq!(classify_as("x", Some(1), &log).kind(), "store");
+        assert_eq!(classify_as("x", Exit::Signal(9), &log).kind(), "temporary");
+        assert_eq!(classify_as("x", Exit::Code(1), &log).kind(), "store");
+        let text = classify_as("x", Exit::Signal(31), &log).to_string();
+        assert!(text.contains("--privileges all") && !text.contains("memory"), "{text}");
+        let memory = &Memory { most: 4 << 30, rule: None };
+        let evaluate = &Asked::Evaluate { memory, limits: &LIMITS };
+        for program in ["git", "ssh"] {
+            let text =
+                format!("error: program '{program}' failed with signal 31 (Bad system call)");
+            assert!(said(evaluate, &text).contains("--privileges all"), "{text}");
+        }
     }
 }

@@ -189,7 +189,7 @@ pub(super) fn installable(what: &Buildable) -> OsString {
     }
 }
 
-/// A guarded command that may fetch or build, with our settings and a log that is read.
+/// A command that may fetch or build, with our settings and a log that is read.
 pub(super) fn logged(
     config: &Config,
     program: PathBuf,
@@ -202,7 +202,7 @@ pub(super) fn logged(
     push_options(&mut args, [("timeout", &*build), ("max-silent-time", &*silence)].into_iter());
     push_options(&mut args, pairs(&config.nix_options));
     args.extend(rest);
-    guarded(config, spec(config, program, args))
+    spec(config, program, args)
 }
 
 /// With our guard, if there is one: the program and all that it starts end with us.
@@ -212,7 +212,7 @@ pub(super) fn guarded(config: &Config, mut spec: CommandSpec) -> CommandSpec {
 }
 
 /// Who asks a daemon needs no privileges; another does what a daemon would.
-pub(super) fn guard_of(config: &Config, spec: &CommandSpec) -> Guard {
+fn guard_of(config: &Config, spec: &CommandSpec) -> Guard {
     let asks = spec.env.iter().any(|(name, value)| name == "NIX_REMOTE" && value != "local");
     let needed = if asks { capabilities::NOTHING } else { capabilities::DAEMON };
     let filtered = config.least_privilege && asks;
@@ -227,11 +227,13 @@ pub(super) fn sibling(config: &Config, name: &str, args: &[&OsStr]) -> CommandSp
     spec(config, program, args.iter().map(Into::into).collect())
 }
 
+/// A guarded command on the store, by the daemon if there is one.
 pub(super) fn spec(config: &Config, program: PathBuf, args: Vec<OsString>) -> CommandSpec {
-    client(config, (&config.home, config.daemon_socket.as_deref()), program, args)
+    let socket = config.daemon_socket.as_deref();
+    guarded(config, client(config, (&config.home, socket), program, args))
 }
 
-/// A client of the store that finds its home and the daemon's socket at these places.
+/// A client of the store, without a guard, that finds its home and the daemon's socket at these places.
 pub(super) fn client(
     config: &Config,
     (home, socket): (&Path, Option<&Path>),
@@ -321,8 +323,7 @@ mod tests {
     fn who_works_on_the_store_itself_keeps_what_a_daemon_does() {
         let mut config = Config::new("/home");
         config.guard = Some("/g".into());
-        let guard =
-            |config: &Config| guarded(config, sibling(config, "nix-store", &[])).guard.unwrap().1;
+        let guard = |config: &Config| sibling(config, "nix-store", &[]).guard.unwrap().1;
         let powers = |config: &Config| (guard(config).keeps, guard(config).filtered);
         assert_eq!(powers(&config), (Some(capabilities::DAEMON), false));
         config.daemon_socket = Some("/run/s".into());

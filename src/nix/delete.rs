@@ -95,7 +95,7 @@ pub(super) async fn run(nix: &RealNix, paths: &[StorePath]) -> Result<Option<Sto
     };
     let (ended, ()) = process::run(&spec, &[], on_line, ()).await?;
     match alive {
-        _ if ended.code == Some(0) => Ok(None),
+        _ if ended.exit.is_ok() => Ok(None),
         Some(path) if paths.contains(&path) => Ok(Some(path)),
         _ => Err(NixError::Command { what: "nix-store --delete".to_owned(), detail: last }),
     }

@@ -153,7 +153,7 @@ async fn run(
         return Err(TimedOut::whole(Step::Build, nix.config.limits.realise).into());
     };
     let (ended, _slot) = ended?;
-    if ended.code == Some(0) {
+    if ended.exit.is_ok() {
         return Ok(log.built());
     }
     nix.learn_from(&log);
@@ -163,7 +163,7 @@ async fn run(
         return Err(RealiseError::Temporary { step: Step::Build, cause });
     }
     let asked = Asked::Realise { what, limits: &nix.config.limits, choice };
-    Err(classify(&asked, ended.code, &log))
+    Err(classify(&asked, ended.exit, &log))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::jail::{Bind, Guard, Jail, Limits, capabilities};
 use crate::model::StorePath;
 
 use super::command::Config;
+use super::eval_programs::Found;
 
 /// Where things are inside of the jail: below no directory of the node that an operator may show.
 pub(super) const HOME: &str = "/nix-csi/home";
@@ -54,7 +55,7 @@ pub(super) enum Seen<'a> {
     /// The node's store and its daemon.
     Store,
     /// A store of the tenant's own, and of the node's the programs that it needs itself.
-    Own { store: &'a Path, programs: &'a [StorePath] },
+    Own { store: &'a Path, programs: &'a Found },
 }
 
 pub(super) fn binds(config: &Config, socket: Option<&Path>, sights: &Sights) -> Vec<Bind> {
@@ -76,7 +77,7 @@ pub(super) fn binds(config: &Config, socket: Option<&Path>, sights: &Sights) -> 
             let values =
                 entries.map(|entry| entry.split_once('=').map_or(&**entry, |(_, path)| path));
             let found = values.filter_map(top_of);
-            binds.extend(programs.iter().cloned().chain(found).map(|path| {
+            binds.extend(programs.closure.iter().cloned().chain(found).map(|path| {
                 let source = config.store_dir.join(path.base_name());
                 Bind::read_only_if_there(source, path.to_string())
             }));

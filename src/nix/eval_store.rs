@@ -1,17 +1,19 @@
 //! Stores of tenants' own: where those evaluations work that must not see the node's.
 //!
-//! `<homes>/<tenant>.nix`, shown to the evaluator as `/nix`. It has what the tenant's evaluations fetch and
-//! make, is nobody else's, and nothing is built in it: what an evaluation comes to is copied to the node's
-//! store. One that grows too large, is not used for long, or is suspected to be broken is retired: who is in
+//! `<homes>/<whose>.own`: a store, shown to the evaluator as `/nix`, and a home with the fetchers' caches. It has
+//! what the tenant's evaluations, or those with one secret, fetch and make, is nobody else's, and nothing is built
+//! in it: what an evaluation comes to is copied to the node's store. One that grows too large, is not used for long, or is suspected to be broken is retired: who is in
 //! it goes on, and with the last of them it is removed.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::fs::{self, DirBuilder, File, FileTimes};
+use std::hash::BuildHasher;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -19,7 +21,7 @@ use tokio::time::Instant;
 use super::NixError;
 use super::error::io_error;
 
-const SUFFIX: &str = ".nix";
+const SUFFIX: &str = ".own";
 const RETIRED: &str = ".retired";
 /// Bytes on disk.
 const MOST: u64 = 4 << 30;
@@ -47,20 +49,26 @@ struct Place {
 }
 
 impl Store {
-    pub(super) fn path(&self) -> PathBuf {
+    pub(super) fn nix(&self) -> PathBuf {
+        self.path().join("nix")
+    }
+
+    pub(super) fn home(&self) -> PathBuf {
+        self.path().join("home")
+    }
+
+    fn path(&self) -> PathBuf {
         lock(&self.0).path.clone()
     }
 
     /// The next evaluation begins a new one.
     fn retire(&self) {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut place = lock(&self.0);
         if place.is_retired {
             return;
         }
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut aside = place.path.clone().into_os_string();
-        aside.push(format!(".{}.{number}{RETIRED}", std::process::id()));
+        aside.push(format!(".{}{RETIRED}", unique()));
         match fs::rename(&place.path, &aside) {
             Ok(()) => *place = Place { path: aside.into(), is_retired: true },
             Err(error) => {
@@ -82,16 +90,14 @@ impl Drop for Store {
 }
 
 impl EvalStores {
-    /// Blocking. The store beside a tenant's home, for as long as the result is held.
-    pub(super) fn enter(&self, home: &Path, uid: u32) -> Result<Arc<Store>, NixError> {
-        self.look_at_times(home.parent().unwrap_or(home));
-        let mut path = home.as_os_str().to_owned();
-        path.push(SUFFIX);
-        let path = PathBuf::from(path);
+    /// Blocking. The store of whom this is the name, for as long as the result is held.
+    pub(super) fn enter(&self, homes: &Path, name: &str, uid: u32) -> Result<Arc<Store>, NixError> {
+        self.look_at_times(homes);
+        let path = homes.join(format!("{name}{SUFFIX}"));
         let mut current = lock(&self.0.current);
-        let make = || DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        make().map_err(|err| io_error("create", &path, err))?;
-        chown(&path, Some(uid), Some(uid)).map_err(|err| io_error("own", &path, err))?;
+        if fs::symlink_metadata(&path).is_err() {
+            make(homes, &path, uid).map_err(|err| io_error("create", &path, err))?;
+        }
         // When it was used last.
         let now = FileTimes::new().set_modified(SystemTime::now());
         let used = File::open(&path).and_then(|dir| dir.set_times(now));
@@ -125,11 +131,11 @@ impl EvalStores {
 
     /// Retires what is too large or idle, and removes what a process before this one has retired.
     fn look(&self, homes: &Path, most: u64) -> io::Result<()> {
+        let ours = format!(".{:016x}-", *PROCESS);
         for entry in fs::read_dir(homes)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name.ends_with(RETIRED) {
-                let ours = format!(".{}.", std::process::id());
                 if !name.contains(&ours) {
                     remove(&path);
                 }
@@ -151,6 +157,28 @@ impl EvalStores {
         }
         Ok(())
     }
+}
+
+/// Of this process, and of no other that there was: a pid comes again, in a container at once.
+static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+
+fn unique() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{:016x}-{}", *PROCESS, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// All of it at once, so that what the evaluators own is never made below what they own.
+fn make(homes: &Path, path: &Path, uid: u32) -> io::Result<()> {
+    let dir = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+    dir(homes)?;
+    let new = path.with_extension(format!("{}{RETIRED}", unique()));
+    for part in ["nix/store", "home"] {
+        dir(&new.join(part))?;
+    }
+    for part in ["nix", "nix/store", "home"] {
+        chown(new.join(part), Some(uid), Some(uid))?;
+    }
+    fs::rename(&new, path)
 }
 
 /// Bytes on disk, or some number above `most`. What can't be read counts nothing.
@@ -205,8 +233,8 @@ mod tests {
     #[test]
     fn a_store_is_removed_with_its_last_user_and_the_next_one_is_new() {
         let dir = tempfile::tempdir().unwrap();
-        let (stores, home) = (EvalStores::default(), dir.path().join("web"));
-        let enter = || stores.enter(&home, getuid().as_raw()).unwrap();
+        let stores = EvalStores::default();
+        let enter = || stores.enter(dir.path(), "web", getuid().as_raw()).unwrap();
         let first = enter();
         assert!(Arc::ptr_eq(&first, &enter()));
         fs::write(first.path().join("mark"), "x").unwrap();
@@ -225,13 +253,12 @@ mod tests {
     fn what_is_large_or_idle_goes_and_what_a_dead_process_left_too() {
         let dir = tempfile::tempdir().unwrap();
         let stores = EvalStores::default();
-        let enter =
-            |name: &str| stores.enter(&dir.path().join(name), getuid().as_raw()).unwrap().path();
+        let enter = |name: &str| stores.enter(dir.path(), name, getuid().as_raw()).unwrap().path();
         let (small, large, idle) = (enter("small"), enter("large"), enter("idle"));
         fs::write(large.join("file"), vec![1; 1 << 20]).unwrap();
         let old = FileTimes::new().set_modified(SystemTime::now() - 2 * IDLE);
         File::open(&idle).unwrap().set_times(old).unwrap();
-        let left = dir.path().join(format!("x.nix.0.0{RETIRED}"));
+        let left = dir.path().join(format!("x.own.{:016x}-0{RETIRED}", *PROCESS ^ 1));
         fs::create_dir(&left).unwrap();
         stores.look(dir.path(), 1 << 19).unwrap();
         wait(|| gone(&large) && gone(&idle) && gone(&left));
@@ -239,5 +266,6 @@ mod tests {
         wait(|| fs::read_dir(dir.path()).unwrap().count() == 1);
         // As if nothing had been.
         assert_eq!(enter("large"), large);
+        assert!(!gone(&large.join("nix/store")) && !gone(&large.join("home")));
     }
 }

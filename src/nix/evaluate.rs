@@ -1,6 +1,5 @@
 //! From a flake or an expression to a derivation, in a jail; see `evaluator`.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +7,8 @@ use crate::model::{Limits, Secret, Sight, Source, StorePath, Viewer};
 
 use super::bounds;
 use super::classify::{Asked, classify};
-use super::eval_jail::{Seen, Sights, top_of};
+use super::eval_jail::{Seen, Sights};
+use super::eval_programs::{self, Found};
 use super::eval_store::Store;
 use super::evaluator::{Task, command, settings};
 use super::hints::{OWN_STORE, UNSEEN};
@@ -17,8 +17,8 @@ use super::real::Inner;
 use super::realise::or_full_disk;
 use super::secret_file::SecretFile;
 use super::{
-    Buildable, Evaluated, Lock, NixError, ProgressSink, RealiseError, Step, TimedOut, output,
-    process, stage,
+    Buildable, Evaluated, Lock, NixError, ProgressSink, RealiseError, Step, TimedOut, handed,
+    output, process, stage,
 };
 
 /// A derivation has no root between the evaluator's end and ours: a collector may take it then, and
@@ -48,12 +48,29 @@ pub(super) async fn evaluate(
             run(&nix, &Task::Hand(path), &place, &progress).await?;
         }
         if stage::place(nix.clone(), path.clone(), root.clone(), ()).await? {
+            if place.own.is_some() {
+                check_handed(&nix, &evaluated, &root).await?;
+            }
             return Ok(evaluated);
         }
         tracing::warn!(%path, "a collector took a derivation that was just made; once more");
     }
     let cause = "a garbage collector took the derivation again and again".to_owned();
     Err(RealiseError::Temporary { step: Step::Evaluate, cause })
+}
+
+/// Without a root if it is refused.
+async fn check_handed(
+    nix: &Arc<Inner>,
+    evaluated: &Evaluated,
+    root: &Path,
+) -> Result<(), RealiseError> {
+    let (nix, evaluated, root) = (nix.clone(), evaluated.clone(), root.to_owned());
+    let checked = tokio::task::spawn_blocking(move || {
+        handed::check(&nix, &evaluated).inspect_err(|_| drop(std::fs::remove_file(&root)))
+    });
+    let what = "looking at what was evaluated";
+    checked.await.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic).into()))
 }
 
 /// Collectors of Nix before 2.35 may take what they have told an evaluator that they would spare: a derivation
@@ -83,7 +100,7 @@ pub(super) async fn lock(
 struct Place {
     home: PathBuf,
     /// Instead of the node's store.
-    own: Option<Arc<Store>>,
+    own: Option<(Arc<Store>, Arc<Found>)>,
     secret: Option<Secret>,
     netrc: Option<SecretFile>,
     limits: Option<Limits>,
@@ -94,8 +111,8 @@ impl Place {
         let nix = nix.clone();
         let made = tokio::task::spawn_blocking(move || {
             let evaluator = &nix.config.evaluator;
+            let name = hex::encode(&viewer.digest()[..12]);
             let Viewer { tenant, sight, secret, limits, tokens: _ } = viewer;
-            let home = evaluator.home(&tenant)?;
             let netrc = secret.as_ref().map(|secret| nix.netrc_file(secret)).transpose()?.flatten();
             let own = match sight {
                 Sight::Store => None,
@@ -105,30 +122,20 @@ impl Place {
                         detail: "it needs a jail and a daemon".to_owned(),
                     });
                 }
-                Sight::Own => Some(nix.eval_stores.enter(&home, evaluator.uid)?),
+                Sight::Own => {
+                    let store = nix.eval_stores.enter(&evaluator.homes, &name, evaluator.uid)?;
+                    Some((store, eval_programs::find(&nix)?))
+                }
+            };
+            let home = match &own {
+                Some((store, _)) => store.home(),
+                None => evaluator.home(&tenant)?,
             };
             Ok(Self { home, own, secret, netrc, limits })
         });
         let what = "making a home for the evaluation";
         made.await.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic)))
     }
-}
-
-/// Programs that an evaluator starts, as far as they are in the store themselves.
-const PROGRAMS: [&str; 9] = ["nix", "git", "ssh", "tar", "gzip", "xz", "bzip2", "zstd", "/bin/sh"];
-
-/// Blocking. The closures of those.
-fn store_programs(nix: &Inner) -> Result<&[StorePath], NixError> {
-    if let Some(known) = nix.store_programs.get() {
-        return Ok(known);
-    }
-    let config = &nix.config;
-    let names = PROGRAMS.iter().map(Path::new).chain([&*config.program]);
-    let found = names.map(|name| process::find(name, &config.search_path));
-    let real = found.filter_map(|path| path.canonicalize().ok());
-    let tops: BTreeSet<_> = real.filter_map(|path| top_of(path.to_str()?)).collect();
-    let closures = nix.closures(&tops.into_iter().collect::<Vec<_>>())?;
-    Ok(nix.store_programs.get_or_init(|| closures.into_iter().collect()))
 }
 
 /// Runs one evaluator; its standard output.
@@ -138,31 +145,19 @@ async fn run(
     place: &Place,
     progress: &ProgressSink,
 ) -> Result<Vec<u8>, RealiseError> {
-    let result = run_in(nix, task, place, progress).await;
-    if let (Err(RealiseError::Store(_)), Some(own)) = (&result, &place.own) {
-        nix.eval_stores.distrust(own);
-    }
-    result
-}
-
-async fn run_in(
-    nix: &Arc<Inner>,
-    task: &Task<'_>,
-    place: &Place,
-    progress: &ProgressSink,
-) -> Result<Vec<u8>, RealiseError> {
     let config = &nix.config;
     let mut tokens = nix.tokens()?;
     tokens.add(place.secret.as_ref());
     let settings = settings(config, &tokens)?;
-    let own = place.own.as_ref().map(|own| own.path());
-    let seen = match &own {
-        Some(store) => Seen::Own { store, programs: store_programs(nix)? },
-        None => Seen::Store,
+    // Where it is now: it may have been retired meanwhile.
+    let own = place.own.as_ref().map(|(store, programs)| (store.nix(), store.home(), programs));
+    let (home, seen) = match &own {
+        Some((store, home, programs)) => (home, Seen::Own { store, programs }),
+        None => (&place.home, Seen::Store),
     };
     let netrc = place.netrc.as_ref().map(SecretFile::path);
     let memory = bounds::memory(place.limits.as_ref(), config.evaluator.memory);
-    let sights = Sights { home: &place.home, seen, netrc };
+    let sights = Sights { home, seen, netrc };
     let spec = command(config, task, (settings.len(), memory.most), &sights);
     let mut log = LogReader::new(nix.redactor(&tokens, place.secret.as_ref()));
     progress.update(|p| "evaluating".clone_into(&mut p.current));
@@ -175,12 +170,21 @@ async fn run_in(
         return Err(TimedOut { rule, ..TimedOut::whole(Step::Evaluate, limit) }.into());
     };
     let (ended, ()) = ended?;
-    if ended.code == Some(0) {
+    if ended.exit.is_ok() {
         return Ok(ended.stdout);
     }
     let asked = Asked::Evaluate { memory: &memory, limits: &config.limits };
-    let error = classify(&asked, ended.code, &log);
-    let error = if own.is_some() { seen_from_own_store(error) } else { error };
+    let error = classify(&asked, ended.exit, &log);
+    let error = match &place.own {
+        Some((store, _)) => {
+            // What is wrong may be in it.
+            if let RealiseError::Store(_) = &error {
+                nix.eval_stores.distrust(store);
+            }
+            seen_from_own_store(error)
+        }
+        None => error,
+    };
     Err(or_full_disk(error, &config.state_dir))
 }
 

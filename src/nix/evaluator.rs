@@ -232,8 +232,11 @@ pub(super) fn command(
     };
     let program = process::find(&config.program, &config.search_path);
     let mut spec = client(config, places, program, args);
-    if let Seen::Own { .. } = seen {
+    if let Seen::Own { programs, .. } = seen {
         spec.env.push(("NIX_STATE_DIR".into(), STATE.into()));
+        let dirs = programs.dirs.iter().cloned();
+        let all = dirs.chain(std::env::split_paths(&config.search_path));
+        spec.env.extend(std::env::join_paths(all).ok().map(|path| ("PATH".into(), path)));
     }
     // The last of a name counts.
     spec.env.push(("NIX_PATH".into(), evaluator.nix_path.join(":").into()));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::jail::{Guard, capabilities};
 use crate::model::{PodTokens, Secret};
 
+use super::exit::Exit;
 use super::real::Inner;
 use super::redact::Redactor;
 use super::{Limit, RealiseError, Step, TimedOut, check_access_tokens, command, process};
@@ -44,11 +45,14 @@ pub(super) async fn exchange(
         let cause = format!("the token exchange ({}) {why}", program.display());
         RealiseError::Temporary { step: Step::Fetch, cause }
     };
-    if ended.code != Some(0) {
+    if !ended.exit.is_ok() {
         let redactor = Redactor::new(tokens.tokens().iter().cloned());
         let said = redactor.shown_line(&String::from_utf8_lossy(&said), MAX_SHOWN);
-        let how =
-            ended.code.map_or("was ended by a signal".to_owned(), |n| format!("failed with {n}"));
+        let how = match ended.exit {
+            exit if exit.is_of_refused_call() => format!("failed: {exit}"),
+            Exit::Code(code) => format!("failed with {code}"),
+            Exit::Signal(_) => "was ended by a signal".to_owned(),
+        };
         return Err(failed(&format!("{how}: {said}")));
     }
     let given: HashMap<String, String> = serde_json::from_slice(&ended.stdout)

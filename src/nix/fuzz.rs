@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt as _;
 use super::bounds::Memory;
 use super::classify::{Asked, classify};
 use super::evaluator::Tokens;
+use super::exit::Exit;
 use super::internal_log::LogReader;
 use super::redact::{Redactor, access_tokens, secrets_of_access_tokens, secrets_of_netrc};
 use super::secret::{check_access_tokens, check_signing_key};
@@ -157,11 +158,11 @@ fn classified(log: &LogReader) -> String {
         upload: none("--f"),
     };
     let memory = &Memory { most: 1 << 30, rule: None };
-    let evaluated = classify(&Asked::Evaluate { memory, limits }, Some(1), log);
+    let evaluated = classify(&Asked::Evaluate { memory, limits }, Exit::Code(1), log);
     let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
     let what = &Buildable::Path(StorePath::parse(path).expect("a path"));
     let choice = &super::substituters::Choice::default();
-    let realised = classify(&Asked::Realise { what, limits, choice }, Some(1), log);
+    let realised = classify(&Asked::Realise { what, limits, choice }, Exit::Code(1), log);
     format!("{evaluated}\n{realised}")
 }
 

@@ -1,6 +1,7 @@
 //! Words of Nix's messages: what they mean, and what helps against a request that Nix refused. Pure.
 
 use super::Step;
+use super::exit::{BAD_CALL, REFUSES_NONE};
 
 /// The surest first; the last is a guess of Nix.
 pub(super) const NO_SPACE: [&str; 4] = [
@@ -45,7 +46,7 @@ pub(super) const OWN_STORE: &str = "an evaluation for this namespace sees what i
      path by its source, or the operator's policy sets storePath: true";
 
 /// Words of a message, the step they belong to, and what helps.
-pub(super) const HINTS: [(&[&str], Step, &str); 11] = [
+pub(super) const HINTS: [(&[&str], Step, &str); 12] = [
     (
         &["allow-import-from-derivation"],
         Step::Evaluate,
@@ -89,4 +90,5 @@ pub(super) const HINTS: [(&[&str], Step, &str); 11] = [
     ),
     (&["getting status of", "does not exist", "No such file or directory"], Step::Fetch, UNSEEN),
     (&["could not find a flake.nix"], Step::Fetch, ""),
+    (&[BAD_CALL], Step::Fetch, REFUSES_NONE),
 ];

@@ -42,8 +42,8 @@ impl RealNix {
         };
         let spec = spec(config, config.program.clone(), args);
         let (ended, ()) = process::run(&spec, &[], on_line, ()).await?;
-        let silent = || format!("it ended with {:?} and no reason", ended.code);
-        Ok(wrong.or_else(|| (ended.code != Some(0)).then(silent)))
+        let silent = || format!("it gave no reason: {}", ended.exit);
+        Ok(wrong.or_else(|| (!ended.exit.is_ok()).then(silent)))
     }
 
     /// Has Nix make the store's directory and database, if there is no database yet.

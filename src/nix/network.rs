@@ -2,6 +2,7 @@
 //! reference's. Pure; tested with `classify`.
 
 use super::classify::{cause, contains_any, cut};
+use super::exit::{BAD_CALL, REFUSES_NONE};
 use super::hints::UNSEEN;
 use super::internal_log::{LogReader, Message};
 use super::{RealiseError, Step};
@@ -43,6 +44,7 @@ pub(super) fn network(first: &Message, log: &LogReader, jailed: bool) -> Option<
     let hint = match status {
         Some(401 | 403) => Some("the source needs credentials"),
         Some(404) => Some("check the name; a private source answers so without credentials"),
+        _ if first.text.contains(BAD_CALL) => Some(REFUSES_NONE),
         _ if is_file => Some(UNSEEN),
         _ if is_git && cause.contains("does not appear to be a git repository") => Some(UNSEEN),
         _ => None,

@@ -15,6 +15,7 @@ use tokio::process::{Child, ChildStdin};
 
 use super::NixError;
 use super::command::CommandSpec;
+use super::exit::Exit;
 use super::redact::Redactor;
 use super::text::MAX_LINE_BYTES;
 use super::workers;
@@ -31,8 +32,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// How a program ended.
 pub(super) struct Ended {
-    /// `None` after a signal.
-    pub(super) code: Option<i32>,
+    pub(super) exit: Exit,
     pub(super) stdout: Vec<u8>,
 }
 
@@ -100,7 +100,7 @@ async fn run_bounded<K: Send + 'static>(
     let Some((_, kept)) = running.process.take() else {
         unreachable!("only this function and the drop take it")
     };
-    let ended = Ended { code: status.code(), stdout: captured };
+    let ended = Ended { exit: status.into(), stdout: captured };
     Ok((ended, kept))
 }
 
@@ -132,10 +132,12 @@ async fn output_up_to(spec: &CommandSpec, what: &str, most: usize) -> Result<Vec
         }
     };
     let (ended, ()) = run_bounded(spec, &[], keep, (), most).await?;
-    match ended.code {
-        Some(0) => Ok(ended.stdout),
-        _ => Err(NixError::Command { what: what.to_owned(), detail: last }),
+    if ended.exit.is_ok() {
+        return Ok(ended.stdout);
     }
+    let silent = last.is_empty() || ended.exit.is_of_refused_call();
+    let detail = if silent { ended.exit.to_string() } else { last };
+    Err(NixError::Command { what: what.to_owned(), detail })
 }
 
 /// Where `program` is, as `execvp` would find it, without links: the jail has no links of ours.
@@ -268,7 +270,7 @@ mod tests {
                       echo >&2; echo -n end >&2; exit 3";
         let on_line = |line: &[u8]| lines.push(line.len());
         let (ended, kept) = run(&spec("sh", &["-c", script]), &[], on_line, 7).await.unwrap();
-        assert_eq!((ended.code, kept), (Some(3), 7));
+        assert_eq!((ended.exit, kept), (Exit::Code(3), 7));
         assert_eq!(ended.stdout.len(), MAX_STDOUT);
         assert_eq!(lines, [1, MAX_LINE, 3]);
     }
@@ -319,5 +321,7 @@ mod tests {
         assert!(error.to_string().starts_with("can't run /nonexistent/nix: "));
         let error = output(&spec("sh", &["-c", "echo why >&2; exit 1"]), "it").await;
         assert_eq!(error.unwrap_err().to_string(), "it failed: why");
+        let error = output(&spec("sh", &["-c", "kill -SYS $$"]), "it").await.unwrap_err();
+        assert!(error.to_string().contains("--privileges all"), "{error}");
     }
 }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::jail::Guard;
 use crate::model::{StorePath, without_credentials};
 
 use super::command::{self, CommandSpec, Config};
@@ -89,12 +88,11 @@ async fn hand_over(nix: &Arc<Inner>, paths: &[StorePath], program: &Path) -> Res
     let list =
         blocking("writing the list of paths", move || list_of(&theirs.closures(&roots)?)).await?;
     let mut spec = command::spec(&nix.config, program.to_owned(), Vec::new());
-    let guard = command::guard_of(&nix.config, &spec);
-    spec.guard = nix.config.guard.clone().map(|binary| {
+    if let Some((_, guard)) = &mut spec.guard {
         // Its own view of us: a pid is the same to both, a descriptor is not.
-        let input = format!("/proc/{}/fd/{}", std::process::id(), list.as_raw_fd()).into();
-        (binary, Guard { input: Some(input), ..guard })
-    });
+        let input = format!("/proc/{}/fd/{}", std::process::id(), list.as_raw_fd());
+        guard.input = Some(input.into());
+    }
     run(nix, &spec, Doing::Handing(program), list).await
 }
 
@@ -122,10 +120,10 @@ async fn run<K: Send + 'static>(
     let on_line = |line: &[u8]| log.line(line, &mut progress);
     let (ended, _kept) =
         process::run(spec, &[], on_line, kept).await.map_err(|e| PushError::before(&e))?;
-    match ended.code {
-        Some(0) => Ok(()),
-        code => Err(push_error::classify(doing, code, &log)),
+    if ended.exit.is_ok() {
+        return Ok(());
     }
+    Err(push_error::classify(doing, ended.exit, &log))
 }
 
 async fn still_valid(nix: &Arc<Inner>, paths: &[StorePath]) -> Result<(), PushError> {
@@ -204,7 +202,7 @@ fn end(config: &Config, mut args: Vec<OsString>, paths: &[StorePath]) -> Command
         args.push("--derivation".into());
     }
     args.extend(paths.iter().map(|path| path.to_string().into()));
-    command::guarded(config, command::spec(config, config.program.clone(), args))
+    command::spec(config, config.program.clone(), args)
 }
 
 #[cfg(test)]

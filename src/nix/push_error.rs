@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::classify::{cause, contains_any, cut};
+use super::exit::{BAD_CALL, Exit, REFUSES_NONE};
 use super::hints::NO_SPACE;
 use super::internal_log::{LogReader, Message};
 use super::network::is_of_a_network;
@@ -83,28 +84,30 @@ pub(super) enum Doing<'a> {
     Handing(&'a Path),
 }
 
-/// `code` is the exit code, or `None` after a signal.
-pub(super) fn classify(doing: Doing, code: Option<i32>, log: &LogReader) -> PushError {
+pub(super) fn classify(doing: Doing, exit: Exit, log: &LogReader) -> PushError {
     match doing {
-        Doing::Handing(program) => of_program(program, code, log),
+        Doing::Handing(program) => of_program(program, exit, log),
         // The key, or our own daemon: it is the same for every closure.
         Doing::Signing => {
-            let cause = log.errors().next().map_or_else(|| silent(code, log), cause);
+            let cause = log.errors().next().map_or_else(|| silent(exit, log), cause);
             PushError::Temporary { cause: format!("signing failed: {cause}") }
         }
-        Doing::Copying => of_copy(code, log),
+        Doing::Copying => of_copy(exit, log),
     }
 }
 
-fn of_copy(code: Option<i32>, log: &LogReader) -> PushError {
+fn of_copy(exit: Exit, log: &LogReader) -> PushError {
     let temporary = |cause: String| PushError::Temporary { cause };
     let Some(first) = log.errors().next() else {
-        return temporary(silent(code, log));
+        return temporary(silent(exit, log));
     };
     let full =
         |words: &&str| log.errors().flat_map(|m| m.text.lines()).find(|l| l.contains(*words));
     if let Some(line) = NO_SPACE.iter().find_map(full) {
         return temporary(format!("no space left in the cache: {}", cut(line)));
+    }
+    if let Some(message) = log.errors().find(|m| m.text.contains(BAD_CALL)) {
+        return temporary(format!("{}: {REFUSES_NONE}", cause(message)));
     }
     // ssh says why on a line of its own; Nix only that nobody is there.
     if let Some(line) = log.plain().filter(|line| is_no_entry(line)).last() {
@@ -126,22 +129,25 @@ fn is_the_servers(text: &str) -> bool {
     matches!(code.and_then(|code| code.parse::<u16>().ok()), Some(408 | 429 | 500..))
 }
 
-fn of_program(program: &Path, code: Option<i32>, log: &LogReader) -> PushError {
+fn of_program(program: &Path, exit: Exit, log: &LogReader) -> PushError {
     let name = program.display();
-    let cause = format!("{name}: {}", silent(code, log));
-    let later = code.is_none_or(|code| code == TRY_LATER || code == i32::from(SETUP_FAILED));
-    if later { PushError::Temporary { cause } } else { PushError::Refused { cause } }
+    let cause = format!("{name}: {}", silent(exit, log));
+    let later = match exit {
+        Exit::Signal(_) => true,
+        Exit::Code(code) => code == TRY_LATER || code == i32::from(SETUP_FAILED),
+    };
+    if later || exit.is_of_refused_call() {
+        PushError::Temporary { cause }
+    } else {
+        PushError::Refused { cause }
+    }
 }
 
 /// Of something that has no messages of Nix's form.
-fn silent(code: Option<i32>, log: &LogReader) -> String {
-    let ended = code.map_or_else(
-        || "it was killed; the node may be short of memory".to_owned(),
-        |code| format!("exit code {code}"),
-    );
+fn silent(exit: Exit, log: &LogReader) -> String {
     let lines: Vec<_> = log.plain().collect();
     let tail = lines[lines.len().saturating_sub(TAIL)..].join("; ");
-    if tail.is_empty() { ended } else { cut(&format!("{ended}: {tail}")) }
+    if tail.is_empty() { exit.to_string() } else { cut(&format!("{exit}: {tail}")) }
 }
 
 #[cfg(test)]
@@ -165,7 +171,7 @@ mod tests {
     }
 
     fn copied(lines: &[&str]) -> PushError {
-        classify(Doing::Copying, Some(1), &log(lines))
+        classify(Doing::Copying, Exit::Code(1), &log(lines))
     }
 
     /// As 2.8 and 2.34 say it.
@@ -211,8 +217,22 @@ mod tests {
         ] {
             assert_eq!(copied(&lines), PushError::Temporary { cause: cause.to_owned() });
         }
-        let killed = classify(Doing::Copying, None, &log(&[]));
+        let killed = classify(Doing::Copying, Exit::Signal(9), &log(&[]));
         assert!(killed.to_string().contains("killed"), "{killed}");
+    }
+
+    /// It is no closure's fault.
+    #[test]
+    fn a_refused_call_names_the_way_out() {
+        let of_git = copied(&["E program 'git' failed due to signal 31 (Bad system call)"]);
+        let program = Doing::Handing(Path::new("/bin/up"));
+        let itself =
+            [Exit::Signal(31), Exit::Code(159)].map(|end| classify(program, end, &log(&[])));
+        for error in itself.into_iter().chain([of_git]) {
+            let text = error.to_string();
+            assert!(text.contains("system call") && text.contains("--privileges all"), "{text}");
+            assert!(!text.contains("memory") && error.kind() == "temporary", "{error:?}");
+        }
     }
 
     #[test]
@@ -231,7 +251,8 @@ mod tests {
     /// A key that is not there concerns all of them.
     #[test]
     fn a_key_is_not_one_closures_fault() {
-        let error = classify(Doing::Signing, Some(1), &log(&["E opening file '/k': No such file"]));
+        let error =
+            classify(Doing::Signing, Exit::Code(1), &log(&["E opening file '/k': No such file"]));
         assert_eq!(error.to_string(), "signing failed: opening file '/k': No such file");
         assert_eq!(error.kind(), "temporary");
     }
@@ -240,9 +261,12 @@ mod tests {
     fn a_program_says_by_its_code_whose_fault_it_is() {
         let said = log(&["one", "two", "three", "four"]);
         let ended = |code| classify(Doing::Handing(Path::new("/bin/up")), code, &said);
-        assert_eq!(ended(Some(1)).to_string(), "refused: /bin/up: exit code 1: two; three; four");
-        assert_eq!(ended(Some(75)).kind(), "temporary");
-        assert_eq!(ended(None).kind(), "temporary");
+        assert_eq!(
+            ended(Exit::Code(1)).to_string(),
+            "refused: /bin/up: exit code 1: two; three; four"
+        );
+        assert_eq!(ended(Exit::Code(75)).kind(), "temporary");
+        assert_eq!(ended(Exit::Signal(9)).kind(), "temporary");
     }
 
     #[test]

@@ -6,28 +6,23 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use rustix::io::Errno;
 
 use crate::model::{Announcement, Closure, PodTokens, Secret, Source, StorePath, Viewer, Vouched};
-use crate::read::up_to;
 
 use super::command::{self, Config};
 use super::db::Database;
+use super::eval_programs::Programs;
 use super::eval_store::EvalStores;
 use super::evaluator::Tokens;
 use super::gc_lock::GcLock;
-use super::redact::{Redactor, secrets_of_netrc};
-use super::secret_file::SecretFile;
+use super::handed::Checked;
 use super::stall::Heard;
 use super::substituters::{self, Choice, Substituters};
 use super::{
     Buildable, Capabilities, ConfError, Evaluated, Lock, Nix, NixError, ProgressSink, PushError,
     PushTo, RealiseError, Realised, Slot, db_write, evaluate, exchange, process, push, realise,
 };
-
-/// Nix's default.
-const NETRC: &str = "/etc/nix/netrc";
-/// Bytes of it that are read for its secrets.
-const MAX_NETRC: usize = 4 << 20;
 
 /// Drives the `nix` command, and reads the store's database and GC lock beside it.
 #[derive(Clone)]
@@ -45,7 +40,8 @@ pub(super) struct Inner {
     /// The access tokens that were good last: in no second file.
     tokens: Mutex<Option<Tokens>>,
     pub(super) eval_stores: EvalStores,
-    pub(super) store_programs: OnceLock<Vec<StorePath>>,
+    pub(super) programs: Programs,
+    pub(super) checked: Checked,
 }
 
 impl RealNix {
@@ -59,7 +55,8 @@ impl RealNix {
             announced: OnceLock::new(),
             tokens: Mutex::default(),
             eval_stores: EvalStores::default(),
-            store_programs: OnceLock::new(),
+            programs: Programs::default(),
+            checked: Checked::default(),
             config,
         }))
     }
@@ -97,6 +94,12 @@ impl RealNix {
     pub async fn probe(&self) -> Result<Capabilities, NixError> {
         if let Some(known) = self.0.capabilities.get() {
             return Ok(*known);
+        }
+        let program = &self.0.config.program;
+        // A guard would say so of itself.
+        if !process::find(program, &self.0.config.search_path).is_file() {
+            let program = program.display().to_string();
+            return Err(NixError::Spawn { program, source: Errno::NOENT.into() });
         }
         // Whatever an operator's nix.conf has is looked at later.
         let config = Config { conf: None, ..self.0.config.clone() };
@@ -192,6 +195,10 @@ impl Nix for RealNix {
 }
 
 impl Inner {
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Blocking. The first of `paths` that is not valid.
     pub(super) fn first_invalid(&self, paths: &[StorePath]) -> Result<Option<StorePath>, NixError> {
         for path in paths {
@@ -256,25 +263,6 @@ impl Inner {
             Some(substituters) => substituters.choose_again().await,
             None => Choice::default(),
         }
-    }
-
-    /// Knows these tokens, and the netrc's secrets as they are now. A netrc that can't be read has none
-    /// to show.
-    pub(super) fn redactor(&self, tokens: &Tokens, secret: Option<&Secret>) -> Redactor {
-        let named = self.config.nix_options.iter().rev().find(|(name, _)| name == "netrc-file");
-        let netrc = named.map_or(NETRC, |(_, path)| path);
-        let netrc = up_to(Path::new(netrc), MAX_NETRC).unwrap_or_default();
-        let netrc = secrets_of_netrc(&String::from_utf8_lossy(&netrc));
-        let own = secret.map(|secret| secrets_of_netrc(secret.netrc())).unwrap_or_default();
-        Redactor::new(tokens.secrets().into_iter().chain(netrc).chain(own))
-    }
-
-    /// Blocking. What a request's secret has for a netrc.
-    pub(super) fn netrc_file(&self, secret: &Secret) -> Result<Option<SecretFile>, NixError> {
-        let Config { secrets, evaluator, .. } = &self.config;
-        let text = secret.netrc();
-        let make = || SecretFile::new(secrets, text, evaluator.uid);
-        (!text.trim().is_empty()).then(make).transpose()
     }
 }
 

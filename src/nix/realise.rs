@@ -88,7 +88,7 @@ impl With {
         let Some(secret) = secret else { return Ok(Self { secret: None, netrc: None }) };
         let nix = nix.clone();
         let made = tokio::task::spawn_blocking(move || {
-            let netrc = nix.netrc_file(&secret)?;
+            let netrc = nix.netrc_with_ours(&secret)?;
             Ok(Self { secret: Some(secret), netrc })
         });
         made.await.unwrap_or_else(|panic| Err(NixError::panicked("writing a netrc", &panic)))
@@ -141,9 +141,9 @@ async fn run(
     };
     let (ended, (stage, _slot)) = ended?;
     nix.learn_from(&log);
-    if ended.code != Some(0) {
+    if !ended.exit.is_ok() {
         let asked = Asked::Realise { what, limits: &nix.config.limits, choice };
-        let error = classify(&asked, ended.code, &log);
+        let error = classify(&asked, ended.exit, &log);
         let error = or_network(error, &log, &nix.config.store_dir);
         return Err(or_full_disk(error, &nix.config.state_dir));
     }

@@ -44,11 +44,19 @@ struct Shown {
     sandbox: Setting,
     #[serde(rename = "trusted-users")]
     trusted_users: Setting,
+    #[serde(rename = "allow-new-privileges")]
+    new_privileges: Setting,
 }
 
 #[derive(Deserialize)]
 struct Setting {
     value: serde_json::Value,
+}
+
+impl Setting {
+    fn is_on(&self) -> bool {
+        self.value == true || self.value == "true"
+    }
 }
 
 impl RealNix {
@@ -62,7 +70,20 @@ impl RealNix {
             detail: format!("it printed what is not understood: {}", short(&err)),
         })?;
         self.check_trust(&shown.trusted_users.value)?;
+        if shown.new_privileges.is_on() {
+            tracing::warn!("allow-new-privileges=true: {}", self.cost_of_new_privileges());
+        }
         self.check_sandbox(&shown.sandbox.value).await
+    }
+
+    /// What builds of our own daemon get of it goes by no_new_privs, which they inherit.
+    fn cost_of_new_privileges(&self) -> &'static str {
+        if self.config().least_privilege && self.served_by_others().is_none() {
+            return "it has no effect, since the daemon has given up new privileges for all its builds; \
+                    --privileges all leaves them";
+        }
+        "set-user-ID programs act as their owners in every pod's builds: one of root's that sandbox-paths \
+         shows is a way to be root there"
     }
 
     /// To a daemon a trusted user is root. Our own daemon is told whom to trust.
@@ -118,16 +139,14 @@ impl RealNix {
         };
         let (ended, ()) = process::run(&spec, &[], on_line, ()).await?;
         let limited = said.starts_with("cloning") && said.ends_with("No space left on device");
-        match ended.code {
-            Some(0) => {
-                *next_probe() = None;
-                Ok(())
-            }
-            _ => Err(NixError::Command {
-                what: "a build in the sandbox".to_owned(),
-                detail: format!("{said}{}: {MISSING}", if limited { LIMITED } else { "" }),
-            }),
+        if ended.exit.is_ok() {
+            *next_probe() = None;
+            return Ok(());
         }
+        Err(NixError::Command {
+            what: "a build in the sandbox".to_owned(),
+            detail: format!("{said}{}: {MISSING}", if limited { LIMITED } else { "" }),
+        })
     }
 
     /// What this Nix can build, and how much at once.

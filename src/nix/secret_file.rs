@@ -15,7 +15,7 @@ pub(super) struct SecretFile(PathBuf);
 
 impl SecretFile {
     /// For the evaluators' user, and for root without any power over others' files.
-    pub(super) fn new(dir: &Path, text: &str, uid: u32) -> Result<Self, NixError> {
+    pub(super) fn new(dir: &Path, text: &[u8], uid: u32) -> Result<Self, NixError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|err| io_error("create", dir, err))?;
@@ -25,7 +25,7 @@ impl SecretFile {
             let mut file =
                 OpenOptions::new().write(true).create_new(true).mode(0o440).open(&path)?;
             fchown(&file, Some(uid), None)?;
-            file.write_all(text.as_bytes())
+            file.write_all(text)
         };
         write().map_err(|err| io_error("write", &path, err))?;
         Ok(this)
@@ -64,14 +64,14 @@ mod tests {
     fn a_secret_is_there_for_a_while() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("secrets");
-        let file = SecretFile::new(&dir, "hunter2", getuid().as_raw()).unwrap();
+        let file = SecretFile::new(&dir, b"hunter2", getuid().as_raw()).unwrap();
         assert_eq!(fs::read_to_string(file.path()).unwrap(), "hunter2");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode(&dir), mode(file.path())), (0o700, 0o440));
         let path = file.path().to_owned();
         drop(file);
         assert!(!path.try_exists().unwrap());
-        std::mem::forget(SecretFile::new(&dir, "hunter2", getuid().as_raw()).unwrap());
+        std::mem::forget(SecretFile::new(&dir, b"hunter2", getuid().as_raw()).unwrap());
         sweep_secrets(&dir).unwrap();
         assert!(!dir.try_exists().unwrap());
         sweep_secrets(&dir).unwrap();

@@ -24,6 +24,37 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Whether a valid path is named by what is in it.
+    pub(super) fn is_content_addressed(&self, path: &StorePath) -> Result<bool, NixError> {
+        let row = self.read("ask for a path in", |connection| {
+            connection
+                .prepare_cached("select coalesce(ca, '') <> '' from ValidPaths where path = ?1")?
+                .query_row([path.to_string()], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(row.unwrap_or(false))
+    }
+
+    /// Where an output of a valid derivation is or will be; `None`: that is known once it is built.
+    pub(super) fn output_of(
+        &self,
+        derivation: &StorePath,
+        output: &str,
+    ) -> Result<Option<StorePath>, NixError> {
+        let row: Option<String> = self.read("ask for an output in", |connection| {
+            connection
+                .prepare_cached(
+                    "select o.path from DerivationOutputs o join ValidPaths v on v.id = o.drv \
+                     where v.path = ?1 and o.id = ?2",
+                )?
+                .query_row([&derivation.to_string(), output], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(row.and_then(|path| StorePath::parse(&path).ok()))
+    }
+}
+
 /// A hash in another form than Nix writes is one that no signature fits.
 fn row(connection: &Connection, path: &StorePath) -> rusqlite::Result<Option<Vouched>> {
     let found = connection

@@ -327,3 +327,48 @@ async fn where_closures_must_be_signed_each_path_of_them_must_be() {
     })
     .await;
 }
+
+/// With every path in sight, what an expression came to may have been anybody's.
+#[tokio::test(start_paused = true)]
+async fn what_was_named_while_everything_was_allowed_is_nobodys_own() {
+    with_world(|mut world| async move {
+        write(&world, "preset: open");
+        world.heeds_policy();
+        settle().await;
+        let source = world.buildable("named");
+        publish(&world, "a", "team", &source).await.unwrap();
+        world.unpublish("a").await.unwrap();
+        write(&world, "preset: open\ndefault: {storePath: public}");
+        settle().await;
+        let path = world.nix.add_closure("named", 3).unwrap();
+        let named = Source::StorePath(path);
+        assert_eq!(refused(&world, "b", "team", &named).await, "default.storePath");
+        // Now it is its own.
+        publish(&world, "a", "team", &source).await.unwrap();
+        publish(&world, "b", "team", &named).await.unwrap();
+        assert_eq!(refused(&world, "c", "other", &named).await, "default.storePath");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_evaluated_with_more_in_sight_than_is_allowed_by_then_does_not_count() {
+    with_world(|mut world| async move {
+        write(&world, "preset: open");
+        world.heeds_policy();
+        settle().await;
+        let source = world.buildable("slow");
+        let gate = world.nix.hold(source.clone());
+        let publishing = publish(&world, "a", "team", &source);
+        let changing = async {
+            settle().await;
+            write(&world, "preset: open\ndefault: {storePath: public}");
+            settle().await;
+            gate.release();
+        };
+        let (published, ()) = tokio::join!(publishing, changing);
+        published.unwrap();
+        assert_eq!(world.nix.calls(&source).evaluated, 2);
+    })
+    .await;
+}

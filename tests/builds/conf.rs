@@ -155,3 +155,25 @@ async fn a_dead_daemon_is_not_missed() {
     }
     assert!(lab::names(&lab.path("targets")).is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_allow_new_privileges_costs_is_told() {
+    for (privileges, cost) in
+        [("least", "it has no effect"), ("all", "set-user-ID programs act as")]
+    {
+        let lab = lab!();
+        let mut conf = ConfigMap::new(&lab, "cores = 2\n");
+        let file = conf.dir.join("nix.conf");
+        let settings = ["--nix-conf", file.to_str().unwrap(), "--privileges", privileges];
+        let node = lab.node(&settings).await;
+        let told = || {
+            let log = node.log();
+            log.lines().find(|line| line.contains("allow-new-privileges=true")).map(str::to_owned)
+        };
+        assert_eq!(told(), None);
+        conf.change("allow-new-privileges = true\n");
+        until("the warning", async || told().is_some()).await;
+        let line = told().unwrap();
+        assert!(line.contains("WARN") && line.contains(cost), "{line}");
+    }
+}

@@ -10,6 +10,7 @@ mod confined;
 mod daemons;
 mod ends;
 mod init;
+mod kernel;
 mod powers;
 mod privileges;
 mod program;

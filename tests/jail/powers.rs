@@ -2,9 +2,16 @@
 //! work without.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output};
 
 use nix_csi::jail::Guard;
 use nix_csi::jail::capabilities::{self, CapabilitySet, DAEMON, NOTHING, SSHD};
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
 
 use crate::program::{Guarded, can_jail, jailed, run};
 
@@ -212,4 +219,49 @@ fn what_is_filtered_works_as_before() {
         tar -C /usr/bin -cf - env | tar -tf -; grep ^Seccomp: /proc/self/status | tr '\\t' ' '";
     let said = run(&guard, script);
     assert_eq!((&*said.out, &*said.err), ("b\nenv\nSeccomp: 2\n", ""));
+}
+
+/// What a command says below a filter of ours that takes new ones from it, as a kernel without them would.
+fn without_filters(mut command: Command) -> Output {
+    let to_set_one = u64::from(libc::PR_SET_SECCOMP.cast_unsigned());
+    let to_set_one =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, to_set_one).unwrap();
+    let prctl = vec![SeccompRule::new(vec![to_set_one]).unwrap()];
+    let refused = BTreeMap::from([(libc::SYS_seccomp, vec![]), (libc::SYS_prctl, prctl)]);
+    let refusal = SeccompAction::Errno(ENOSYS.cast_unsigned());
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(refused, SeccompAction::Allow, refusal, arch).unwrap();
+    let filter: BpfProgram = filter.try_into().unwrap();
+    // Of this thread alone, and of what it starts.
+    let run = move || {
+        apply_filter(&filter).unwrap();
+        command.output().unwrap()
+    };
+    std::thread::spawn(run).join().unwrap()
+}
+
+#[test]
+fn without_seccomp_a_node_says_so_at_its_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nix-csi"));
+        command.args(["node", "--nix", "/no/nix", "--run-dir"]).arg(dir.path().join("run"));
+        command.arg("--state-dir").arg(dir.path().join("state")).args(more);
+        let said = without_filters(command);
+        assert_eq!(said.status.code(), Some(1), "{said:?}");
+        String::from_utf8(said.stderr).unwrap().lines().last().unwrap().to_owned()
+    };
+    let said = node(&[]);
+    let wanted =
+        "nix-csi: can't refuse system calls to Nix's programs: seccomp: Function not implemented";
+    assert!(said.starts_with(wanted) && said.contains("--privileges all"), "{said}");
+    // The way out leads to the next thing that is missing.
+    assert!(node(&["--privileges", "all"]).starts_with("nix-csi: can't run /no/nix"));
+}
+
+/// Another architecture's calls end who makes them, and so does the guard end.
+#[test]
+fn what_a_refused_call_ends_is_seen_to() {
+    let said = run(&Guard::default(), "kill -SYS $$");
+    assert_eq!(said.status.signal(), Some(libc::SIGSYS), "{said:?}");
 }

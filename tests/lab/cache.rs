@@ -198,7 +198,9 @@ impl State {
         let mode = self.settings.lock().unwrap().0;
         let asked = self.authorization.lock().unwrap().clone();
         let found = match mode {
-            _ if asked.is_some() && asked != authorization => Err("401 Unauthorized"),
+            _ if asked.is_some() && asked != authorization => {
+                Err("401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"lab\"")
+            }
             Mode::Hang => return std::future::pending().await,
             Mode::Broken => Err("500 Internal Server Error"),
             Mode::Empty if path != "nix-cache-info" => Err("404 Not Found"),

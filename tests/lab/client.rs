@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix_csi::grpc::client::{self, Code, Status};
 use nix_csi::grpc::proto::admin::{StatusRequest, StatusResponse};
@@ -53,15 +53,28 @@ impl Lab {
         node
     }
 
+    /// The same as a container's runtime starts it: the first process of a pid namespace, in a mount namespace
+    /// of its own. What it mounts is seen in there only.
+    pub async fn contained_node(&self, extra: &[&str]) -> Node {
+        let mut command = self.command("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(node_binary());
+        let node = self.start_node(command, extra);
+        node.ready().await;
+        node
+    }
+
     /// A node that was just started. Sandboxes are off: the tests' builders use the machine's tools.
     pub fn starting_node(&self, extra: &[&str]) -> Node {
+        self.start_node(self.command(node_binary()), extra)
+    }
+
+    fn start_node(&self, mut command: Command, extra: &[&str]) -> Node {
         let run = self.path("run");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let log = self.path("node.log");
         let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log).unwrap();
         let (csi, admin) = (run.join("csi.sock"), run.join("admin.sock"));
-        let child = self
-            .command(node_binary())
+        let child = command
             .arg("node")
             .args([Path::new("--run-dir"), &run, Path::new("--endpoint"), &csi])
             .args([Path::new("--admin-endpoint"), &admin])

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use nix_csi::jail::capabilities::{CapabilitySet, DAEMON, NODE, NOTHING, names};
 
-use crate::lab::{Lab, until};
+use crate::lab::{Lab, unique, until};
 use crate::planted;
 use crate::world::{SANDBOXED, builder, content, of_pod};
 
@@ -84,6 +85,69 @@ async fn each_process_keeps_what_it_needs() {
     assert_eq!(all["evaluator"], (has(NOTHING), false, false));
 }
 
+/// Programs of Nix's that first write down what they may do; `nix` among them.
+fn telling(lab: &Lab) -> PathBuf {
+    let script = r#"mkdir $0 $0/said; for name in nix nix-store nix-build nix-daemon; do
+        printf '#!/bin/sh\n{ echo "%s $*"; echo "Remote: $NIX_REMOTE"; cat /proc/self/status; } >%s/$$\n' \
+            $name $0 >$0/$name
+        printf 'mv %s/$$ %s/said\nexec %s "$@"\n' $0 $0 "$(command -v $name)" >>$0/$name; chmod 755 $0/$name; done"#;
+    let dir = lab.path("telling");
+    lab.ok("sh", &["-euc", script, dir.to_str().unwrap()]);
+    dir.join("nix")
+}
+
+/// What they wrote since the last time: each command, whether it asks a daemon, and its powers.
+fn told(nix: &Path) -> Vec<(String, bool, Powers)> {
+    let said = nix.with_file_name("said");
+    let each = fs::read_dir(said).unwrap().map(|entry| {
+        let file = entry.unwrap().path();
+        let text = fs::read_to_string(&file).unwrap();
+        fs::remove_file(file).unwrap();
+        let (command, rest) = text.split_once('\n').unwrap();
+        let fields = rest.lines().filter_map(|line| line.split_once(':'));
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
+        let status: BTreeMap<_, _> = fields.collect();
+        (command.to_owned(), status["Remote"].starts_with("unix"), powers(&status))
+    });
+    each.collect()
+}
+
+/// Also those of the start: who asks a daemon has nothing, and who does its work what a daemon has.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_has_more_than_it_needs() {
+    let lab = planted!();
+    let nix = telling(&lab);
+    let of_ours = [SANDBOXED, &["--nix", nix.to_str().unwrap()]].concat();
+    drop(lab.node(&of_ours).await);
+    let alone = told(&nix);
+    let socket = lab.path("lent");
+    let mut daemon = lab.command("env");
+    daemon.arg(format!("NIX_DAEMON_SOCKET_PATH={}", socket.display())).arg("NIX_REMOTE=local");
+    let mut daemon = daemon.args(["nix-daemon", "--option", "sandbox", "false"]).spawn().unwrap();
+    until("the lent daemon", async || socket.try_exists().unwrap()).await;
+    let of_others =
+        ["--nix", nix.to_str().unwrap(), "--nix-daemon-socket", socket.to_str().unwrap()];
+    drop(lab.node(&of_others).await);
+    let lent = told(&nix);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+
+    let ours = rustix::thread::capabilities(None).unwrap().permitted;
+    let has = |set: CapabilitySet| [(); 3].map(|()| names(set & ours));
+    for (command, asks, powers) in alone.iter().chain(&lent) {
+        let kept = if *asks { NOTHING } else { DAEMON };
+        assert_eq!(*powers, (has(kept), false, *asks), "{command}");
+    }
+    for (told, wanted) in [
+        (&alone, &["--version", "show-config", "--init", "nix-build", "nix-daemon"][..]),
+        (&lent, &["--version", "--add", "--print-roots"]),
+    ] {
+        for word in wanted {
+            assert!(told.iter().any(|(command, ..)| command.contains(word)), "{word}: {told:?}");
+        }
+    }
+}
+
 /// Every capability that is kept has its row, and no other.
 #[test]
 fn the_documentation_has_each() {
@@ -152,4 +216,47 @@ async fn a_sandboxed_build_works_with_what_is_left() {
     let node = lab.node(SANDBOXED).await;
     let text = content(&lab, &node, &builder("left", "", "echo built > $out")).await;
     assert_eq!(text, "built");
+}
+
+/// Opens a file of the kernel's, which it does not write, and notes by its own name how that went.
+const HOSTILE: &str = "#!/bin/sh
+    { ( : >>/proc/sys/kernel/core_pattern ) 2>&1 && echo open; } >$0.new; mv $0.new $0.said\n";
+
+/// What an upload program and a hook of nix-daemon's make of it.
+async fn kernels_files(lab: &Lab, is_contained: bool, more: &[&str]) -> [String; 2] {
+    let programs = ["upload", "hook"].map(|name| lab.path(name));
+    for program in &programs {
+        fs::write(program, HOSTILE).unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(program, executable).unwrap();
+        let _ = fs::remove_file(program.with_extension("said"));
+    }
+    let [upload, hook] = programs.each_ref().map(|program| program.to_str().unwrap().to_owned());
+    let hook = format!("post-build-hook={hook}");
+    let settings =
+        [SANDBOXED, &["--nix-option", &hook, "--upload-command", &upload], more].concat();
+    let node =
+        if is_contained { lab.contained_node(&settings).await } else { lab.node(&settings).await };
+    let built = builder(&format!("built{}", unique()), "", "echo built > $out");
+    let volume = of_pod(lab.volume("built", &[("nixExpr", &built)]), "web");
+    node.publish(&volume).await.unwrap();
+    let said = programs.map(|program| program.with_extension("said"));
+    until("both", async || said.iter().all(|said| said.try_exists().unwrap())).await;
+    node.unpublish(&volume).await.unwrap();
+    said.map(|said| fs::read_to_string(said).unwrap())
+}
+
+/// `core_pattern` alone would be the machine's root. In a container nobody writes it, and builds have their
+/// sandbox; where the machine's own /proc/sys is left alone, what has no capability does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_of_a_container_writes_the_kernels_files() {
+    let lab = planted!();
+    let [upload, hook] = kernels_files(&lab, true, &["--privileges", "all"]).await;
+    assert_eq!([&*upload, &*hook], ["open\n"; 2]);
+    for said in kernels_files(&lab, true, &[]).await {
+        assert!(said.contains("Read-only file system"), "{said}");
+    }
+    let [upload, hook] = kernels_files(&lab, false, &[]).await;
+    assert!(upload.contains("Permission denied"), "{upload}");
+    assert_eq!(hook, "open\n");
 }

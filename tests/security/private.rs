@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix_csi::grpc::client::{Code, Status};
 use nix_csi::model::System;
+use sha2::{Digest, Sha256};
 
 use crate::lab::{Lab, Node};
 use crate::planted;
@@ -150,10 +151,55 @@ async fn no_builder_reads_a_private_path() {
         }
     }
     assert!(bite > 2, "{bite} of the inputs work at all");
+    // A derivation that Nix has not written says what it likes of its inputs.
+    for namespace in ["open", "other"] {
+        let forged = forged(&path, namespace);
+        let stolen = publish(there, namespace, ("nixExpr", &forged)).await;
+        if namespace == "open" {
+            assert_eq!(stolen.unwrap().trim(), MARK);
+        } else {
+            let status = stolen.unwrap_err();
+            let told = format!("takes {path} without referring to it");
+            assert!(status.message().contains(&told), "{status}");
+        }
+    }
     // What comes to the path itself, without a builder.
     for bare in ["builtins.storePath DIR", "DIR", "\"DIR\""] {
         assert!(publish(there, "other", ("nixExpr", &at(bare, &path))).await.is_err(), "{bare}");
     }
+}
+
+/// An expression that writes a derivation's text itself, for a builder that reads `dir`.
+fn forged(dir: &str, namespace: &str) -> String {
+    let (system, name) = (System::current(), format!("forged-{namespace}"));
+    let text = |out: &str| {
+        format!(
+            r#"Derive([("out","{out}","","")],[],["{dir}"],"{system}","/bin/busybox",["sh","-c","/bin/busybox cat {dir}/inner > $out"],[("builder","/bin/busybox"),("name","{name}"),("out","{out}"),("system","{system}")])"#
+        )
+    };
+    let out = output_path(&text(""), &name);
+    let quoted = text(&out).replace('\\', "\\\\").replace('"', "\\\"");
+    format!(
+        "{{ type = \"derivation\"; name = \"{name}\"; system = \"{system}\"; outputName = \"out\"; \
+         drvPath = builtins.toFile \"{name}.drv\" \"{quoted}\"; outPath = \"{out}\"; }}"
+    )
+}
+
+/// Where a derivation without derivations for inputs puts its one output, from its text without that.
+fn output_path(text: &str, name: &str) -> String {
+    const DIGITS: &[u8] = b"0123456789abcdfghijklmnpqrsvwxyz";
+    let hash = hex::encode(Sha256::digest(text));
+    let hash = Sha256::digest(format!("output:out:sha256:{hash}:/nix/store:{name}"));
+    let mut folded = [0u8; 20];
+    hash.iter().enumerate().for_each(|(n, byte)| folded[n % 20] ^= byte);
+    let digit = |n: usize| {
+        let (byte, shift) = (n * 5 / 8, n * 5 % 8);
+        let high = folded.get(byte + 1).copied().map_or(0, u16::from);
+        let two = high << 8 | u16::from(folded[byte]);
+        char::from(DIGITS[usize::from(two >> shift & 31)])
+    };
+    let digits: String = (0..32).rev().map(digit).collect();
+    format!("/nix/store/{digits}-{name}")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,6 +256,6 @@ async fn an_evaluation_in_a_store_of_its_own_comes_to_the_same() {
     assert!(text.as_ref().is_err_and(|text| text.contains("build of x failed")), "{text:?}");
     // What is its own is in no other's sight, and goes when it is not used.
     let homes = crate::lab::names(&lab.path("nix/var/nix-csi/tenants"));
-    let stores = homes.iter().filter(|name| name.contains(".nix")).count();
+    let stores = homes.iter().filter(|name| name.contains(".own")).count();
     assert_eq!(stores, 2, "{homes:?}: of web and other, none of open");
 }

@@ -142,6 +142,39 @@ async fn a_secret_lets_in_to_a_private_cache() {
     assert_eq!(traces(&lab, &node), [""; 0]);
 }
 
+/// Fetchers keep what they have fetched, and go on with it where they are not let in.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_fetcher_has_kept_needs_the_secret_too() {
+    let lab = planted!();
+    if lab.run("git", &["--version"]).status.code() != Some(0) {
+        return crate::lab::skipped("what_a_fetcher_has_kept_needs_the_secret_too", "no git");
+    }
+    let web = lab.cache().await;
+    private_flake(&lab, &web, "kept", "echo kept > $out");
+    let (dir, bare) = (lab.path("flake"), web.file("repo.git"));
+    let commit = "git init -q . && git add flake.nix && git -c user.name=a -c user.email=a@b commit -qm x && \
+                  git clone -q --bare . $0 && git -C $0 update-server-info && git rev-parse HEAD";
+    let script = format!("cd {} && {commit}", dir.display());
+    let revision = lab.ok("sh", &["-euc", &script, bare.to_str().unwrap()]);
+    web.lock(USER, MARK);
+    let node = lab.node(SANDBOXED).await;
+    for reference in [
+        format!("git+{}/repo.git#x", web.url()),
+        format!("git+{}/repo.git?rev={}#x", web.url(), revision.trim()),
+    ] {
+        let source = ("flakeRef", &*reference);
+        let with = volume(&lab, "with", "web", source);
+        publish(&node, &with, Some(netrc(MARK))).await.unwrap();
+        node.unpublish(&with).await.unwrap();
+        for namespace in ["web", "other"] {
+            let without = volume(&lab, "without", namespace, source);
+            let status = publish(&node, &without, None).await.unwrap_err();
+            assert!(!status.message().contains(MARK), "{status}");
+        }
+    }
+    assert_eq!(traces(&lab, &node), [""; 0]);
+}
+
 /// An impure expression reads what its own pod was given; who reads the pod's Events is somebody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_an_expression_says_is_not_shown() {

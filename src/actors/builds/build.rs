@@ -242,7 +242,7 @@ impl Work {
         }
         let limits = self.shared.policy.limits(&self.viewer.tenant);
         let mut viewer = Viewer { limits, ..self.viewer.clone() };
-        if let (None, Some(tokens)) = (&viewer.secret, viewer.tokens.take()) {
+        if let (None, Some(tokens)) = (&viewer.secret, viewer.tokens.clone()) {
             viewer.secret = self.shared.nix.exchange(tokens).await?;
         }
         asked.viewer = Some(viewer.clone());

@@ -53,31 +53,35 @@ impl Access {
         self.of(spec, |_, rules| rules.sight()).unwrap_or_default()
     }
 
-    /// After the volume was resolved: looks at its closure only where a rule is about that.
-    pub async fn check(&self, spec: &VolumeSpec, view: &View) -> Result<(), AccessError> {
+    /// After the volume was resolved, with so much in sight: looks at its closure only where a rule is about that.
+    /// What a source came to by itself is the namespace's from now on.
+    pub async fn check(
+        &self,
+        spec: &VolumeSpec,
+        sight: Sight,
+        view: &View,
+    ) -> Result<(), AccessError> {
         let is_about_it = |_: &PodInfo, rules: &Rules| {
             rules.keeps_private(&spec.source) || rules.signers().is_some()
         };
-        if self.of(spec, is_about_it) != Some(true) {
+        // With all paths in sight it may be anybody's.
+        let is_its_own = sight == Sight::Own && !matches!(spec.source, Source::StorePath(_));
+        if !is_its_own && self.of(spec, is_about_it) != Some(true) {
             return Ok(());
         }
         let (this, spec, view) = (self.clone(), spec.clone(), view.clone());
         let checked = blocking(move || {
             let check =
                 |pod: &PodInfo, rules: &Rules| this.inner.check(&spec.source, &view, pod, rules);
-            this.of(&spec, check).unwrap_or(Ok(()))
+            this.of(&spec, check).unwrap_or(Ok(()))?;
+            if is_its_own {
+                this.inner.grants.note(&Tenant::of(spec.pod.as_ref()), &view.root);
+            }
+            Ok(())
         });
         checked.await.unwrap_or_else(|panic| {
             Err(NixError::panicked("looking whose a closure is", &panic).into())
         })
-    }
-
-    /// Blocking. A source of the pod's namespace has come to this.
-    pub fn note(&self, spec: &VolumeSpec, root: &StorePath) {
-        let by_source = !matches!(spec.source, Source::StorePath(_));
-        if let Some(pod) = spec.pod.as_ref().filter(|_| by_source) {
-            self.inner.grants.note(&Tenant::of(Some(pod)), root);
-        }
     }
 
     /// `None`: nothing is refused to it.
@@ -100,7 +104,7 @@ impl Inner {
         rules: &Rules,
     ) -> Result<(), AccessError> {
         let refused = |refusal| AccessError::from(refused(&pod.namespace, refusal));
-        if rules.keeps_private(source) && !self.grants.has(&Tenant::of(Some(pod)), &view.root) {
+        if rules.keeps_private(source) && !self.grants.renew(&Tenant::of(Some(pod)), &view.root) {
             let root = self.nix.vouched(std::slice::from_ref(&view.root))?;
             root.iter().try_for_each(|root| rules.check_public(root)).map_err(refused)?;
         }

@@ -7,8 +7,7 @@ use std::fs::{self, DirBuilder, File, FileTimes};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
@@ -30,8 +29,17 @@ impl Grants {
         Self { dir, swept: Mutex::new(None) }
     }
 
-    pub(super) fn has(&self, tenant: &Tenant, path: &StorePath) -> bool {
-        fs::symlink_metadata(self.file(tenant, path)).is_ok()
+    /// Whether it has the path; which is then used.
+    pub(super) fn renew(&self, tenant: &Tenant, path: &StorePath) -> bool {
+        let has = self.has(tenant, path);
+        if has {
+            self.note(tenant, path);
+        }
+        has
+    }
+
+    fn has(&self, tenant: &Tenant, path: &StorePath) -> bool {
+        age(&self.file(tenant, path)).is_ok_and(|age| age <= KEPT)
     }
 
     /// From now on; what can't be noted is not.
@@ -40,12 +48,21 @@ impl Grants {
         if age(&file).is_ok_and(|age| age < DAY) {
             return;
         }
+        // Held, so that a directory that is swept meanwhile is made again.
+        let mut swept = lock(&self.swept);
         let noted = file.parent().map_or(Ok(()), private_dir).and_then(|()| touch(&file));
         if let Err(error) = noted {
             tracing::warn!(file = %file.display(), %error,
                 "what a namespace has built can't be noted: it can't name that by its store path");
         }
-        self.sweep_at_times();
+        let now = SystemTime::now();
+        if swept.is_some_and(|then| now.duration_since(then).is_ok_and(|age| age < DAY)) {
+            return;
+        }
+        *swept = Some(now);
+        if let Err(error) = self.sweep() {
+            tracing::warn!(dir = %self.dir.display(), %error, "can't look for what to forget");
+        }
     }
 
     fn file(&self, tenant: &Tenant, path: &StorePath) -> PathBuf {
@@ -53,32 +70,22 @@ impl Grants {
         self.dir.join(hex::encode(&digest[..12])).join(path.base_name())
     }
 
-    fn sweep_at_times(&self) {
-        let now = SystemTime::now();
-        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        if swept.is_some_and(|then| now.duration_since(then).is_ok_and(|age| age < DAY)) {
-            return;
-        }
-        *swept = Some(now);
-        drop(swept);
-        if let Err(error) = self.sweep() {
-            tracing::warn!(dir = %self.dir.display(), %error, "can't look for what to forget");
-        }
-    }
-
     fn sweep(&self) -> io::Result<()> {
-        for namespace in fs::read_dir(&self.dir)? {
-            let namespace = namespace?.path();
-            for file in fs::read_dir(&namespace)? {
-                let file = file?.path();
+        for namespace in fs::read_dir(&self.dir)?.flatten() {
+            let files = fs::read_dir(namespace.path()).into_iter().flatten().flatten();
+            for file in files.map(|file| file.path()) {
                 if age(&file).is_ok_and(|age| age > KEPT) {
                     fs::remove_file(&file)?;
                 }
             }
-            drop(fs::remove_dir(&namespace)); // it has others
+            drop(fs::remove_dir(namespace.path())); // it has others
         }
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn private_dir(dir: &Path) -> io::Result<()> {
@@ -121,13 +128,16 @@ mod tests {
         let set = |file: &Path| File::open(file).unwrap().set_times(old).unwrap();
         set(&grants.file(&web, &path(1)));
         set(&grants.file(&db, &path(2)));
-        // Used again: young again.
+        // Used again: young again. What is old is none, whether or not it was swept.
         grants.note(&db, &path(2));
+        fs::write(dir.join("stray"), "").unwrap();
         let next = Grants::new(dir.clone());
-        assert_eq!(has(&next), [true, false, false, true]);
+        assert_eq!(has(&next), [false, false, false, true]);
+        assert!(!next.renew(&web, &path(1)) && next.renew(&db, &path(2)));
         next.note(&db, &path(3));
         assert_eq!(has(&next), [false, false, false, true]);
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::actors::events::News;
 use crate::actors::policy::Admitted;
 use crate::actors::resolve::Resolved;
 use crate::actors::views::Lease;
-use crate::model::{TargetPath, VolumeId};
+use crate::model::{Secrets, TargetPath, VolumeId};
 use crate::nix::Origin;
 
 pub(super) type Answer = Result<(), Arc<VolumeError>>;
@@ -52,6 +52,8 @@ pub struct VolumeActor {
     admitted: Option<Admitted>,
     /// What is being published, or was last.
     pub(super) asked: Option<Request>,
+    /// For the next resolution: of the latest call, and gone with it.
+    secrets: Secrets,
     /// Its source, for the metrics.
     pub(super) source: &'static str,
     /// Since when a publish is at work; a repeated one, which only looks, is none.
@@ -89,6 +91,7 @@ impl VolumeActor {
             claimed: None,
             admitted: None,
             asked: None,
+            secrets: Secrets::default(),
             source: "none",
             began: None,
             last_call: Instant::now(),
@@ -132,7 +135,8 @@ impl VolumeActor {
                 self.tell_pod(&request, News::Began);
                 self.asked = Some(request.clone());
                 self.watch(ctx);
-                let work = effects.resolve(request.spec.clone());
+                let secrets = std::mem::take(&mut self.secrets);
+                let work = effects.resolve(request.spec.clone().with_secrets(secrets));
                 ctx.effect(work, move |this, result, ctx| {
                     // The policy may have changed meanwhile.
                     let policy = &this.effects.hands.access.policy;
@@ -242,6 +246,12 @@ impl Handler<Publish> for VolumeActor {
     type Result = ResponseFuture<Answer>;
 
     fn handle(&mut self, Publish(request, waits): Publish, ctx: &mut Ctx<Self>) -> Self::Result {
+        let mut request = request;
+        // Nobody else keeps them.
+        let secrets = request.spec.take_secrets();
+        if let State::Absent | State::Removing { .. } = self.machine.state() {
+            self.secrets = secrets;
+        }
         let (reply, answer) = deferred::<Self, _, _>();
         self.last_call = Instant::now();
         match self.admit(&request, ctx).and_then(|()| self.claim(&request.target, ctx)) {

@@ -15,7 +15,7 @@ use crate::actors::events::EventRecorder;
 use crate::actors::policy::Access;
 use crate::actors::resolve::{Resolved, Resolver};
 use crate::crash::crash_point;
-use crate::model::{TargetPath, Tenant, Viewer, VolumeId, VolumeSpec};
+use crate::model::{Sight, TargetPath, Tenant, Viewer, VolumeId, VolumeSpec};
 use crate::mount::{Attached, MountError, Mounts};
 
 /// Everything that volumes share; cheap to clone.
@@ -45,15 +45,26 @@ pub(super) struct Effects {
 impl Effects {
     pub(super) async fn resolve(self, spec: VolumeSpec) -> Result<Resolved, Arc<VolumeError>> {
         let Hands { resolver, access, .. } = self.hands;
-        let viewer = Viewer {
+        let mut viewer = Viewer {
             tenant: Tenant::of(spec.pod.as_ref()),
             sight: access.sight(&spec),
             secret: spec.secret.clone(),
             tokens: spec.tokens.clone(),
             limits: None, // as they are when it is evaluated
         };
-        let resolved = resolver.resolve(spec.source.clone(), self.id, viewer).await?;
-        access.check(&spec, resolved.lease.view()).await.map_err(VolumeError::from)?;
+        let resolved = loop {
+            let source = spec.source.clone();
+            let resolved = resolver.resolve(source, self.id.clone(), viewer.clone()).await?;
+            // What was found with more in sight than the policy allows by now does not count.
+            match (viewer.sight, access.sight(&spec)) {
+                (Sight::Store, Sight::Own) => viewer.sight = Sight::Own,
+                _ => break resolved,
+            }
+        };
+        access
+            .check(&spec, viewer.sight, resolved.lease.view())
+            .await
+            .map_err(VolumeError::from)?;
         Ok(resolved)
     }
 
@@ -82,8 +93,7 @@ impl Effects {
         let record =
             Record::new(self.id.clone(), request, resolution, &self.hands.boot_id, published_at)
                 .with_revision(resolved.revision.clone());
-        let Hands { records, mounts, access, .. } = &self.hands;
-        access.note(&request.spec, &view.root);
+        let Hands { records, mounts, .. } = &self.hands;
         // A record that is there already is of a mount that went away: it stays for the next try.
         let again = records.has(&self.id);
         if let Err(error) = records.write(&record) {
