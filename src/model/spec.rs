@@ -131,6 +131,7 @@ impl VolumeSpec {
         Secrets { secret: self.secret.take(), tokens: self.tokens.take() }
     }
 
+    #[must_use]
     pub fn with_secrets(self, Secrets { secret, tokens }: Secrets) -> Self {
         Self { secret, tokens, ..self }
     }

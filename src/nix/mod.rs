@@ -48,6 +48,7 @@ mod init;
 mod internal_log;
 mod leftovers;
 mod log_line;
+mod netrc;
 mod network;
 mod output;
 mod own;

@@ -155,13 +155,12 @@ async fn no_builder_reads_a_private_path() {
     for namespace in ["open", "other"] {
         let forged = forged(&path, namespace);
         let stolen = publish(there, namespace, ("nixExpr", &forged)).await;
-        match namespace {
-            "open" => assert_eq!(stolen.unwrap().trim(), MARK),
-            _ => {
-                let status = stolen.unwrap_err();
-                let told = format!("takes {path} without referring to it");
-                assert!(status.message().contains(&told), "{status}");
-            }
+        if namespace == "open" {
+            assert_eq!(stolen.unwrap().trim(), MARK);
+        } else {
+            let status = stolen.unwrap_err();
+            let told = format!("takes {path} without referring to it");
+            assert!(status.message().contains(&told), "{status}");
         }
     }
     // What comes to the path itself, without a builder.
