@@ -6,13 +6,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/nix-csi-reproducible.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+commit=$(git rev-parse HEAD)
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$commit")
 export SOURCE_DATE_EPOCH
 
 sums=()
 for place in a another/and-deeper; do
   mkdir -p "$work/$place"
-  git archive HEAD | tar -x -C "$work/$place"
+  git archive "$commit" | tar -x -C "$work/$place"
   binary=$("$work/$place/scripts/release-build.sh")
   sums+=("$(sha256sum <"$binary" | cut -d' ' -f1)")
   echo "${sums[-1]}  $(stat -c %s "$binary") bytes, built in $place"
@@ -21,11 +22,11 @@ for place in a another/and-deeper; do
   rm -rf "$work/$place/target"
 done
 if [[ ${sums[0]} != "${sums[1]}" ]]; then
-  echo "two builds of $(git rev-parse --short HEAD) differ, first at: $(cmp "$work/1" "$work/2" || true)" >&2
+  echo "two builds of $commit differ, first at: $(cmp "$work/1" "$work/2" || true)" >&2
   exit 1
 fi
 if grep -aqF "$work" "$work/1"; then
   echo "the binary names the place where it was built" >&2
   exit 1
 fi
-echo "two builds of $(git rev-parse --short HEAD) are the same"
+echo "two builds of $commit are the same"

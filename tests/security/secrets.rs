@@ -7,7 +7,7 @@ use nix_csi::grpc::client::{Code, Status};
 
 use crate::lab::{Cache, Lab, Node, Volume, names};
 use crate::planted;
-use crate::world::{MARK, SANDBOXED, builder, of_pod, processes, traces};
+use crate::world::{MARK, SANDBOXED, builder, kubelets, of_pod, processes, traces};
 
 /// For [`Cache::lock`], and in a netrc.
 const USER: &str = "reader";
@@ -157,17 +157,21 @@ async fn what_a_fetcher_has_kept_needs_the_secret_too() {
     let script = format!("cd {} && {commit}", dir.display());
     let revision = lab.ok("sh", &["-euc", &script, bare.to_str().unwrap()]);
     web.lock(USER, MARK);
-    let node = lab.node(SANDBOXED).await;
+    // With or without a secret, evaluations are in stores of the namespace's own.
+    let policy = lab.path("policy.yaml");
+    fs::write(&policy, "preset: open\ndefault: {storePath: public}\n").unwrap();
+    let options = ["--policy-file", policy.to_str().unwrap()];
+    let node = lab.node(&[SANDBOXED, &options].concat()).await;
     for reference in [
         format!("git+{}/repo.git#x", web.url()),
         format!("git+{}/repo.git?rev={}#x", web.url(), revision.trim()),
     ] {
         let source = ("flakeRef", &*reference);
-        let with = volume(&lab, "with", "web", source);
+        let with = kubelets(&lab, "with", "web", source);
         publish(&node, &with, Some(netrc(MARK))).await.unwrap();
         node.unpublish(&with).await.unwrap();
         for namespace in ["web", "other"] {
-            let without = volume(&lab, "without", namespace, source);
+            let without = kubelets(&lab, "without", namespace, source);
             let status = publish(&node, &without, None).await.unwrap_err();
             assert!(!status.message().contains(MARK), "{status}");
         }
