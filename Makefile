@@ -57,6 +57,7 @@ nightly: ## what is too slow for each change: benchmarks, builds of minutes, a s
 	NIX_CSI_FULL=1 scripts/test.sh builds
 	NIX_CSI_FULL=1 scripts/test.sh crowd
 	NIX_CSI_FULL=1 scripts/test.sh swapped
+	NIX_CSI_FULL=1 scripts/test.sh greedy
 	@$(MAKE) --no-print-directory soak MINUTES=20
 	@$(MAKE) --no-print-directory fuzz MINUTES=10
 	scripts/check-aarch64.sh

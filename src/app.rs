@@ -240,7 +240,7 @@ async fn serve(
         node_id: facts.node_id.clone(),
         directory: actors.directory.clone(),
         builds: actors.builds.clone(),
-        publishes: Admission::new("publishes", config.max_publishes as usize),
+        publishes: Admission::new("publishes", "--max-publishes", config.max_publishes as usize),
         hold: config.hold,
         admittance: Admittance {
             system: System::current(),

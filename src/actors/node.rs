@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::builds::{Builds, BuildsConfig, BuildsHandle, Listeners, Memory, MemoryConfig};
 use super::child::{ChildProcess, Stop};
-use super::core::{ActorGone, Backoff, End, ask, supervise, tell};
+use super::core::{ActorGone, Backoff, End, Shares, ask, supervise, tell};
 use super::events::EventRecorder;
 use super::gc::holders::Holders;
 use super::gc::used::Used;
@@ -67,6 +67,8 @@ pub struct NodeActorsConfig {
     pub memory: MemoryConfig,
     /// How long a realisation goes on that no volume waits for.
     pub cancel_grace: Duration,
+    /// Volumes of one namespace that wait for their closures.
+    pub max_waiting: usize,
     /// How long a volume is resolved that nobody asks for any more.
     pub abandon_after: Duration,
     pub keep_idle: Duration,
@@ -200,12 +202,14 @@ impl NodeActors {
             // Its end costs uploads and nothing else; the supervisor says so.
             supervise(uploader, PATIENT, |_| {})
         });
+        let (policies, policy) = policy::start(config.policy, PATIENT);
         let builds = BuildsConfig {
             roots: config.roots.join("builds"),
             evaluation_slots: config.evaluation_slots,
             build_slots: config.build_slots,
             evaluation_builds: config.evaluation_builds,
             cancel_grace: config.cancel_grace,
+            policy: policy.clone(),
         };
         let memory = Arc::new(Memory::new(config.memory));
         let used = config.used;
@@ -225,14 +229,14 @@ impl NodeActors {
             // Its end costs Events and nothing else; the supervisor says so.
             supervise(recorder, CORE, |_| {})
         });
-        let (policies, policy) = policy::start(config.policy, PATIENT);
         let volumes = VolumesConfig {
             records: config.records,
             boot_id: config.boot_id,
             abandon_after: config.abandon_after,
             access: Access::new(policy.clone(), nix, config.grants),
         };
-        let resolver = Resolver { builds: builds.clone(), views: views.clone() };
+        let waiting = Shares::new("volumes", "--max-waiting", config.max_waiting);
+        let resolver = Resolver { builds: builds.clone(), views: views.clone(), waiting };
         let (theirs, end) = (resolver.clone(), watch(VOLUMES));
         let directory = Volumes::start(volumes, mounts, theirs, events, CORE, end)?;
         // Its end costs warmth and nothing else; the supervisor says so.

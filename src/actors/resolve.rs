@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::Addr;
 
 use super::builds::{Abandon, BuildsHandle, Known, Realise};
-use super::core::{ask, tell};
+use super::core::{Shares, ask, tell};
 use super::views::{Acquire, Lease, Views};
 use super::volume::VolumeError;
 use crate::model::{Source, StorePath, Viewer, VolumeId};
@@ -25,6 +25,8 @@ pub struct Resolved {
 pub struct Resolver {
     pub(super) builds: BuildsHandle,
     pub(super) views: Addr<Views>,
+    /// Volumes that wait for their closures.
+    pub(super) waiting: Shares,
 }
 
 impl Resolver {
@@ -38,6 +40,7 @@ impl Resolver {
         if let Some(present) = self.present(&source, &viewer).await? {
             return Ok(present);
         }
+        let _share = self.waiting.enter(&viewer.tenant).map_err(VolumeError::from)?;
         let realise = Realise { source, volume, viewer };
         let built = ask(&self.builds.builds, realise).await?.map_err(VolumeError::Realise)?;
         let root = &built.realised.root;

@@ -65,6 +65,7 @@ pub(super) fn start(
             retry_min: settings.failure_backoff,
             retry_max: settings.failure_backoff_max,
         },
+        max_waiting: settings.max_waiting as usize,
         cancel_grace: settings.cancel_grace,
         abandon_after: settings.abandon_after,
         keep_idle: config.keep_idle,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
+use crate::model::MIN_EVALUATION_MEMORY;
 use crate::nix::EvalMode;
 
 #[derive(Debug, Clone, Args)]
@@ -59,6 +60,9 @@ pub struct BuildSettings {
     /// Fetches and builds at once; the rest queues, fair between namespaces.
     #[arg(long, env = "NIX_CSI_BUILD_SLOTS", default_value = "4", value_parser = clap::value_parser!(u16).range(1..))]
     pub build_slots: u16,
+    /// Volumes of one namespace that may wait for their closures; one more is answered RESOURCE_EXHAUSTED.
+    #[arg(long, env = "NIX_CSI_MAX_WAITING", default_value = "500", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_waiting: u32,
     /// How long a mutable flake reference keeps its meaning, and an expression its result.
     #[arg(long, env = "NIX_CSI_REFRESH_AFTER", value_parser = humantime::parse_duration, default_value = "60s")]
     pub refresh_after: Duration,
@@ -107,7 +111,7 @@ impl From<EvalModeArg> for EvalMode {
 
 /// With less, Nix does not even start.
 fn memory(text: &str) -> Result<ByteSize, String> {
-    const LEAST: ByteSize = ByteSize::mib(64);
+    const LEAST: ByteSize = ByteSize::b(MIN_EVALUATION_MEMORY);
     match text.parse::<ByteSize>() {
         Ok(size) if size >= LEAST => Ok(size),
         Ok(size) => Err(format!("{size} is less than the {LEAST} that Nix needs")),

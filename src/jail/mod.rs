@@ -16,6 +16,9 @@
 //!   only what is bound into it; see `root`. The network is the node's: fetchers need it. With it, TCP
 //!   services on loopback are within reach of what a fetcher can say; abstract Unix sockets too, on a
 //!   kernel without landlock's scopes (before 6.12).
+//! - **Precedence**: a program can yield: whoever else of the same control group wants a processor gets it at
+//!   once (SCHED_IDLE of sched(7)). The kernel weighs control groups against each other, so that other pods
+//!   gain nothing by it, and take nothing.
 //! - **Powers**: what a program keeps of root's (`capabilities`), and system calls (`syscalls`) and files
 //!   (`kernel`) that are refused to it. The guard itself keeps what it takes to end its program.
 //!
@@ -25,6 +28,7 @@ pub mod capabilities;
 mod children;
 mod init;
 pub mod kernel;
+mod limits;
 mod options;
 mod root;
 mod supervise;
@@ -50,6 +54,7 @@ pub const MAX_SETTINGS: usize = 64 << 10;
 
 /// What the guard does for a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Guard {
     /// Between SIGTERM and SIGKILL.
     pub grace: Duration,
@@ -62,6 +67,8 @@ pub struct Guard {
     pub ends_orphans: bool,
     /// Its standard output is a listening socket, for the program to find as sd_listen_fds(3) has it.
     pub listens: bool,
+    /// It has the processors that nobody else of this container wants.
+    pub yields: bool,
     pub limits: Limits,
     /// What the program keeps of our capabilities; `None`: all.
     pub keeps: Option<CapabilitySet>,
@@ -134,6 +141,7 @@ impl Default for Guard {
             input: None,
             ends_orphans: false,
             listens: false,
+            yields: false,
             limits,
             keeps: None,
             filtered: false,

@@ -14,6 +14,7 @@ const DATA: &str = "--data-limit";
 const PROCESSES: &str = "--processes";
 const ORPHANS: &str = "--end-orphans";
 const LISTENS: &str = "--listen";
+const YIELDS: &str = "--yield";
 const KEEPS: &str = "--keep";
 const FILTERED: &str = "--filter";
 const JAIL: &str = "--jail";
@@ -31,6 +32,9 @@ pub(super) fn push(args: &mut Vec<OsString>, guard: &Guard) {
     }
     if guard.listens {
         args.push(LISTENS.into());
+    }
+    if guard.yields {
+        args.push(YIELDS.into());
     }
     if guard.filtered {
         args.push(FILTERED.into());
@@ -93,6 +97,7 @@ pub(super) fn parse(
             PROCESSES => guard.limits.processes = Some(number(&value()?)?),
             ORPHANS => guard.ends_orphans = true,
             LISTENS => guard.listens = true,
+            YIELDS => guard.yields = true,
             FILTERED => guard.filtered = true,
             KEEPS => guard.keeps = Some(kept(&value()?)?),
             JAIL => is_jailed = true,
@@ -189,7 +194,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             grace in 0..100_000u64, config_bytes in 0..MAX_SETTINGS,
-            (ends_orphans, listens, filtered) in any::<(bool, bool, bool)>(),
+            (ends_orphans, listens, yields, filtered) in any::<(bool, bool, bool, bool)>(),
             keeps in prop::option::of(any::<u64>()), input in prop::option::of(path()),
             (data, processes) in any::<(Option<u64>, Option<u64>)>(),
             jail in prop::option::of(jail()),
@@ -199,7 +204,8 @@ mod tests {
             let limits = Limits { data, processes };
             let keeps = keeps.map(capabilities::tests::named);
             let guard = Guard {
-                grace, config_bytes, input, ends_orphans, listens, limits, keeps, filtered, jail,
+                grace, config_bytes, input, ends_orphans, listens, yields, limits, keeps, filtered,
+                jail,
             };
             let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
             let all = guard.arguments("/bin/x".as_ref(), &args);

@@ -12,20 +12,20 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitStatus, getpid, kill_process, kill_process_group,
-    set_child_subreaper, set_parent_process_death_signal, setpgid, setrlimit,
+    Pid, Signal, WaitStatus, getpid, kill_process, kill_process_group, set_child_subreaper,
+    set_parent_process_death_signal, setpgid,
 };
 use rustix::thread::UnshareFlags;
 use tokio::time::Instant;
 
 use super::children::{as_it_ended, children, end_all, end_orphans, reap};
 use super::sys::{self, Forked};
-use super::{Guard, Limits, SETUP_FAILED, SetupError, capabilities, kernel, root, setup};
+use super::{Guard, SETUP_FAILED, SetupError, capabilities, kernel, limits, root, setup};
 
 pub(super) fn run(guard: &Guard, program: &[OsString]) -> Result<ExitCode, SetupError> {
     // Otherwise it is `exe` to ps, after the link that it was started by.
     let _ = rustix::thread::set_name(c"nix-csi-guard");
-    no_cores()?;
+    limits::no_cores()?;
     sys::close_inherited().map_err(setup("close", "descriptors"))?;
     let listener = guard.listens.then(listener).transpose()?;
     let input = settings(guard)?;
@@ -104,7 +104,11 @@ fn become_program(
             let _ = fs::write("/proc/self/oom_score_adj", "1000");
             root::enter(jail)?;
         }
-        limit(&guard.limits)?;
+        limits::set(&guard.limits)?;
+        if guard.yields {
+            // After what takes locks of the kernel's, and before it can't. Without it, it only takes more.
+            let _ = sys::yield_processors();
+        }
         if let Some(kept) = guard.keeps {
             capabilities::keep_only(kept).map_err(setup("drop", "powers (see --privileges)"))?;
         }
@@ -129,29 +133,6 @@ fn become_program(
         command.env("LISTEN_FDS", "1").env("LISTEN_PID", own).stdout(Stdio::null());
     }
     setup("run", &program[0])(command.exec())
-}
-
-fn limit(limits: &Limits) -> Result<(), SetupError> {
-    let all =
-        [(Resource::Data, limits.data, "memory"), (Resource::Nproc, limits.processes, "processes")];
-    for (resource, most, what) in all {
-        if let Some(most) = most {
-            at_most(resource, most, what)?;
-        }
-    }
-    Ok(())
-}
-
-/// Neither of the program nor of the guard, which ends by the same signal: both have seen the settings.
-/// With 0 a program that `core_pattern` pipes to would still get one; 1 is the kernel's own way to say
-/// never, see `do_coredump`.
-fn no_cores() -> Result<(), SetupError> {
-    at_most(Resource::Core, 1, "core dumps")
-}
-
-fn at_most(resource: Resource, most: u64, what: &'static str) -> Result<(), SetupError> {
-    let limit = Rlimit { current: Some(most), maximum: Some(most) };
-    setrlimit(resource, limit).map_err(setup("limit", what))
 }
 
 /// How often a program's orphans are looked for: nothing tells of a new one.

@@ -83,6 +83,26 @@ pub(super) fn close_inherited() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// This process and its children run when nobody else of their control group wants to, and can't change that
+/// again: sched(7), SCHED_IDLE. For the disk they are the last of the usual ones: by itself an idle process may
+/// wait for a disk as long as anybody at all uses it, ioprio_set(2).
+pub(super) fn yield_processors() -> io::Result<()> {
+    /// `IOPRIO_WHO_PROCESS`, and class best effort (2), level 7, of linux/ioprio.h.
+    const PROCESS: libc::c_int = 1;
+    const LAST_OF_THE_USUAL: libc::c_int = (2 << 13) | 7;
+    let done = |result: libc::c_long| {
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // The kernel's `struct sched_param`. Not every libc has the call.
+    let priority: libc::c_int = 0;
+    // SAFETY: `priority` lives across the call; the other call has numbers only.
+    unsafe {
+        let call = libc::SYS_sched_setscheduler;
+        done(libc::syscall(call, 0, libc::SCHED_IDLE, &raw const priority))?;
+        done(libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, LAST_OF_THE_USUAL))
+    }
+}
+
 /// Gives a mount attributes, with those below it if `recursive`; it tells the host nothing of what
 /// is mounted in it: mount_setattr(2).
 pub(super) fn set_attributes(

@@ -22,6 +22,11 @@ impl Tenant {
         Self(LOCAL.into())
     }
 
+    /// `None`: of no pod.
+    pub fn as_namespace(&self) -> Option<&str> {
+        Some(&*self.0).filter(|name| *name != LOCAL)
+    }
+
     /// As what the kubelet says, or doesn't say, about the pod.
     pub fn of(pod: Option<&PodInfo>) -> Self {
         pod.map_or_else(Self::local, |pod| Self::namespace(&pod.namespace))
@@ -42,7 +47,9 @@ mod tests {
     fn a_tenant_is_a_namespace_or_local() {
         let pod = PodInfo { namespace: "web".to_owned(), ..PodInfo::default() };
         assert_eq!(Tenant::of(Some(&pod)), Tenant::namespace("web"));
+        assert_eq!(Tenant::of(Some(&pod)).as_namespace(), Some("web"));
         assert_eq!(Tenant::of(Some(&pod)).to_string(), "web");
+        assert_eq!(Tenant::local().as_namespace(), None);
         for nobody in [Tenant::of(None), Tenant::of(Some(&PodInfo::default()))] {
             assert_eq!(nobody, Tenant::local());
             assert_ne!(nobody, Tenant::namespace("local"));

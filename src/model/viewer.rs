@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{PodTokens, Secret, Sight, Tenant};
+use super::{Limits, PodTokens, Secret, Sight, Tenant};
 
 #[derive(Debug, Clone)]
 pub struct Viewer {
@@ -12,12 +12,20 @@ pub struct Viewer {
     pub secret: Option<Secret>,
     /// To be exchanged for one, if there is none.
     pub tokens: Option<PodTokens>,
+    /// Of its tenant's own, beside the node's.
+    pub limits: Option<Limits>,
 }
 
 impl Viewer {
     /// A person on the node, or the operator.
     pub fn local() -> Self {
-        Self { tenant: Tenant::local(), sight: Sight::Store, secret: None, tokens: None }
+        Self {
+            tenant: Tenant::local(),
+            sight: Sight::Store,
+            secret: None,
+            tokens: None,
+            limits: None,
+        }
     }
 
     /// The same for those for whom the same source comes to the same, and who may know that. What a tenant's
@@ -54,7 +62,8 @@ mod tests {
         let secret =
             |netrc: &str| Secret::parse([("netrc".to_owned(), netrc.to_owned())].into()).unwrap();
         let viewer = |name: &str, sight, secret| {
-            Viewer { tenant: Tenant::namespace(name), sight, secret, tokens: None }.digest()
+            let tenant = Tenant::namespace(name);
+            Viewer { tenant, sight, secret, ..Viewer::local() }.digest()
         };
         assert_eq!(viewer("a", Sight::Store, None), viewer("b", Sight::Store, None));
         let account = |name: &str, account: &str, token: &str| {
@@ -62,7 +71,7 @@ mod tests {
             let pod = PodInfo { service_account: account.to_owned(), ..PodInfo::default() };
             let tokens = PodTokens::parse(&text, &pod).unwrap();
             let tenant = Tenant::namespace(name);
-            Viewer { tenant, sight: Sight::Own, secret: None, tokens }.digest()
+            Viewer { tenant, sight: Sight::Own, tokens, ..Viewer::local() }.digest()
         };
         assert_eq!(account("a", "x", "1"), account("a", "x", "2"));
         let all = [

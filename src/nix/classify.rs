@@ -5,20 +5,21 @@ use std::time::Duration;
 
 use crate::jail::SETUP_FAILED;
 
+use super::bounds::Memory;
 use super::exit::Exit;
 use super::hints::{DAEMON_GONE, HINTS, NO_BUILDER, NO_SPACE, NOBODY, SHORT, UNSIGNED};
 use super::internal_log::{LogReader, Message};
 use super::network;
 use super::substituters::Choice;
 use super::text::{MAX_LINE_BYTES, base_name, first};
-use super::{Buildable, Evaluator, Limit, Limits, NixError, RealiseError, Step, TimedOut};
+use super::{Buildable, Limit, Limits, NixError, RealiseError, Step, TimedOut};
 
 /// Bytes of a cause: it becomes a pod event, which Kubernetes cuts at 1 KiB.
 const CAUSE_BYTES: usize = 400;
 
 /// What a command was for.
 pub(super) enum Asked<'a> {
-    Evaluate { evaluator: &'a Evaluator, limits: &'a Limits },
+    Evaluate { memory: &'a Memory, limits: &'a Limits },
     Realise { what: &'a Buildable, limits: &'a Limits, choice: &'a Choice },
 }
 
@@ -76,21 +77,13 @@ pub(super) fn classify(asked: &Asked, exit: Exit, log: &LogReader) -> RealiseErr
     if let Some(message) = said(&NOBODY).or_else(|| asked.path_failed(log)) {
         return nobody(asked, message, log);
     }
-    if let Asked::Evaluate { evaluator, .. } = asked
+    if let Asked::Evaluate { memory, .. } = asked
         && said(&["out of memory"]).is_some()
     {
-        return out_of_memory(evaluator);
+        return memory.exceeded();
     }
     let jailed = matches!(asked, Asked::Evaluate { .. });
     network::network(first, log, jailed).unwrap_or_else(|| refused(asked, first))
-}
-
-fn out_of_memory(evaluator: &Evaluator) -> RealiseError {
-    RealiseError::Refused {
-        step: Step::Evaluate,
-        cause: format!("it needs more than {} MiB of memory", evaluator.memory >> 20),
-        hint: Some("the operator raises --eval-memory".to_owned()),
-    }
 }
 
 /// Something is to be built and nobody may: it was to be fetched, or a cache has no builder.
@@ -191,7 +184,8 @@ fn too_slow(limits: &Limits, derivation: String, limit: &str, log_tail: Vec<Stri
     let ours = if silent { limits.silence } else { limits.build };
     let most = seconds.unwrap_or(ours.most);
     let limit = Limit::new(ours.setting, most);
-    TimedOut { step: Step::Build, derivation: Some(derivation), silent, limit, log_tail }
+    let derivation = Some(derivation);
+    TimedOut { step: Step::Build, derivation, silent, limit, rule: None, log_tail }
 }
 
 /// The name of the derivation that a message is about; the timeout of 2.34 names none.
@@ -320,8 +314,8 @@ mod tests {
                 classify(&Asked::Realise { what, limits: &LIMITS, choice }, exit, log)
             }
             _ => {
-                let evaluator = &Evaluator::new("/h".into());
-                classify(&Asked::Evaluate { evaluator, limits: &LIMITS }, exit, log)
+                let memory = &Memory { most: 4 << 30, rule: None };
+                classify(&Asked::Evaluate { memory, limits: &LIMITS }, exit, log)
             }
         }
     }
@@ -416,8 +410,13 @@ mod tests {
 
     #[test]
     fn what_the_node_is_short_of_is_for_now_and_the_step_is_the_commands() {
-        let evaluator = &Evaluator::new("/h".into());
-        let evaluate = &Asked::Evaluate { evaluator, limits: &LIMITS };
+        let memory = &Memory { most: 4 << 30, rule: Some("default.x".to_owned()) };
+        let evaluate = &Asked::Evaluate { memory, limits: &LIMITS };
+        assert_eq!(
+            said(evaluate, "error: out of memory"),
+            "evaluate failed: it needs more than 4096 MiB of memory (the operator raises default.x \
+             of the policy)"
+        );
         let fork = "error: unable to fork: Resource temporarily unavailable";
         assert!(said(evaluate, fork).starts_with("evaluate failed for now: unable to fork"));
         let limited = "error: unable to download 'https://api.github.com/x': HTTP error 403\n\n\
@@ -464,8 +463,8 @@ mod tests {
         assert_eq!(classify_as("x", Exit::Code(1), &log).kind(), "store");
         let text = classify_as("x", Exit::Signal(31), &log).to_string();
         assert!(text.contains("--privileges all") && !text.contains("memory"), "{text}");
-        let evaluator = &Evaluator::new("/h".into());
-        let evaluate = &Asked::Evaluate { evaluator, limits: &LIMITS };
+        let memory = &Memory { most: 4 << 30, rule: None };
+        let evaluate = &Asked::Evaluate { memory, limits: &LIMITS };
         for program in ["git", "ssh"] {
             let text =
                 format!("error: program '{program}' failed with signal 31 (Bad system call)");

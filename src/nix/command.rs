@@ -216,7 +216,9 @@ fn guard_of(config: &Config, spec: &CommandSpec) -> Guard {
     let asks = spec.env.iter().any(|(name, value)| name == "NIX_REMOTE" && value != "local");
     let needed = if asks { capabilities::NOTHING } else { capabilities::DAEMON };
     let filtered = config.least_privilege && asks;
-    Guard { keeps: config.keeps(needed), filtered, ..Guard::default() }
+    // A collection works on the store itself, and holds locks that everybody waits for.
+    let yields = asks;
+    Guard { keeps: config.keeps(needed), filtered, yields, ..Guard::default() }
 }
 
 /// One of Nix's other programs, such as `nix-store`, on the same store.

@@ -55,6 +55,7 @@ pub fn daemon_command(config: &Config) -> Option<CommandSpec> {
         grace: GRACE,
         ends_orphans: true,
         listens: true,
+        yields: true,
         keeps: config.keeps(capabilities::DAEMON),
         ..Guard::default()
     };
@@ -131,10 +132,10 @@ pub struct PidFile(PathBuf);
 
 /// A process id alone may be another's by now; with the time of its start it is one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    pid: i32,
+pub(super) struct Identity {
+    pub(super) pid: i32,
     /// Clock ticks since boot, field 22 of `/proc/<pid>/stat`.
-    start: u64,
+    pub(super) start: u64,
 }
 
 impl PidFile {
@@ -209,7 +210,7 @@ async fn end(identity: Identity) -> io::Result<bool> {
 }
 
 /// `None`: there is no such process, or it has ended and nobody has waited for it.
-fn start_time(pid: i32) -> io::Result<Option<u64>> {
+pub(super) fn start_time(pid: i32) -> io::Result<Option<u64>> {
     let stat = match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat,
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -80,6 +80,8 @@ pub struct TimedOut {
     /// It ran on but printed nothing.
     pub silent: bool,
     pub limit: Limit,
+    /// Of the policy, if it says so and not the setting.
+    pub rule: Option<String>,
     pub log_tail: Vec<String>,
 }
 
@@ -139,7 +141,7 @@ fn log_lines(lines: &[String]) -> String {
 impl TimedOut {
     /// All of a step took longer than its limit.
     pub(super) fn whole(step: Step, limit: Limit) -> Self {
-        Self { step, derivation: None, silent: false, limit, log_tail: Vec::new() }
+        Self { step, derivation: None, silent: false, limit, rule: None, log_tail: Vec::new() }
     }
 }
 
@@ -157,7 +159,13 @@ impl fmt::Display for TimedOut {
         }
         let verb = if self.silent { "printed nothing for" } else { "took longer than" };
         let limit = humantime::format_duration(self.limit.most);
-        write!(f, " {verb} {limit}: raise {}{}", self.limit.setting, log_lines(&self.log_tail))
+        let log = log_lines(&self.log_tail);
+        match &self.rule {
+            Some(rule) => {
+                write!(f, " {verb} {limit}: the operator raises {rule} of the policy{log}")
+            }
+            None => write!(f, " {verb} {limit}: raise {}{log}", self.limit.setting),
+        }
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) fn top_of(path: &str) -> Option<StorePath> {
     StorePath::from_base_name(rest.split('/').next()?).ok()
 }
 
-pub(super) fn guard(config: &Config, settings: usize, binds: Vec<Bind>) -> Guard {
+pub(super) fn guard(config: &Config, (settings, memory): (usize, u64), binds: Vec<Bind>) -> Guard {
     let evaluator = &config.evaluator;
     Guard {
         input: None,
@@ -105,7 +105,8 @@ pub(super) fn guard(config: &Config, settings: usize, binds: Vec<Bind>) -> Guard
         config_bytes: settings,
         ends_orphans: false,
         listens: false,
-        limits: Limits { data: Some(evaluator.memory), processes: Some(PROCESSES) },
+        yields: true,
+        limits: Limits { data: Some(memory), processes: Some(PROCESSES) },
         keeps: config.keeps(capabilities::NOTHING),
         filtered: config.least_privilege,
         jail: Some(Jail {
@@ -113,7 +114,7 @@ pub(super) fn guard(config: &Config, settings: usize, binds: Vec<Bind>) -> Guard
             gid: evaluator.uid,
             home: HOME.into(),
             chdir: HOME.into(),
-            tmp_bytes: evaluator.memory / TMP_PART,
+            tmp_bytes: memory / TMP_PART,
             binds,
         }),
     }

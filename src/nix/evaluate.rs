@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::{Secret, Sight, Source, StorePath, Viewer};
+use crate::model::{Limits, Secret, Sight, Source, StorePath, Viewer};
 
+use super::bounds;
 use super::classify::{Asked, classify};
 use super::eval_jail::{Seen, Sights};
 use super::eval_programs::{self, Found};
@@ -102,6 +103,7 @@ struct Place {
     own: Option<(Arc<Store>, Arc<Found>)>,
     secret: Option<Secret>,
     netrc: Option<SecretFile>,
+    limits: Option<Limits>,
 }
 
 impl Place {
@@ -110,7 +112,7 @@ impl Place {
         let made = tokio::task::spawn_blocking(move || {
             let evaluator = &nix.config.evaluator;
             let name = hex::encode(&viewer.digest()[..12]);
-            let Viewer { tenant, sight, secret, tokens: _ } = viewer;
+            let Viewer { tenant, sight, secret, limits, tokens: _ } = viewer;
             let netrc = secret.as_ref().map(|secret| nix.netrc_file(secret)).transpose()?.flatten();
             let own = match sight {
                 Sight::Store => None,
@@ -129,7 +131,7 @@ impl Place {
                 Some((store, _)) => store.home(),
                 None => evaluator.home(&tenant)?,
             };
-            Ok(Self { home, own, secret, netrc })
+            Ok(Self { home, own, secret, netrc, limits })
         });
         let what = "making a home for the evaluation";
         made.await.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic)))
@@ -154,22 +156,24 @@ async fn run(
         None => (&place.home, Seen::Store),
     };
     let netrc = place.netrc.as_ref().map(SecretFile::path);
-    let spec = command(config, task, settings.len(), &Sights { home, seen, netrc });
+    let memory = bounds::memory(place.limits.as_ref(), config.evaluator.memory);
+    let sights = Sights { home, seen, netrc };
+    let spec = command(config, task, (settings.len(), memory.most), &sights);
     let mut log = LogReader::new(nix.redactor(&tokens, place.secret.as_ref()));
     progress.update(|p| "evaluating".clone_into(&mut p.current));
-    let limit = config.limits.evaluate;
+    let (limit, rule) = bounds::time(place.limits.as_ref(), config.limits.evaluate);
     let ended = {
         let on_line = |line: &[u8]| progress.update(|p| log.line(line, p));
         limit.bound(process::run(&spec, &settings, on_line, ())).await
     };
     let Some(ended) = ended else {
-        return Err(TimedOut::whole(Step::Evaluate, limit).into());
+        return Err(TimedOut { rule, ..TimedOut::whole(Step::Evaluate, limit) }.into());
     };
     let (ended, ()) = ended?;
     if ended.exit.is_ok() {
         return Ok(ended.stdout);
     }
-    let asked = Asked::Evaluate { evaluator: &config.evaluator, limits: &config.limits };
+    let asked = Asked::Evaluate { memory: &memory, limits: &config.limits };
     let error = classify(&asked, ended.exit, &log);
     let error = match &place.own {
         Some((store, _)) => {

@@ -172,11 +172,11 @@ pub(super) enum Task<'a> {
     Hand(&'a StorePath),
 }
 
-/// The command of one evaluation, with so many bytes of settings for its standard input.
+/// The command of one evaluation, with so many bytes of settings for its standard input and of memory.
 pub(super) fn command(
     config: &Config,
     task: &Task,
-    settings: usize,
+    (settings, memory): (usize, u64),
     sights: &Sights,
 ) -> CommandSpec {
     let evaluator = &config.evaluator;
@@ -223,7 +223,7 @@ pub(super) fn command(
     let socket = config.daemon_socket.as_deref().filter(|_| asks);
     let guard = config.guard.clone().map(|binary| {
         let binds = binds(config, socket, sights);
-        (binary, guard(config, settings, binds))
+        (binary, guard(config, (settings, memory), binds))
     });
     let reached = socket.filter(|_| matches!(seen, Seen::Store));
     let places = match guard {
@@ -277,7 +277,7 @@ mod tests {
             config.evaluator.import_from_derivation = import;
             let source = Source::NixExpr("x".into());
             let sights = Sights { home: Path::new("/h"), seen: Seen::Store, netrc: None };
-            let args = command(&config, &Task::Instantiate(&source), 0, &sights).args;
+            let args = command(&config, &Task::Instantiate(&source), (0, 1), &sights).args;
             let has = |name: &str, value: &str| args.windows(2).any(|w| w == [name, value]);
             assert_eq!(has("substitute", "false"), !import);
             assert!(has("allow-import-from-derivation", if import { "true" } else { "false" }));

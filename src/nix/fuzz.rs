@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 use tokio::io::AsyncReadExt as _;
 
+use super::bounds::Memory;
 use super::classify::{Asked, classify};
 use super::evaluator::Tokens;
 use super::exit::Exit;
@@ -13,8 +14,8 @@ use super::redact::{Redactor, access_tokens, secrets_of_access_tokens, secrets_o
 use super::secret::{check_access_tokens, check_signing_key};
 use super::substituters::effective;
 use super::{
-    Buildable, Capabilities, Evaluator, Limit, Limits, Lock, Progress, collect, conf, delete,
-    greeting as ssh, locked_revision, output, process, text,
+    Buildable, Capabilities, Limit, Limits, Lock, Progress, collect, conf, delete, greeting as ssh,
+    locked_revision, output, process, text,
 };
 use crate::fuzz::{announced, refusal, text};
 use crate::model::{Announcement, StorePath};
@@ -156,8 +157,8 @@ fn classified(log: &LogReader) -> String {
         stall: none("--e"),
         upload: none("--f"),
     };
-    let evaluator = &Evaluator::new("/h".into());
-    let evaluated = classify(&Asked::Evaluate { evaluator, limits }, Exit::Code(1), log);
+    let memory = &Memory { most: 1 << 30, rule: None };
+    let evaluated = classify(&Asked::Evaluate { memory, limits }, Exit::Code(1), log);
     let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
     let what = &Buildable::Path(StorePath::parse(path).expect("a path"));
     let choice = &super::substituters::Choice::default();

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use crate::model::{Closure, PodTokens, Secret, Source, StorePath, Viewer, Vouched};
 
 mod account;
+mod bounds;
 mod child;
 mod classify;
 mod collect;
@@ -77,6 +78,7 @@ mod stall;
 mod substituters;
 mod text;
 mod version;
+mod workers;
 
 pub use child::{ChildSpec, Readiness, RunningChild};
 pub use command::{CommandSpec, Config};

@@ -2,8 +2,8 @@
 //!
 //! The child leads a process group. Nix ends its workers and builders by itself when it gets
 //! SIGTERM, and a daemon those of a client that hangs up; builders have sessions of their own, so
-//! killing the group alone would not reach them. Hence first SIGTERM to the group, then SIGKILL. A
-//! guard (see `jail`) does the same when we are killed, and reaches whatever is left.
+//! killing the group alone would not reach them. Hence first SIGTERM to the group, then SIGKILL; and a
+//! worker that does not notice is ended too (`workers`). A guard (see `jail`) does the same when we are killed, and reaches whatever is left.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use super::command::CommandSpec;
 use super::exit::Exit;
 use super::redact::Redactor;
 use super::text::MAX_LINE_BYTES;
+use super::workers;
 
 /// A result of `nix build --json` has some 200 bytes.
 const MAX_STDOUT: usize = 1 << 20;
@@ -186,6 +187,7 @@ impl<K: Send + 'static> Drop for Running<K> {
         let Some(pid) = pid.and_then(Pid::from_raw) else {
             return; // already waited for
         };
+        let clients = workers::children(pid);
         // ESRCH only; there is nobody to tell.
         let _ = kill_process_group(pid, Signal::TERM);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -199,6 +201,7 @@ impl<K: Send + 'static> Drop for Running<K> {
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = child.wait().await;
             drop(lifeline);
+            workers::end_those_of(clients).await;
             // May remove files: not on the thread of the actors.
             let _ = tokio::task::spawn_blocking(move || drop(kept)).await;
         });

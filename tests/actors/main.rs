@@ -7,6 +7,7 @@ mod builds;
 mod events;
 mod gc;
 mod keeper;
+mod limits;
 mod pods;
 mod policy;
 mod registrar;

@@ -16,15 +16,15 @@ use tokio::time::sleep;
 use crate::world::{Settings, World, id, request, target, with_world};
 
 /// Lets everything that can run, run.
-async fn settle() {
+pub async fn settle() {
     sleep(Duration::from_secs(1)).await;
 }
 
-fn write(world: &World, text: &str) {
+pub fn write(world: &World, text: &str) {
     world.api.set_config(Some([("policy.yaml".to_owned(), text.to_owned())].into()));
 }
 
-async fn publish(
+pub async fn publish(
     world: &World,
     name: &str,
     namespace: &str,

@@ -29,6 +29,7 @@ pub const REFRESH: Duration = Duration::from_secs(60);
 pub const RETRY: Duration = Duration::from_secs(10);
 pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub const ABANDON_AFTER: Duration = Duration::from_secs(600);
+pub const MAX_WAITING: usize = 3;
 pub const UPLOAD_ATTEMPTS: u32 = 4;
 pub const SWEEP_AFTER: Duration = Duration::from_secs(900);
 pub const GC_OLDER_THAN: Duration = Duration::from_hours(1);
@@ -174,6 +175,7 @@ fn start(
             retry_min: RETRY,
             retry_max: Duration::from_secs(300),
         },
+        max_waiting: MAX_WAITING,
         cancel_grace: CANCEL_GRACE,
         abandon_after: ABANDON_AFTER,
         keep_idle: settings.keep_idle.unwrap_or(KEEP_IDLE),

@@ -99,3 +99,21 @@ async fn a_builder_without_its_worker_does_not_stay() {
     assert_eq!(code(published), Code::Unavailable);
     assert_ends(&lab, &node, &chain.volume).await;
 }
+
+/// Nix tells a worker by a signal, which one that is about to wait for its builder does not hear; a stopped one
+/// hears nothing either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_does_not_hear_that_its_client_has_gone_does_not_stay() {
+    let lab = lab!();
+    let chain = Chain::new(&lab);
+    let node = lab.node(&[NO_IDLE, &["--cancel-grace", "0s"]].concat()).await;
+    let stopped = async {
+        chain.builder().await;
+        lab.ok("sh", &["-euc", &format!("kill -STOP {}", worker(&lab))]);
+        node.unpublish(&chain.volume).await.unwrap();
+    };
+    let (published, ()) = tokio::join!(node.publish(&chain.volume), stopped);
+    assert_eq!(code(published), Code::Aborted);
+    assert_ends(&lab, &node, &chain.volume).await;
+    assert!(node.log().contains("a worker of nix-daemon outlived its client"), "{}", node.log());
+}

@@ -79,6 +79,23 @@ fn what_is_given_up_does_not_come_back() {
     assert_eq!(run(&with(NOTHING), tries).out, "");
 }
 
+/// Nobody keeps CAP_SYS_NICE, and a user of no privileges is none that could do without.
+#[test]
+fn who_yields_the_processors_does_so_for_good() {
+    if !can_jail("who_yields_the_processors_does_so_for_good") {
+        return;
+    }
+    // The policy, of proc_pid_stat(5): 0 is the usual one, 5 is SCHED_IDLE.
+    let script = "cut -d ' ' -f 41 /proc/self/stat; ionice -p $$ | cut -d : -f 1
+        chrt --other --pid 0 $$ >/dev/null 2>&1 && echo back";
+    assert_eq!(run(&with(DAEMON), script).out, "0\nnone\nback\n");
+    let jailed = Guard { keeps: Some(NOTHING), filtered: true, ..jailed(Vec::new()) };
+    for guard in [with(DAEMON), jailed] {
+        let said = run(&Guard { yields: true, ..guard }, script);
+        assert_eq!(said.out, "5\nbest-effort\n", "{}", said.err);
+    }
+}
+
 /// A guard that keeps little ends whatever its program has started, as whomever.
 #[test]
 fn what_runs_as_another_user_is_ended_all_the_same() {

@@ -8,6 +8,7 @@ mod lab;
 
 mod build;
 mod evaluate;
+mod greedy;
 mod local;
 mod no_sandbox;
 mod policy;

@@ -19,6 +19,36 @@ fn volume(lab: &Lab, name: &str, namespace: &str) -> Volume {
     kubelets(lab, name, namespace, ("nixExpr", &hello(name)))
 }
 
+/// Not more than the policy gives it, nor than the node has; what others do with the same is theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evaluation_ends_at_its_namespaces_limit_and_says_whose_that_is() {
+    let lab = planted!();
+    let file = lab.path("policy.yaml");
+    let text =
+        "preset: open\nnamespaces:\n  web: {evaluationTime: 2s}\n  ci: {evaluationMemory: 256Mi}\n";
+    fs::write(&file, text).unwrap();
+    let node = lab.node(&["--policy-file", file.to_str().unwrap(), "--eval-timeout", "4s"]).await;
+    let publish = async |name: &str, namespace: &str, text: &str| {
+        node.publish(&kubelets(&lab, name, namespace, ("nixExpr", text))).await
+    };
+    let endless = "let f = n: if n < 2 then 1 else f (n - 1) + f (n - 2); in f 60";
+    let status = publish("web", "web", endless).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let told = "evaluate took longer than 2s: the operator raises namespaces.web.evaluationTime of the policy";
+    assert_eq!(status.message(), told);
+    // It was another's limit: this one is not told to wait.
+    let status = publish("ci", "ci", endless).await.unwrap_err();
+    assert_eq!(status.message(), "evaluate took longer than 4s: raise --eval-timeout");
+    let large = "builtins.length (builtins.genList (x: x) 15000000)";
+    let status = publish("large", "ci", large).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let told = "it needs more than 256 MiB of memory (the operator raises namespaces.ci.evaluationMemory \
+                of the policy)";
+    assert!(status.message().ends_with(told), "{status}");
+    let status = publish("larger", "web", large).await.unwrap_err();
+    assert!(!status.message().contains("memory"), "{status}");
+}
+
 fn explain(lab: &Lab, node: &Node, args: &[&str]) -> (bool, String) {
     let admin = format!("unix://{}", node.admin.display());
     let all = [&["policy", "explain", "--admin-endpoint", &admin], args].concat();

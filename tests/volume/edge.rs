@@ -45,7 +45,8 @@ async fn publishes_that_wait_leave_room_for_everything_else() {
         gate.started().await;
         let error = timeout(QUICK, node.publish(&refused)).await.unwrap().unwrap_err();
         assert_eq!(error.code(), Code::ResourceExhausted);
-        assert_eq!(error.message(), "1 publishes are already waiting: try again later");
+        let told = "1 publishes are already waiting (--max-publishes): try again later";
+        assert_eq!(error.message(), told);
         assert!(timeout(QUICK, node.probe()).await.unwrap().unwrap());
         timeout(QUICK, node.stats(&ready)).await.unwrap().unwrap();
         timeout(QUICK, node.unpublish(&ready)).await.unwrap().unwrap();

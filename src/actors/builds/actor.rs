@@ -5,24 +5,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext, Handler, ResponseFuture};
+use actix::{Actor, AsyncContext, Handler, ResponseFuture};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 
 use super::Memory;
 use super::build::{BuildActor, Cancel, Shared, Work, roots};
+use super::in_flight::InFlight;
+use super::limits::slots;
 use super::listeners::Listeners;
 use super::messages::{
     Abandon, BuildEvent, BuildOf, BuildSummary, Ended, ListBuilds, Ping, Realise, RealiseResult,
     Subscribe,
 };
 use super::root::{Guarded, sweep};
-use super::slots::Slots;
 use crate::actors::core::{
-    ActorGone, Backoff, Ctx, End, Reply, deferred, impl_supervised, supervise, tell,
+    ActorGone, Backoff, Ctx, End, deferred, impl_supervised, supervise, tell,
 };
-use crate::model::{Source, Viewer, VolumeId};
-use crate::nix::{Nix, Progress, ProgressSink};
+use crate::actors::policy::PolicyHandle;
+use crate::model::{Limits, Source, Viewer};
+use crate::nix::{Nix, ProgressSink};
 
 /// A panicking realisation is tried once more; its store paths are not lost.
 const RESTART: Backoff =
@@ -44,29 +46,8 @@ pub struct BuildsConfig {
     pub evaluation_builds: bool,
     /// How long a realisation goes on that no volume waits for.
     pub cancel_grace: Duration,
-}
-
-struct InFlight {
-    work: Work,
-    waiters: Vec<(VolumeId, Reply<RealiseResult>)>,
-    build: Addr<BuildActor>,
-    /// How often it was joined: a cancellation that began before the last join is none.
-    joins: u64,
-    /// What subscribers know.
-    told: Option<Progress>,
-}
-
-impl InFlight {
-    fn summary(&self, number: u64) -> BuildSummary {
-        BuildSummary {
-            number,
-            source: self.work.source.clone(),
-            volumes: self.waiters.iter().map(|(id, _)| id.clone()).collect(),
-            tenant: self.work.viewer.tenant.clone(),
-            seconds: self.work.began.elapsed().as_secs_f64(),
-            progress: self.work.progress.snapshot(),
-        }
-    }
+    /// Says how much of that a namespace has.
+    pub policy: PolicyHandle,
 }
 
 pub struct Builds {
@@ -100,8 +81,9 @@ impl Builds {
         let shared = Shared {
             nix,
             memory,
-            evaluations: Slots::new(config.evaluation_slots),
-            builds: Slots::new(config.build_slots),
+            evaluations: slots(config.evaluation_slots, &config.policy, Limits::evaluations),
+            builds: slots(config.build_slots, &config.policy, Limits::builds),
+            policy: config.policy.clone(),
             evaluation_builds: config.evaluation_builds,
         };
         Self {
@@ -174,6 +156,14 @@ impl Builds {
         ctx.effect(sleep(TICK), |this, (), ctx| this.tick(ctx));
     }
 
+    /// A policy that allows more lets go on what waits for it.
+    fn follow_policy(&self, ctx: &mut Ctx<Self>) {
+        let changed = self.config.policy.changes();
+        self.shared.evaluations.limits_changed();
+        self.shared.builds.limits_changed();
+        ctx.effect(changed, |this, (), ctx| this.follow_policy(ctx));
+    }
+
     fn wake(&mut self, ctx: &mut Ctx<Self>) {
         if !self.ticking {
             self.tick(ctx);
@@ -192,18 +182,17 @@ impl Actor for Builds {
                 Err(e) => ctx.fail(format!("can't sweep {}: {e}", self.config.roots.display())),
             }
         }
+        self.follow_policy(ctx);
     }
 }
 
 impl Handler<Realise> for Builds {
     type Result = ResponseFuture<RealiseResult>;
 
-    fn handle(&mut self, ask: Realise, ctx: &mut Ctx<Self>) -> Self::Result {
+    fn handle(&mut self, mut ask: Realise, ctx: &mut Ctx<Self>) -> Self::Result {
         let (reply, answer) = deferred::<Self, _, _>();
-        let mut in_flight = self.in_flight.values_mut();
-        let digest = ask.viewer.digest();
-        let is_same = |other: &Work| other.source == ask.source && other.viewer.digest() == digest;
-        if let Some(same) = in_flight.find(|other| is_same(&other.work)) {
+        ask.viewer.limits = self.config.policy.limits(&ask.viewer.tenant);
+        if let Some(same) = self.in_flight.values_mut().find(|other| other.is_for(&ask)) {
             same.waiters.push((ask.volume, reply));
             same.joins += 1;
         } else if let Some(early) = self.shared.memory.too_early(&ask.source, &ask.viewer) {

@@ -8,12 +8,15 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
+use super::limits;
 use super::memory::Key;
 use super::messages::Ended;
 use super::root::Guarded;
-use super::slots::{Permit, Place, Slots};
+use super::slots::{Permit, Slots};
+use super::stage::stage;
 use super::{Builds, Built, Failure, Memory, RootGuard};
 use crate::actors::core::{Ctx, impl_supervised, tell};
+use crate::actors::policy::PolicyHandle;
 use crate::actors::{core, metrics};
 use crate::model::{Source, StorePath, Viewer};
 use crate::nix::{
@@ -27,6 +30,7 @@ pub(super) struct Shared {
     pub(super) memory: Arc<Memory>,
     pub(super) evaluations: Slots,
     pub(super) builds: Slots,
+    pub(super) policy: PolicyHandle,
     /// An evaluation may build, so it needs a build slot as well.
     pub(super) evaluation_builds: bool,
 }
@@ -91,7 +95,7 @@ struct Asked {
     revision: Option<String>,
     /// Once it is evaluated.
     derivation: Option<StorePath>,
-    /// With its secret, once that was needed.
+    /// With its secret and the limits that count, once those were needed.
     viewer: Option<Viewer>,
 }
 
@@ -122,12 +126,14 @@ impl Work {
     async fn run(self) -> Result<Built, Failure> {
         let mut asked = Asked::of(&self.source, &self.viewer);
         let result = self.steps(&mut asked).await;
-        let (memory, Asked { key, revision, derivation, .. }) = (&self.shared.memory, asked);
+        let (memory, Asked { key, revision, derivation, viewer, .. }) =
+            (&self.shared.memory, asked);
+        let viewer = viewer.as_ref().unwrap_or(&self.viewer);
         match result {
             Ok(realised) => {
                 // A path needs no memory of where it leads.
                 if !matches!(self.source, Source::StorePath(_)) {
-                    memory.learn(&self.source, &self.viewer, key, realised.root.clone());
+                    memory.learn(&self.source, viewer, key, realised.root.clone());
                 }
                 let derivation = derivation.map(|path| (path, self.derivation));
                 Ok(Built { realised, revision, root: self.root, derivation })
@@ -135,7 +141,7 @@ impl Work {
             Err(early @ Failure { again_in: Some(_), .. }) => Err(early),
             Err(failure) => {
                 let failure = Failure { after: self.began.elapsed(), ..failure };
-                memory.learn_failure(key, &self.source, failure.clone());
+                memory.learn_failure(key.under(viewer), &self.source, failure.clone());
                 Err(failure)
             }
         }
@@ -171,7 +177,8 @@ impl Work {
         let _slot = self.slot(&self.shared.evaluations, Stage::QueuedEvaluation).await;
         let _evaluating = stage(&self.progress, Stage::Evaluating);
         if self.lock(asked).await? {
-            if let Some(early) = self.shared.memory.too_early_for(&asked.key) {
+            let viewer = asked.viewer.as_ref().unwrap_or(&self.viewer);
+            if let Some(early) = self.shared.memory.too_early_for(&asked.key.under(viewer)) {
                 return Err(early);
             }
             if let Some(path) = self.shared.memory.resolved(&asked.key)
@@ -227,12 +234,14 @@ impl Work {
         Ok(true)
     }
 
-    /// With what its pod's tokens are exchanged for, once.
+    /// With what its pod's tokens are exchanged for, once, and the limits at that time: the policy may have
+    /// changed since it waits.
     async fn viewer(&self, asked: &mut Asked) -> Result<Viewer, Failure> {
         if let Some(viewer) = &asked.viewer {
             return Ok(viewer.clone());
         }
-        let mut viewer = self.viewer.clone();
+        let limits = self.shared.policy.limits(&self.viewer.tenant);
+        let mut viewer = Viewer { limits, ..self.viewer.clone() };
         if let (None, Some(tokens)) = (&viewer.secret, viewer.tokens.clone()) {
             viewer.secret = self.shared.nix.exchange(tokens).await?;
         }
@@ -252,9 +261,8 @@ impl Work {
     /// Waits for a slot, with the place in the queue in the progress.
     async fn slot(&self, slots: &Slots, queued: Stage) -> Permit {
         let _queued = stage(&self.progress, queued);
-        let what = if queued == Stage::QueuedBuild { "a build" } else { "an evaluation" };
-        let tell = |place: Place| {
-            let text = format!("waiting for {what} slot, {place}");
+        let tell = |place| {
+            let text = limits::waiting(&self.shared.policy, &self.viewer.tenant, queued, place);
             self.progress.update(|p| p.current = text);
         };
         slots.enter(self.viewer.tenant.clone()).admitted(tell).await
@@ -263,22 +271,6 @@ impl Work {
 
 fn present(root: StorePath) -> Next {
     Next::Done(Realised { root, origin: Origin::Present })
-}
-
-/// Names the stage in the progress, and counts in `nixcsi_builds` and its seconds while it lives.
-fn stage(progress: &ProgressSink, stage: Stage) -> impl Drop + use<> {
-    struct Counted(prometheus::IntGauge, Stage, Instant);
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            self.0.dec();
-            let seconds = self.2.elapsed().as_secs_f64();
-            metrics::STAGE_SECONDS.with_label_values(&[self.1.as_str()]).observe(seconds);
-        }
-    }
-    progress.update(|p| p.stage = stage);
-    let gauge = metrics::BUILDS.with_label_values(&[stage.as_str()]);
-    gauge.inc();
-    Counted(gauge, stage, Instant::now())
 }
 
 impl Handler<Cancel> for BuildActor {

@@ -49,6 +49,18 @@ impl Key {
         Self::new(["flakeRef", &lock.reference, &lock.inputs], viewer, true)
     }
 
+    /// Of a failure: what fails within limits of a tenant's own may work for others.
+    pub(super) fn under(&self, viewer: &Viewer) -> Self {
+        let bounds = viewer.limits.as_ref().map(|limits| (limits.time(), limits.memory()));
+        let Some(bounds) = bounds.filter(|bounds| *bounds != (None, None)) else {
+            return self.clone();
+        };
+        let mut digest = Sha256::new();
+        digest.update(self.digest);
+        digest.update(format!("{bounds:?}"));
+        Self { digest: digest.finalize().into(), lasts: self.lasts }
+    }
+
     /// What one sees in the store may be nobody else's to know.
     fn new(parts: [&str; 3], viewer: &Viewer, lasts: bool) -> Self {
         let mut digest = Sha256::new();
@@ -160,8 +172,8 @@ impl Memory {
     /// The result of `source`, whose failures are forgotten.
     pub(super) fn learn(&self, source: &Source, viewer: &Viewer, key: Key, path: StorePath) {
         let mut inner = self.inner();
-        inner.failed.remove(&key);
-        inner.failed.remove(&Key::of(source, viewer));
+        inner.failed.remove(&key.under(viewer));
+        inner.failed.remove(&Key::of(source, viewer).under(viewer));
         insert(&mut inner.resolved, key, path, MOST);
     }
 
@@ -175,7 +187,7 @@ impl Memory {
     /// The failure of a request that is not to be tried again yet.
     pub(super) fn too_early(&self, source: &Source, viewer: &Viewer) -> Option<Failure> {
         let keys = [Some(Key::of(source, viewer)), self.key(source, viewer)];
-        keys.iter().flatten().find_map(|key| self.too_early_for(key))
+        keys.iter().flatten().find_map(|key| self.too_early_for(&key.under(viewer)))
     }
 
     pub(super) fn too_early_for(&self, key: &Key) -> Option<Failure> {
@@ -250,7 +262,7 @@ fn insert<K: Hash + Eq + Clone, V>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Sight;
+    use crate::model::{Policy, Sight};
     use crate::nix::{RealiseError, Step};
 
     const CONFIG: MemoryConfig = MemoryConfig {
@@ -374,6 +386,25 @@ mod tests {
                     && memory.too_early(&source, &blind()).is_none()
             );
         }
+    }
+
+    /// Or who has little time would make others wait.
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_within_a_tenants_own_limits_failed_for_who_has_the_same() {
+        let memory = Memory::new(CONFIG);
+        let source = Source::NixExpr("x".into());
+        let within = |seconds: u32| {
+            let text = format!("preset: open\ndefault: {{evaluationTime: {seconds}s}}");
+            let limits = Policy::parse(&text).unwrap().rules("x").limits().clone();
+            Viewer { limits: Some(limits), ..local() }
+        };
+        let key = Key::of(&source, &local());
+        memory.learn_failure(key.under(&within(1)), &source, refused());
+        assert!(memory.too_early(&source, &within(1)).is_some());
+        assert!(memory.too_early(&source, &within(2)).is_none());
+        assert!(memory.too_early(&source, &local()).is_none());
+        memory.learn(&source, &within(1), key, StorePath::parse(PATH).unwrap());
+        assert!(memory.too_early(&source, &within(1)).is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! The builds actor and one build actor per distinct request in flight.
 //!
-//! - [`Builds`] owns the table of requests in flight, so that identical ones share one realisation,
-//!   and the slots. It hears [`Realise`] and [`Abandon`] from volumes, [`ListBuilds`] and
+//! - [`Builds`] owns the table of requests in flight, so that identical ones of a tenant share one
+//!   realisation, and the slots, of which a policy leaves each tenant so many (`limits`). It hears [`Realise`] and [`Abandon`] from volumes, [`ListBuilds`] and
 //!   [`Subscribe`] from the admin socket, and the ends of its build actors.
 //! - `BuildActor` owns one realisation: evaluation, then fetch and build; its progress and its GC
 //!   roots. It ends with it. On restart it realises again; what was built or fetched is in the
@@ -15,11 +15,14 @@ mod actor;
 mod build;
 mod failure;
 mod handle;
+mod in_flight;
+mod limits;
 mod listeners;
 mod memory;
 mod messages;
 mod root;
 mod slots;
+mod stage;
 
 pub use actor::{Builds, BuildsConfig};
 pub use failure::Failure;

@@ -3,7 +3,8 @@
 //! A slot that becomes free goes to the tenant that holds the fewest; of equals to the one that was
 //! served least recently, so that fifty requests of one namespace don't delay another's first. (By
 //! arrival alone they would: with one slot nobody holds any when it becomes free.) Within a tenant
-//! the order is that of arrival.
+//! the order is that of arrival. A tenant may have a limit of its own: at it, it waits, and others
+//! pass.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -43,23 +44,38 @@ pub struct Place {
     /// From 1, which is the next.
     pub position: usize,
     pub of: usize,
+    /// Its tenant holds as many as it may.
+    pub at_limit: bool,
 }
+
+/// How many slots a tenant may hold; `None`: as many as there are.
+type Most = dyn Fn(&Tenant) -> Option<u32> + Send + Sync;
 
 impl Slots {
     /// At least one, or nothing would ever be done.
-    pub fn new(count: usize) -> Self {
+    /// `most` is asked when a tenant comes, and by [`Self::limits_changed`].
+    pub fn new(
+        count: usize,
+        most: impl Fn(&Tenant) -> Option<u32> + Send + Sync + 'static,
+    ) -> Self {
         let room = Mutex::new(Room { line: Line::new(count.max(1)), ..Room::default() });
-        Self(Arc::new(Shared { room, changed: watch::Sender::new(()) }))
+        Self(Arc::new(Shared { room, changed: watch::Sender::new(()), most: Box::new(most) }))
+    }
+
+    /// Whoever may hold more from now on is admitted at once; nobody who holds loses it.
+    pub fn limits_changed(&self) {
+        self.0.change(|room| ((), room.limit(&*self.0.most)));
     }
 
     pub fn enter(&self, tenant: Tenant) -> Waiting {
         let shared = self.0.clone();
         let ticket = shared.change(|room| {
-            let (ticket, admitted) = room.line.enter(tenant.clone());
+            // With the lock held: a change after this comes to `limits_changed`.
+            let (ticket, admitted) = room.line.enter(&tenant, &*shared.most);
             if !admitted {
                 room.wakers.insert(ticket, None);
             }
-            (ticket, None)
+            (ticket, None::<Waker>)
         });
         Waiting { shared, ticket, tenant, taken: false }
     }
@@ -78,7 +94,8 @@ impl Waiting {
         let room = &mut *room;
         let places = room.places.get_or_insert_with(|| room.line.order());
         let of = places.len();
-        places.get(&self.ticket).map(|position| Place { position: *position, of })
+        let at_limit = room.line.is_at_limit(&self.tenant);
+        places.get(&self.ticket).map(|position| Place { position: *position, of, at_limit })
     }
 
     /// Hears of each change after this call that may have moved somebody's place. Independent of
@@ -159,6 +176,7 @@ impl fmt::Display for Place {
 struct Shared {
     room: Mutex<Room>,
     changed: watch::Sender<()>,
+    most: Box<Most>,
 }
 
 impl Shared {
@@ -167,15 +185,16 @@ impl Shared {
     }
 
     /// Wakes who was admitted, and tells the others, without the lock.
-    fn change<T>(&self, change: impl FnOnce(&mut Room) -> (T, Option<Waker>)) -> T {
+    fn change<T, W: IntoIterator<Item = Waker>>(
+        &self,
+        change: impl FnOnce(&mut Room) -> (T, W),
+    ) -> T {
         let (result, admitted) = {
             let mut room = self.room();
             room.places = None;
             change(&mut room)
         };
-        if let Some(waker) = admitted {
-            waker.wake();
-        }
+        admitted.into_iter().for_each(Waker::wake);
         self.changed.send_replace(());
         result
     }
@@ -195,9 +214,14 @@ impl Room {
         let next = self.line.release(ticket)?;
         self.wakers.remove(&next).flatten()
     }
+
+    fn limit(&mut self, most: &Most) -> Vec<Waker> {
+        let admitted = self.line.limit(most);
+        admitted.iter().filter_map(|ticket| self.wakers.remove(ticket).flatten()).collect()
+    }
 }
 
-/// Who holds slots and who waits. Pure. Nobody waits while a slot is free.
+/// Who holds slots and who waits. Pure. While a slot is free, those who wait are at their limits.
 #[derive(Clone, Default)]
 struct Line {
     count: usize,
@@ -212,6 +236,8 @@ struct Line {
 #[derive(Clone)]
 struct Share {
     held: usize,
+    /// At most so many. Those who had more keep them.
+    most: usize,
     waiting: VecDeque<u64>,
     /// The number of the last admission. A tenant that comes, again or for the first time, counts
     /// as served just before the last one was: forgetting it gives it no advantage over those who
@@ -225,11 +251,12 @@ impl Line {
     }
 
     /// A ticket, and whether a slot was free.
-    fn enter(&mut self, tenant: Tenant) -> (u64, bool) {
+    fn enter(&mut self, tenant: &Tenant, most: &Most) -> (u64, bool) {
         self.tickets += 1;
         let served = self.admissions.saturating_sub(1);
-        let newcomer = Share { held: 0, waiting: VecDeque::new(), served };
-        let share = self.shares.entry(tenant).or_insert(newcomer);
+        let newcomer =
+            || Share { held: 0, most: at_most(most, tenant), waiting: VecDeque::new(), served };
+        let share = self.shares.entry(tenant.clone()).or_insert_with(newcomer);
         share.waiting.push_back(self.tickets);
         (self.tickets, self.admit() == Some(self.tickets))
     }
@@ -253,11 +280,24 @@ impl Line {
         admitted
     }
 
+    /// The limits as they are now; who is admitted therefore.
+    fn limit(&mut self, most: &Most) -> Vec<u64> {
+        for (tenant, share) in &mut self.shares {
+            share.most = at_most(most, tenant);
+        }
+        std::iter::from_fn(|| self.admit()).collect()
+    }
+
+    fn is_at_limit(&self, tenant: &Tenant) -> bool {
+        self.shares.get(tenant).is_some_and(Share::is_at_limit)
+    }
+
     fn admit(&mut self) -> Option<u64> {
         if self.held.len() == self.count {
             return None;
         }
-        let waiting = self.shares.iter_mut().filter(|(_, share)| !share.waiting.is_empty());
+        let waiting = self.shares.iter_mut();
+        let waiting = waiting.filter(|(_, s)| !s.waiting.is_empty() && !s.is_at_limit());
         let (tenant, share) = waiting
             .min_by_key(|(_, share)| (share.held, share.served, share.waiting.front().copied()))?;
         let ticket = share.waiting.pop_front()?;
@@ -279,10 +319,21 @@ impl Line {
         let mut then = self.clone();
         let oldest_ends = || {
             let oldest = then.held.front()?.0;
-            then.release(oldest)
+            Some(then.release(oldest))
         };
-        std::iter::from_fn(oldest_ends).zip(1..).collect()
+        std::iter::from_fn(oldest_ends).flatten().zip(1..).collect()
     }
+}
+
+impl Share {
+    fn is_at_limit(&self) -> bool {
+        self.held >= self.most
+    }
+}
+
+/// At least one, or its requests would wait for ever.
+fn at_most(most: &Most, tenant: &Tenant) -> usize {
+    most(tenant).map_or(usize::MAX, |most| most.max(1) as usize)
 }
 
 #[cfg(test)]
@@ -294,6 +345,30 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Without limits.
+    fn slots(count: usize) -> Slots {
+        Slots::new(count, |_| None)
+    }
+
+    /// How many each tenant may hold, to be changed.
+    #[derive(Clone, Default)]
+    struct Limits(Arc<Mutex<HashMap<Tenant, u32>>>);
+
+    impl Limits {
+        fn slots(&self, count: usize) -> Slots {
+            let limits = self.clone();
+            Slots::new(count, move |tenant| limits.of(tenant))
+        }
+
+        fn of(&self, tenant: &Tenant) -> Option<u32> {
+            self.0.lock().unwrap().get(tenant).copied()
+        }
+
+        fn set(&self, tenant: &Tenant, most: u32) {
+            self.0.lock().unwrap().insert(tenant.clone(), most);
+        }
+    }
 
     fn enter(slots: &Slots, tenant: &str) -> Waiting {
         slots.enter(Tenant::namespace(tenant))
@@ -310,11 +385,11 @@ mod tests {
     #[test]
     fn many_requests_of_one_tenant_delay_no_other() {
         for count in [1, 3] {
-            let slots = Slots::new(count);
+            let slots = slots(count);
             let mut held: Vec<_> = (0..count).map(|_| taken(enter(&slots, "a"))).collect();
             let many: Vec<_> = (0..50).map(|_| enter(&slots, "a")).collect();
             let one = enter(&slots, "b");
-            assert_eq!(one.place(), Some(Place { position: 1, of: 51 }));
+            assert_eq!(one.place(), Some(Place { position: 1, of: 51, at_limit: false }));
             drop(held.remove(0));
             assert_eq!(one.position(), None);
             assert!(many.iter().all(|waiting| waiting.position().is_some()));
@@ -323,7 +398,7 @@ mod tests {
 
     #[test]
     fn one_slot_goes_round_and_a_tenant_that_comes_again_and_again_is_not_first() {
-        let slots = Slots::new(1);
+        let slots = slots(1);
         let first = taken(enter(&slots, "a"));
         let line = ["a", "a", "b", "b", "c"].map(|tenant| enter(&slots, tenant));
         assert_eq!(positions(&line), [3, 5, 1, 4, 2].map(Some));
@@ -348,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_permit_that_was_never_taken_is_passed_on() {
-        let slots = Slots::new(1);
+        let slots = slots(1);
         let holder = taken(enter(&slots, "a"));
         let [first, second] = ["a", "b"].map(|tenant| enter(&slots, tenant));
         drop(holder);
@@ -358,9 +433,41 @@ mod tests {
         assert!(slots.0.room().line.shares.is_empty());
     }
 
+    #[test]
+    fn who_is_at_its_limit_waits_and_others_pass() {
+        let limits = Limits::default();
+        let (a, b) = (Tenant::namespace("a"), Tenant::namespace("b"));
+        limits.set(&a, 2);
+        let slots = limits.slots(4);
+        let mut held = vec![taken(enter(&slots, "a")), taken(enter(&slots, "a"))];
+        let waiting = ["a", "a", "a"].map(|tenant| enter(&slots, tenant));
+        let first = Place { position: 1, of: 3, at_limit: true };
+        assert_eq!(waiting[0].place(), Some(first));
+        // Two slots are free, for others.
+        let other = taken(enter(&slots, "b"));
+        drop(held.pop());
+        assert_eq!(positions(&waiting), [None, Some(1), Some(2)]);
+        limits.set(&a, 3);
+        slots.limits_changed();
+        assert_eq!(positions(&waiting), [None, None, Some(1)]);
+        // Nobody loses what he has, and nobody gets more before he has less.
+        limits.set(&a, 1);
+        limits.set(&b, 1);
+        slots.limits_changed();
+        let [first, second, third] = waiting;
+        drop((held, taken(first)));
+        assert_eq!(third.place().unwrap().position, 1);
+        let b2 = enter(&slots, "b");
+        assert!(b2.place().unwrap().at_limit);
+        drop(other);
+        drop((taken(b2), taken(second)));
+        drop(taken(third));
+        assert!(slots.0.room().line.shares.is_empty());
+    }
+
     #[tokio::test]
     async fn places_are_told_as_they_change() {
-        let slots = Slots::new(1);
+        let slots = slots(1);
         let mut held = VecDeque::from([taken(enter(&slots, "a"))]);
         let others = [enter(&slots, "b"), enter(&slots, "c")];
         let told = Mutex::new(Vec::new());
@@ -382,7 +489,7 @@ mod tests {
 
     #[test]
     fn slots_work_from_threads() {
-        let slots = Slots::new(2);
+        let slots = slots(2);
         let inside = Mutex::new(0);
         std::thread::scope(|scope| {
             for thread in 0..4 {
@@ -409,7 +516,7 @@ mod tests {
     #[test]
     fn places_read_well() {
         let shown = [1, 2, 3, 4, 11, 12, 13, 21, 102, 111]
-            .map(|position| Place { position, of: 200 }.to_string());
+            .map(|position| Place { position, of: 200, at_limit: false }.to_string());
         let expected =
             ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"];
         assert_eq!(shown, expected.map(|position| format!("{position} of 200")));
@@ -432,6 +539,7 @@ mod tests {
     /// The outside's view: requests in order of arrival, and admissions in theirs.
     struct World {
         slots: Slots,
+        limits: Limits,
         count: usize,
         requests: Vec<(usize, Tenant, State)>,
         admitted: Vec<usize>,
@@ -480,6 +588,16 @@ mod tests {
             }
         }
 
+        fn limit(&mut self, tenant: &Tenant, most: u32) {
+            self.limits.set(tenant, most);
+            self.slots.limits_changed();
+            self.look();
+        }
+
+        fn is_at_limit(&self, tenant: &Tenant) -> bool {
+            self.limits.of(tenant).is_some_and(|most| self.holds(tenant) >= most as usize)
+        }
+
         /// Who was admitted by the last step, and every invariant.
         fn look(&mut self) {
             let mut waiting = Vec::new();
@@ -496,15 +614,19 @@ mod tests {
                     }
                 }
             }
-            assert!(new.len() <= 1);
+            let alone = new.len() == 1;
             for (id, tenant) in new {
-                // The choice was fair.
+                // The choice was fair, and its tenant's to have.
                 let held = self.holds(&tenant);
-                assert!(waiting.iter().all(|(_, _, other, _)| self.holds(other) >= held));
+                let passed = |other: &Tenant| self.holds(other) >= held || self.is_at_limit(other);
+                assert!(!alone || waiting.iter().all(|(_, _, other, _)| passed(other)));
+                assert!(!self.is_at_limit(&tenant), "more than its limit");
                 self.admitted.push(id);
             }
             assert!(self.admitted.len() <= self.count);
-            assert!(waiting.is_empty() || self.admitted.len() == self.count, "a slot is free");
+            let is_full = self.admitted.len() == self.count;
+            let rightly = waiting.iter().all(|(_, _, tenant, _)| self.is_at_limit(tenant));
+            assert!(is_full || rightly, "a slot is free");
             waiting.sort_unstable();
             for (n, (position, id, tenant, of)) in waiting.iter().enumerate() {
                 assert_eq!((*position, *of), (n + 1, waiting.len()));
@@ -518,14 +640,17 @@ mod tests {
         #[test]
         fn in_any_order_of_events_no_slot_is_lost_and_places_come_true(
             count in 1..4usize,
-            steps in prop::collection::vec((0..6usize, any::<prop::sample::Index>()), 0..60),
+            steps in prop::collection::vec((0..7usize, any::<prop::sample::Index>()), 0..60),
         ) {
             let tenants = ["a", "b", "c"].map(Tenant::namespace);
-            let slots = Slots::new(count);
-            let mut world = World { slots: slots.clone(), count, requests: vec![], admitted: vec![], next: 0 };
+            let limits = Limits::default();
+            let slots = limits.slots(count);
+            let mut world =
+                World { slots: slots.clone(), limits, count, requests: vec![], admitted: vec![], next: 0 };
             for (step, index) in steps {
                 match step {
                     0..=2 => world.enter(tenants[step].clone()),
+                    6 => world.limit(&tenants[index.index(3)], u32::try_from(index.index(4)).unwrap() + 1),
                     _ if world.requests.is_empty() => {}
                     3 => world.end(index.index(world.requests.len())),
                     _ => world.poll(index.index(world.requests.len())),
@@ -534,16 +659,18 @@ mod tests {
             let waiting = world.requests.iter().filter_map(|(id, ..)| Some((world.waits(*id)?.position, *id)));
             let mut expected: Vec<_> = waiting.collect();
             expected.sort_unstable();
-            for (_, id) in expected {
-                let oldest = world.admitted[0];
+            let mut came = Vec::new();
+            while let Some(oldest) = world.admitted.first().copied() {
                 let at = world.requests.iter().position(|(other, ..)| *other == oldest).unwrap();
+                let others = world.admitted.len() - 1;
                 world.end(at);
-                prop_assert_eq!(world.admitted.last(), Some(&id));
+                came.extend_from_slice(&world.admitted[others..]);
             }
+            prop_assert_eq!(came, expected.into_iter().map(|(_, id)| id).collect::<Vec<_>>());
             drop(world);
             prop_assert!(slots.0.room().line.shares.is_empty());
-            let all: Vec<_> = (0..count).map(|_| taken(enter(&slots, "a"))).collect();
-            prop_assert!(enter(&slots, "a").now_or_never().is_none());
+            let all: Vec<_> = (0..count).map(|_| taken(enter(&slots, "d"))).collect();
+            prop_assert!(enter(&slots, "d").now_or_never().is_none());
             drop(all);
         }
     }

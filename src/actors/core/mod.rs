@@ -26,7 +26,7 @@ mod supervise;
 #[cfg(test)]
 mod tests;
 
-pub use admission::{Admission, Overloaded};
+pub use admission::{Admission, Overloaded, Share, Shares};
 pub use ask::{ActorGone, Reply, answer_all, ask, deferred, tell};
 pub use backoff::{Backoff, jitter};
 pub use blocking::blocking;

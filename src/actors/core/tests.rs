@@ -216,11 +216,11 @@ async fn a_message_is_counted_while_it_waits() {
 
 #[tokio::test]
 async fn admission_refuses_the_one_too_many() {
-    let edge = Admission::new("publishes", 1);
+    let edge = Admission::new("publishes", "--most", 1);
     let first = edge.enter().unwrap();
     assert_eq!(
         edge.enter().unwrap_err().to_string(),
-        "1 publishes are already waiting: try again later"
+        "1 publishes are already waiting (--most): try again later"
     );
     drop(first);
     assert!(edge.enter().is_ok());

@@ -7,7 +7,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 
 use crate::actors::metrics;
-use crate::model::{Policy, Refusal, VolumeSpec};
+use crate::model::{Limits, Policy, Refusal, Tenant, VolumeSpec};
 
 /// What is known of the policy.
 #[derive(Debug, Clone, Default)]
@@ -73,6 +73,26 @@ impl PolicyHandle {
 
     pub fn report(&self) -> PolicyReport {
         self.report.borrow().clone()
+    }
+
+    /// Ends at a change after this call; never where nothing can change.
+    pub fn changes(&self) -> impl Future<Output = ()> + use<> {
+        let mut report = self.report.clone();
+        report.mark_unchanged();
+        async move {
+            if report.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// What a namespace's evaluations and builds may take; `None`: nobody says, or they are a person's.
+    pub fn limits(&self, tenant: &Tenant) -> Option<Limits> {
+        let namespace = tenant.as_namespace()?;
+        match &self.report.borrow().known {
+            Known::Policy(policy) => Some(policy.rules(namespace).limits().clone()),
+            Known::None | Known::Awaited { .. } => None,
+        }
     }
 
     /// Whether the pod may have the volume now; a request without a pod is a person's, who is the operator.

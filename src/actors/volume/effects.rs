@@ -50,6 +50,7 @@ impl Effects {
             sight: access.sight(&spec),
             secret: spec.secret.clone(),
             tokens: spec.tokens.clone(),
+            limits: None, // as they are when it is evaluated
         };
         let resolved = loop {
             let source = spec.source.clone();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Policy;
+use super::limits::Written;
 use super::reference::Prefix;
 use super::rules::{By, Flakes, Paths, Preset, Rules, Said};
 use crate::model::{SigningKey, VolumeSize};
@@ -48,6 +49,10 @@ struct Part {
     writable: Option<bool>,
     max_size: Option<String>,
     max_volumes: Option<Count>,
+    max_builds: Option<Count>,
+    max_evaluations: Option<Count>,
+    evaluation_time: Option<String>,
+    evaluation_memory: Option<String>,
     public_keys: Option<Vec<String>>,
     signed: Option<bool>,
 }
@@ -76,16 +81,29 @@ enum FlakeRef {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "maxVolumes is a number, or none")]
-enum Count {
+#[serde(
+    untagged,
+    expecting = "each of maxBuilds, maxEvaluations and maxVolumes is a number, or none"
+)]
+pub(super) enum Count {
     Most(u32),
     Word(NoLimit),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum NoLimit {
+pub(super) enum NoLimit {
     None,
+}
+
+impl Count {
+    /// `None` is no limit.
+    pub(super) fn most(self) -> Option<u32> {
+        match self {
+            Self::Most(most) => Some(most),
+            Self::Word(NoLimit::None) => None,
+        }
+    }
 }
 
 pub(super) fn parse(text: &str) -> Result<Policy, InvalidPolicy> {
@@ -129,7 +147,7 @@ fn check_name(whole: &str, name: &str, is_pattern: bool) -> Result<String, Inval
     Err(invalid("namespaces", whole, reason))
 }
 
-fn invalid(key: &str, value: &str, reason: &str) -> InvalidPolicy {
+pub(super) fn invalid(key: &str, value: &str, reason: &str) -> InvalidPolicy {
     let value = value.chars().take(MAX_SHOWN).collect();
     InvalidPolicy::Value { key: key.to_owned(), value, reason: reason.to_owned() }
 }
@@ -138,10 +156,12 @@ fn invalid(key: &str, value: &str, reason: &str) -> InvalidPolicy {
 fn overlay(below: &Rules, part: Part, by: &By) -> Result<Rules, InvalidPolicy> {
     let flake_ref = part.flake_ref.map(|flakes| self::flakes(flakes, by)).transpose()?;
     let max_size = part.max_size.map(|text| size(&text, by)).transpose()?;
-    let max_volumes = part.max_volumes.map(|count| match count {
-        Count::Most(most) => Some(most),
-        Count::Word(NoLimit::None) => None,
-    });
+    let written = Written {
+        builds: part.max_builds,
+        evaluations: part.max_evaluations,
+        time: part.evaluation_time,
+        memory: part.evaluation_memory,
+    };
     let store_path = part.store_path.map(|paths| match paths {
         StorePaths::All(true) => Paths::Any,
         StorePaths::All(false) => Paths::None,
@@ -154,14 +174,15 @@ fn overlay(below: &Rules, part: Part, by: &By) -> Result<Rules, InvalidPolicy> {
         nix_expr: said(part.nix_expr, by, &below.nix_expr),
         writable: said(part.writable, by, &below.writable),
         max_size: said(max_size, by, &below.max_size),
-        max_volumes: said(max_volumes, by, &below.max_volumes),
+        max_volumes: said(part.max_volumes.map(Count::most), by, &below.max_volumes),
         public_keys: said(public_keys, by, &below.public_keys),
         signed: said(part.signed, by, &below.signed),
+        limits: below.limits.overlaid(written, by)?,
     })
 }
 
 fn said<T: Clone>(value: Option<T>, by: &By, below: &Said<T>) -> Said<T> {
-    value.map_or_else(|| below.clone(), |value| Said { value, by: by.clone() })
+    below.or(value, by)
 }
 
 fn flakes(text: FlakeRef, by: &By) -> Result<Flakes, InvalidPolicy> {

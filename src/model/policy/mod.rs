@@ -10,6 +10,7 @@
 //! ```
 
 mod document;
+mod limits;
 mod reference;
 mod refusal;
 mod rules;
@@ -17,6 +18,7 @@ mod rules;
 use std::collections::BTreeMap;
 
 pub use document::InvalidPolicy;
+pub use limits::{Bound, Limits, MIN_EVALUATION_MEMORY};
 pub use refusal::Refusal;
 pub use rules::Rules;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::limits::Limits;
 use super::reference::{Mismatch, Prefix, check};
 use super::refusal::{Refusal, Why};
 use crate::model::{Access, Sight, SigningKey, Source, StorePath, VolumeSize, VolumeSpec, Vouched};
@@ -61,6 +62,7 @@ pub struct Rules {
     pub(super) public_keys: Said<Arc<[SigningKey]>>,
     /// A closure must be signed, whatever its source.
     pub(super) signed: Said<bool>,
+    pub(super) limits: Limits,
 }
 
 impl By {
@@ -71,6 +73,13 @@ impl By {
             Self::Default => format!("default.{key}"),
             Self::Namespace(name) => format!("namespaces.{name}.{key}"),
         }
+    }
+}
+
+impl<T: Clone> Said<T> {
+    /// A nearer word, if there is one.
+    pub(super) fn or(&self, value: Option<T>, by: &By) -> Self {
+        value.map_or_else(|| self.clone(), |value| Self { value, by: by.clone() })
     }
 }
 
@@ -90,6 +99,7 @@ impl Rules {
             max_volumes: Said { value: None, by: by.clone() },
             public_keys: Said { value: Arc::new([]), by: by.clone() },
             signed: Said { value: false, by: by.clone() },
+            limits: Limits::none(&by),
         }
     }
 
@@ -157,6 +167,11 @@ impl Rules {
         }
     }
 
+    /// What evaluations and builds may take.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// What evaluations may read.
     pub fn sight(&self) -> Sight {
         if self.store_path.value == Paths::Any { Sight::Store } else { Sight::Own }
@@ -209,7 +224,7 @@ impl Rules {
         let keys = if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
         let size = self.max_size.value.map_or_else(|| "none".to_owned(), |s| s.bytes().to_string());
         let count = self.max_volumes.value.map_or_else(|| "none".to_owned(), |n| n.to_string());
-        vec![
+        let mut all = vec![
             row("storePath", paths.to_owned(), &self.store_path.by),
             row("flakeRef", flakes, &self.flake_ref.by),
             flag("nixExpr", &self.nix_expr),
@@ -218,7 +233,9 @@ impl Rules {
             row("maxVolumes", count, &self.max_volumes.by),
             row("publicKeys", keys, &self.public_keys.by),
             flag("signed", &self.signed),
-        ]
+        ];
+        all.extend(self.limits.list());
+        all
     }
 }
 

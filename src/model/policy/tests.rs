@@ -159,6 +159,17 @@ fn a_policy_that_is_none_is_named() {
         ("preset: open\nnamespaces: {web: {}, web: {}}", "web"),
         ("preset: open\ndefault: {maxVolumes: -1}", "maxVolumes"),
         ("preset: open\ndefault: {maxVolumes: few}", "maxVolumes is a number, or none"),
+        ("preset: open\ndefault: {maxBuilds: 0}", "default.maxBuilds \"0\": what waits would wait"),
+        ("preset: open\ndefault: {maxEvaluations: 0}", "default.maxEvaluations \"0\""),
+        (
+            "preset: open\ndefault: {evaluationTime: soon}",
+            "default.evaluationTime \"soon\": it is no time",
+        ),
+        ("preset: open\ndefault: {evaluationTime: 0s}", "default.evaluationTime \"0s\""),
+        (
+            "preset: open\ndefault: {evaluationMemory: 63Mi}",
+            "evaluationMemory \"63Mi\": it is no size",
+        ),
         ("preset: open\ndefault: {storePath: some}", "storePath is true, false or public"),
         (
             "preset: open\ndefault: {publicKeys: [x]}",
@@ -219,5 +230,36 @@ fn what_is_said_is_short_whatever_the_policy_holds() {
     assert!(
         refusal.contains("github:owner-9/, …: name a flake") && refusal.len() < 500,
         "{refusal}"
+    );
+}
+
+#[test]
+fn limits_are_inherited_and_say_where_they_stand() {
+    let text = "preset: strict\ndefault: {maxBuilds: 2, evaluationTime: 1m 30s}\n\
+                namespaces:\n  web: {maxBuilds: none, maxEvaluations: 1, evaluationMemory: 1Gi}\n";
+    let policy = Policy::parse(text).unwrap();
+    let (web, other) = (policy.rules("web").limits(), policy.rules("other").limits());
+    assert_eq!(web.builds(), None);
+    let bound = |most, rule: &str| Some(Bound { most, rule: rule.to_owned() });
+    assert_eq!(other.builds(), bound(2, "default.maxBuilds"));
+    assert_eq!(web.evaluations(), bound(1, "namespaces.web.maxEvaluations"));
+    assert_eq!(other.evaluations(), None);
+    for limits in [web, other] {
+        let time = limits.time().unwrap();
+        assert_eq!((time.most.as_secs(), &*time.rule), (90, "default.evaluationTime"));
+    }
+    let memory = web.memory().unwrap();
+    assert_eq!((memory.most, &*memory.rule), (1 << 30, "namespaces.web.evaluationMemory"));
+    assert_eq!(other.memory(), None);
+    let list = policy.rules("web").list();
+    let shown: Vec<_> = list.iter().map(|(key, value, by)| (*key, &**value, &**by)).collect();
+    assert_eq!(
+        shown[shown.len() - 4..],
+        [
+            ("maxBuilds", "none", "namespaces.web.maxBuilds"),
+            ("maxEvaluations", "1", "namespaces.web.maxEvaluations"),
+            ("evaluationTime", "1m 30s", "default.evaluationTime"),
+            ("evaluationMemory", "1073741824", "namespaces.web.evaluationMemory"),
+        ]
     );
 }
