@@ -250,13 +250,12 @@ async fn kernels_files(lab: &Lab, is_contained: bool, more: &[&str]) -> [String;
 /// sandbox; where the machine's own /proc/sys is left alone, what has no capability does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_process_of_a_container_writes_the_kernels_files() {
-    let lab = planted!();
-    let [upload, hook] = kernels_files(&lab, true, &["--privileges", "all"]).await;
+    let [upload, hook] = kernels_files(&planted!(), true, &["--privileges", "all"]).await;
     assert_eq!([&*upload, &*hook], ["open\n"; 2]);
-    for said in kernels_files(&lab, true, &[]).await {
+    for said in kernels_files(&planted!(), true, &[]).await {
         assert!(said.contains("Read-only file system"), "{said}");
     }
-    let [upload, hook] = kernels_files(&lab, false, &[]).await;
+    let [upload, hook] = kernels_files(&planted!(), false, &[]).await;
     assert!(upload.contains("Permission denied"), "{upload}");
     assert_eq!(hook, "open\n");
 }
