@@ -144,7 +144,10 @@ impl EvalStores {
             if !name.ends_with(SUFFIX) {
                 continue;
             }
-            let used = fs::symlink_metadata(&path)?.modified()?;
+            // It may be gone by now.
+            let Ok(used) = fs::symlink_metadata(&path).and_then(|found| found.modified()) else {
+                continue;
+            };
             let is_idle = SystemTime::now().duration_since(used).is_ok_and(|age| age > IDLE);
             let is_large = || size(&path, most) > most;
             if is_idle || is_large() {
