@@ -173,7 +173,7 @@ const CASES: &[(Change, &str)] = &[
     ),
     (
         |c| c.secrets = lab::attrs(&[("token", "hunter2")]),
-        "secrets (nodePublishSecretRef) are not supported: leave them out",
+        "secrets (nodePublishSecretRef) have the key \"token\": give the pod a Secret with access-tokens, netrc or both, and nothing else",
     ),
     (|c| c.volume_id.clear(), "volume_id is missing"),
     (

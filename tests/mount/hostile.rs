@@ -106,6 +106,15 @@ fn a_full_disk_is_said_and_leaves_nothing() {
             let e = mounts.create_view(&world.id(1), &world.closure(), &fill).unwrap_err();
             assert!(matches!(e, MountError::NoSpace { .. }), "{e}");
             assert_eq!(mounts.list_views().unwrap(), []);
+            // The kernel gives back what was removed when the last mount has ended for good.
+            let state = world.base.join("state");
+            let is_free =
+                || rustix::fs::statvfs(&state).is_ok_and(|fs| fs.f_bfree > fs.f_blocks / 2);
+            let began = tokio::time::Instant::now();
+            while !is_free() {
+                assert!(began.elapsed().as_secs() < 20, "the space is not given back");
+                std::thread::yield_now();
+            }
             world.view(&mounts, 1).unwrap();
             // Writable volumes need space of their own.
             rustix::mount::mount_remount(
