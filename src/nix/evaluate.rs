@@ -22,8 +22,8 @@ use super::{
 };
 
 /// A derivation has no root between the evaluator's end and ours: a collector may take it then, and
-/// it is made again.
-const TRIES: usize = 3;
+/// it is made again. One that runs without a pause takes about every fifth.
+const TRIES: usize = 6;
 
 pub(super) async fn evaluate(
     nix: Arc<Inner>,

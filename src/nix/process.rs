@@ -3,7 +3,8 @@
 //! The child leads a process group. Nix ends its workers and builders by itself when it gets
 //! SIGTERM, and a daemon those of a client that hangs up; builders have sessions of their own, so
 //! killing the group alone would not reach them. Hence first SIGTERM to the group, then SIGKILL; and a
-//! worker that does not notice is ended too (`workers`). A guard (see `jail`) does the same when we are killed, and reaches whatever is left.
+//! worker that does not notice is ended too (`workers`). A guard (see `jail`) does the same when we are
+//! killed, and reaches whatever is left.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
