@@ -52,6 +52,27 @@ fn flake(world: &World, reference: &str) -> Source {
     source
 }
 
+/// A source that is published under `preset: open`, and what came of it with another policy before its end.
+async fn built_while_changed_to(
+    world: &mut World,
+    text: &str,
+) -> (Source, Result<(), Arc<VolumeError>>) {
+    write(world, "preset: open");
+    world.heeds_policy();
+    settle().await;
+    let source = world.buildable("slow");
+    let gate = world.nix.hold(source.clone());
+    let publishing = publish(world, "a", "team", &source);
+    let changing = async {
+        settle().await;
+        write(world, text);
+        settle().await;
+        gate.release();
+    };
+    let (published, ()) = tokio::join!(publishing, changing);
+    (source, published)
+}
+
 const TEAM: &str = "preset: strict\nnamespaces: {team: {flakeRef: [\"github:team/\"]}}\n";
 
 #[tokio::test(start_paused = true)]
@@ -104,19 +125,7 @@ async fn a_changed_policy_counts_at_once_and_what_is_mounted_stays() {
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_while_it_is_built_is_not_mounted() {
     with_world(|mut world| async move {
-        write(&world, "preset: open");
-        world.heeds_policy();
-        settle().await;
-        let source = world.buildable("slow");
-        let gate = world.nix.hold(source.clone());
-        let publishing = publish(&world, "a", "team", &source);
-        let changing = async {
-            settle().await;
-            write(&world, "preset: strict");
-            settle().await;
-            gate.release();
-        };
-        let (published, ()) = tokio::join!(publishing, changing);
+        let (_, published) = built_while_changed_to(&mut world, "preset: strict").await;
         let error = published.unwrap_err().to_string();
         assert!(error.contains("(preset strict, nixExpr)"), "{error}");
         settle().await;
@@ -354,19 +363,8 @@ async fn what_was_named_while_everything_was_allowed_is_nobodys_own() {
 #[tokio::test(start_paused = true)]
 async fn what_is_evaluated_with_more_in_sight_than_is_allowed_by_then_does_not_count() {
     with_world(|mut world| async move {
-        write(&world, "preset: open");
-        world.heeds_policy();
-        settle().await;
-        let source = world.buildable("slow");
-        let gate = world.nix.hold(source.clone());
-        let publishing = publish(&world, "a", "team", &source);
-        let changing = async {
-            settle().await;
-            write(&world, "preset: open\ndefault: {storePath: public}");
-            settle().await;
-            gate.release();
-        };
-        let (published, ()) = tokio::join!(publishing, changing);
+        let text = "preset: open\ndefault: {storePath: public}";
+        let (source, published) = built_while_changed_to(&mut world, text).await;
         published.unwrap();
         assert_eq!(world.nix.calls(&source).evaluated, 2);
     })
