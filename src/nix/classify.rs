@@ -7,7 +7,7 @@ use crate::jail::SETUP_FAILED;
 
 use super::bounds::Memory;
 use super::exit::Exit;
-use super::hints::{DAEMON_GONE, HINTS, NO_BUILDER, NO_SPACE, NOBODY, SHORT, UNSIGNED};
+use super::hints::{DAEMON_GONE, DISBELIEVED, HINTS, NO_BUILDER, NO_SPACE, NOBODY, SHORT};
 use super::internal_log::{LogReader, Message};
 use super::network;
 use super::substituters::Choice;
@@ -88,19 +88,21 @@ pub(super) fn classify(asked: &Asked, exit: Exit, log: &LogReader) -> RealiseErr
 
 /// Something is to be built and nobody may: it was to be fetched, or a cache has no builder.
 fn no_builder(asked: &Asked, message: &Message, log: &LogReader) -> RealiseError {
-    unsigned(log).unwrap_or_else(|| {
+    disbelieved(log).unwrap_or_else(|| {
         let cause = format!("nobody builds it: {}", cause(message));
         RealiseError::Temporary { step: asked.step(), cause }
     })
 }
 
 /// A substituter has it, and the node does not believe it.
-fn unsigned(log: &LogReader) -> Option<RealiseError> {
-    let is_unsigned = |m: &&Message| contains_any(&m.text, &UNSIGNED);
-    let message = log.warnings().chain(log.errors()).find(is_unsigned)?;
-    let hint = "the operator trusts the key of who built it with --trusted-public-key NAME:KEY, or \
-                signs it there with nix store sign";
-    let cause = cause(message).trim_start_matches("warning: ").to_owned();
+fn disbelieved(log: &LogReader) -> Option<RealiseError> {
+    let said = |(words, hint): &(&[&str], &'static str)| {
+        let message = log.warnings().chain(log.errors()).find(|m| contains_any(&m.text, words))?;
+        Some((message, *hint))
+    };
+    let (message, hint) = DISBELIEVED.iter().find_map(said)?;
+    let cause = cause(message);
+    let cause = cause.trim_start_matches("warning: ").trim_end_matches(';').to_owned();
     Some(RealiseError::Refused { step: Step::Fetch, cause, hint: Some(hint.to_owned()) })
 }
 
@@ -120,7 +122,7 @@ fn nobody(asked: &Asked, message: &Message, log: &LogReader) -> RealiseError {
         );
         return RealiseError::Temporary { step, cause };
     }
-    if let Some(error) = unsigned(log) {
+    if let Some(error) = disbelieved(log) {
         return error;
     }
     let down = log

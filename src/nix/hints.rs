@@ -29,12 +29,21 @@ pub(super) const SHORT: [&str; 2] = ["Resource temporarily unavailable", "Too ma
 
 /// `max-jobs` is 0, and no builder takes it; 2.8 and newer versions.
 pub(super) const NO_BUILDER: [&str; 2] = ["nable to start any build", "local builds are disabled"];
-/// A substituter has it, and the node does not believe it; 2.8 and newer versions.
-pub(super) const UNSIGNED: [&str; 4] = [
-    "does not have a valid signature",
-    "not signed by any of the keys",
-    "lacks a valid signature",
-    "lacks a signature by a trusted key",
+/// A substituter has it, and the node does not believe it, with what to do; 2.8 and newer versions.
+pub(super) const DISBELIEVED: [(&[&str], &str); 2] = [
+    (
+        &[
+            "does not have a valid signature",
+            "not signed by any of the keys",
+            "lacks a valid signature",
+            "lacks a signature by a trusted key",
+        ],
+        "the operator trusts the key of who built it with --trusted-public-key NAME:KEY, or signs it there with nix store sign",
+    ),
+    (
+        &["hash mismatch importing path", "size mismatch importing path"],
+        "what the substituter gives is not what its own record says: it is damaged there, or somebody has changed it; delete it there and copy it anew",
+    ),
 ];
 
 /// A file or a directory of the node that is not in the jail.

@@ -127,3 +127,60 @@ async fn a_cache_that_is_trusted_is_believed_without_signatures() {
     node.publish(&volume).await.unwrap();
     assert_eq!(node.status().await.volumes[0].root, unsigned);
 }
+
+/// Root of the cache writes what it likes into its store and its database; a signature is of the contents.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_gives_a_node_only_what_was_signed() {
+    let hosts = || {
+        let network = Network::new()?;
+        let (cache, node) = (network.host(1)?, network.host(2)?);
+        Ok::<_, String>((network, cache, node))
+    };
+    let (_network, cache, b) = match hosts() {
+        Ok(hosts) => hosts,
+        Err(reason) => return lab::skipped(module_path!(), &reason),
+    };
+    let (secret, public) = cache.signing_key("builder");
+    let role = cache.cache_role(&[]);
+    let client = Client::new(&b, &cache, &role, "b");
+    let sign = ["--option", "secret-key-files", secret.to_str().unwrap()];
+    let signed = |seed: &str| cache.closure(&[&sign[..], &["--argstr", "seed", seed]].concat());
+    let [good, changed, hashed, borrowed] = ["good", "changed", "hashed", "borrowed"].map(signed);
+    let change = |path: &str| {
+        let file = format!("{path}/etc/marker");
+        cache.ok("chmod", &["-R", "u+w", path]);
+        cache.inside(|| std::fs::write(file, "evil")).unwrap();
+    };
+    let database = |statement: &str, values: &[&str]| {
+        let changed = cache.inside(|| {
+            let database = rusqlite::Connection::open("/nix/var/nix/db/db.sqlite").unwrap();
+            database.execute(statement, rusqlite::params_from_iter(values)).unwrap()
+        });
+        assert_eq!(changed, 1);
+    };
+    // With the hash of what it is now.
+    let rehash = |path: &str| {
+        change(path);
+        let hash = cache.ok("nix-hash", &["--type", "sha256", path]);
+        let size = cache.ok("sh", &["-c", "nix-store --dump \"$0\" | wc -c", path]);
+        let values = [&*format!("sha256:{hash}"), &size, path];
+        database("update ValidPaths set hash = ?1, narSize = ?2 where path = ?3", &values);
+    };
+    change(&changed);
+    rehash(&hashed);
+    rehash(&borrowed);
+    let of_another = "update ValidPaths set sigs = (select sigs from ValidPaths where path = ?1) where path = ?2";
+    database(of_another, &[&good, &borrowed]);
+
+    let node = client.node(&b, &public, &[]).await;
+    for (name, path, expected) in [
+        ("changed", &changed, "hash mismatch importing path"),
+        ("hashed", &hashed, "--trusted-public-key"),
+        ("borrowed", &borrowed, "--trusted-public-key"),
+    ] {
+        let error = node.publish(&b.volume(name, &[("storePath", path)])).await.unwrap_err();
+        assert!(error.message().contains(expected), "{name}: {}", error.message());
+        assert!(!b.run("nix-store", &["--check-validity", path]).status.success(), "{name}");
+    }
+    node.publish(&b.volume("good", &[("storePath", &good)])).await.unwrap();
+}
