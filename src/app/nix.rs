@@ -15,7 +15,7 @@ use crate::config::{BuildOnArg, DEFAULT_STATE_DIR, NodeConfig, PrivilegesArg, Pr
 use crate::nix::ssh::SshClient;
 use crate::nix::{
     BuildOn, Capabilities, Config, Elsewhere, Evaluator, Limit, Limits, ProbeLimits, PushTo,
-    RealNix, sweep_secrets,
+    RealNix, holes, sweep_secrets,
 };
 
 const STORE_STATE: &str = "/nix/var/nix";
@@ -40,6 +40,14 @@ pub(super) async fn open(
     let capabilities = nix.probe().await.map_err(|e| {
         NodeError(format!("{e}: install Nix (make demo does) or name it with --nix"))
     })?;
+    for hole in holes(&capabilities).filter(|_| builds) {
+        tracing::warn!(
+            hole = hole.id,
+            "this {capabilities} lets builds out, unless its distribution has mended it: {}; builds \
+             are their pods' authors' (docs/security.md)",
+            hole.what
+        );
+    }
     nix.check_options().await.map_err(|e| NodeError(e.to_string()))?;
     match conf(process, &nix) {
         Some(conf) => conf.settle().await.map_err(|e| fail("--nix-conf")(&e))?,

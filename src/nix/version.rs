@@ -15,6 +15,7 @@ pub enum Flavour {
 pub struct Capabilities {
     /// Of the Nix it is or is like.
     pub version: (u32, u32),
+    pub patch: u32,
     pub flavour: Flavour,
     /// `nix path-info --json` takes `--json-format 1` (and will want it). `nix build` has no such
     /// flag.
@@ -47,10 +48,12 @@ impl Capabilities {
         } else {
             Flavour::CppNix
         };
-        let version = version(rest.rsplit(' ').next()?)?;
+        let (major, minor, patch) = version(rest.rsplit(' ').next()?)?;
+        let version = (major, minor);
         let is_cpp = flavour != Flavour::Lix;
         Some(Self {
             version,
+            patch,
             flavour,
             json_format_flag: is_cpp && version >= (2, 33),
             collector_rechecks: is_cpp && version >= (2, 35),
@@ -58,13 +61,15 @@ impl Capabilities {
     }
 }
 
-/// `2.34.8`, `2.4pre20210601_abc` or `2.91.0-rc1` → major and minor.
-fn version(text: &str) -> Option<(u32, u32)> {
+/// `2.34.8`, `2.4pre20210601_abc` or `2.91.0-rc1` → major, minor and, if there is one, patch.
+fn version(text: &str) -> Option<(u32, u32, u32)> {
     let mut parts = text.split('.');
     let major = parts.next()?.parse().ok()?;
-    let minor = parts.next()?;
-    let end = minor.find(|c: char| !c.is_ascii_digit()).unwrap_or(minor.len());
-    Some((major, minor[..end].parse().ok()?))
+    let number = |part: &str| {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        part[..end].parse().ok()
+    };
+    Some((major, number(parts.next()?)?, parts.next().and_then(number).unwrap_or(0)))
 }
 
 #[cfg(test)]
@@ -73,18 +78,19 @@ mod tests {
 
     #[test]
     fn versions_are_recognised() {
-        for (line, flavour, version, json_format, rechecks) in [
-            ("nix (Nix) 2.8.0", Flavour::CppNix, (2, 8), false, false),
-            ("nix (Nix) 2.26.3\n", Flavour::CppNix, (2, 26), false, false),
-            ("nix (Nix) 2.34.8", Flavour::CppNix, (2, 34), true, false),
-            ("nix (Nix) 2.35.2", Flavour::CppNix, (2, 35), true, true),
-            ("nix (Nix) 2.4pre20210601_5985b8b", Flavour::CppNix, (2, 4), false, false),
-            ("nix (Lix, like Nix) 2.91.0", Flavour::Lix, (2, 91), false, false),
-            ("nix (Lix, like Nix) 2.94.0-rc1", Flavour::Lix, (2, 94), false, false),
-            ("nix (Determinate Nix 3.6.2) 2.29.0", Flavour::Determinate, (2, 29), false, false),
+        for (line, flavour, (major, minor, patch), json_format, rechecks) in [
+            ("nix (Nix) 2.8.0", Flavour::CppNix, (2, 8, 0), false, false),
+            ("nix (Nix) 2.26.3\n", Flavour::CppNix, (2, 26, 3), false, false),
+            ("nix (Nix) 2.34.8", Flavour::CppNix, (2, 34, 8), true, false),
+            ("nix (Nix) 2.35.2", Flavour::CppNix, (2, 35, 2), true, true),
+            ("nix (Nix) 2.4pre20210601_5985b8b", Flavour::CppNix, (2, 4, 0), false, false),
+            ("nix (Lix, like Nix) 2.91.0", Flavour::Lix, (2, 91, 0), false, false),
+            ("nix (Lix, like Nix) 2.94.0-rc1", Flavour::Lix, (2, 94, 0), false, false),
+            ("nix (Determinate Nix 3.6.2) 2.29.0", Flavour::Determinate, (2, 29, 0), false, false),
         ] {
             let expected = Capabilities {
-                version,
+                version: (major, minor),
+                patch,
                 flavour,
                 json_format_flag: json_format,
                 collector_rechecks: rechecks,

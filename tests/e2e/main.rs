@@ -11,6 +11,7 @@ mod cluster;
 mod crowd;
 mod driver;
 mod events;
+mod exchange;
 mod kubelet;
 mod leftovers;
 mod many;

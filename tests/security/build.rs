@@ -1,5 +1,7 @@
 //! Builders that look for the token, the driver's state and the network.
 
+use nix_csi::nix::{Capabilities, holes};
+
 use crate::planted;
 use crate::world::{
     MARK, OTHERS, SANDBOXED, TOKEN, TOKENS_FILE, builder, content, refusal, seen, traces,
@@ -145,4 +147,21 @@ async fn a_derivation_can_not_ask_for_more() {
         assert!(text.contains(expected) && !text.contains("hash mismatch"), "{expression}: {text}");
     }
     assert_eq!(traces(&lab, &node), [""; 0]);
+}
+
+/// A sandbox is as good as the Nix that makes it.
+#[tokio::test]
+async fn holes_that_are_known_of_this_nix_are_told_at_the_start() {
+    let lab = planted!();
+    let version = lab.ok("nix", &["--version"]);
+    let known: Vec<_> =
+        holes(&Capabilities::parse(&version).unwrap()).map(|hole| hole.id).collect();
+    assert_eq!(version.ends_with(" 2.8.0"), known == ["CVE-2024-27297", "CVE-2025-52992"]);
+    let log = lab.node(&[]).await.log();
+    let told = log.lines().filter(|line| line.contains("WARN") && line.contains("CVE-"));
+    let id = |line: &str| {
+        let (_, rest) = line.split_once("hole=\"").unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    };
+    assert_eq!(told.map(id).collect::<Vec<_>>(), known, "{log}");
 }
