@@ -25,7 +25,7 @@ fn start(lab: &Lab, script: &str) -> String {
         "--http",
         "127.0.0.1:0",
         "--log",
-        "warn",
+        "error",
     ]);
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
