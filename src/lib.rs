@@ -13,6 +13,7 @@ pub mod health;
 pub mod http;
 pub mod jail;
 pub mod k8s;
+pub mod lock;
 pub mod metrics;
 pub mod model;
 pub mod mount;

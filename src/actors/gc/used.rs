@@ -10,13 +10,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::time::Instant;
 
 use super::index::{BUSY, born, is_none, open, read, remove_with_log, write};
+use crate::lock::lock;
 use crate::model::{StoreGraph, StorePath};
 
 /// Tells seconds since 1970.
@@ -250,10 +251,6 @@ pub fn uses_in(file: &Path) -> rusqlite::Result<Option<Uses>> {
     )?;
     connection.busy_timeout(BUSY)?;
     Ok(Some(Uses { known: read(&connection)?, since: born(&connection)? }))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

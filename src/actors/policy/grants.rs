@@ -7,11 +7,12 @@ use std::fs::{self, DirBuilder, File, FileTimes};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
+use crate::lock::lock;
 use crate::model::{StorePath, Tenant};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -82,10 +83,6 @@ impl Grants {
         }
         Ok(())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn private_dir(dir: &Path) -> io::Result<()> {
