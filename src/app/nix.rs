@@ -161,6 +161,7 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
             allowed_uris: settings.allowed_uri.clone(),
             access_tokens: settings.access_tokens_file.clone(),
             memory: settings.eval_memory.as_u64(),
+            disk: settings.eval_disk.as_u64(),
             uid: settings.eval_uid,
             visible: settings.eval_path.clone(),
             homes: config.process.state_dir.join("tenants"),

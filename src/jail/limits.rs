@@ -5,8 +5,11 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use super::{Limits, SetupError, setup};
 
 pub(super) fn set(limits: &Limits) -> Result<(), SetupError> {
-    let all =
-        [(Resource::Data, limits.data, "memory"), (Resource::Nproc, limits.processes, "processes")];
+    let all = [
+        (Resource::Data, limits.data, "memory"),
+        (Resource::Nproc, limits.processes, "processes"),
+        (Resource::Fsize, limits.file, "files"),
+    ];
     for (resource, most, what) in all {
         if let Some(most) = most {
             at_most(resource, most, what)?;

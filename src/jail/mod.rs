@@ -84,6 +84,8 @@ pub struct Limits {
     pub data: Option<u64>,
     /// Processes and threads of the user (`RLIMIT_NPROC`).
     pub processes: Option<u64>,
+    /// Bytes of a file that it writes (`RLIMIT_FSIZE`).
+    pub file: Option<u64>,
 }
 
 /// Where and as whom the program runs.

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Access, Bind, Guard, Jail, MAX_SETTINGS, capabilities};
+use super::{Access, Bind, Guard, Jail, Limits, MAX_SETTINGS, capabilities};
 
 const GRACE: &str = "--grace-ms";
 const CONFIG: &str = "--config-bytes";
 const INPUT: &str = "--input";
 const DATA: &str = "--data-limit";
 const PROCESSES: &str = "--processes";
+const FILE: &str = "--file-limit";
 const ORPHANS: &str = "--end-orphans";
 const LISTENS: &str = "--listen";
 const YIELDS: &str = "--yield";
@@ -46,7 +47,8 @@ pub(super) fn push(args: &mut Vec<OsString>, guard: &Guard) {
     if let Some(input) = &guard.input {
         option(INPUT, input.clone().into());
     }
-    for (name, limit) in [(DATA, guard.limits.data), (PROCESSES, guard.limits.processes)] {
+    let Limits { data, processes, file } = guard.limits;
+    for (name, limit) in [(DATA, data), (PROCESSES, processes), (FILE, file)] {
         if let Some(limit) = limit {
             option(name, number(limit));
         }
@@ -95,6 +97,7 @@ pub(super) fn parse(
             INPUT => guard.input = Some(value()?.into()),
             DATA => guard.limits.data = Some(number(&value()?)?),
             PROCESSES => guard.limits.processes = Some(number(&value()?)?),
+            FILE => guard.limits.file = Some(number(&value()?)?),
             ORPHANS => guard.ends_orphans = true,
             LISTENS => guard.listens = true,
             YIELDS => guard.yields = true,
@@ -196,12 +199,12 @@ mod tests {
             grace in 0..100_000u64, config_bytes in 0..MAX_SETTINGS,
             (ends_orphans, listens, yields, filtered) in any::<(bool, bool, bool, bool)>(),
             keeps in prop::option::of(any::<u64>()), input in prop::option::of(path()),
-            (data, processes) in any::<(Option<u64>, Option<u64>)>(),
+            (data, processes, file) in any::<(Option<u64>, Option<u64>, Option<u64>)>(),
             jail in prop::option::of(jail()),
             args in prop::collection::vec("[a-z-]{0,8}", 0..4),
         ) {
             let grace = Duration::from_millis(grace);
-            let limits = Limits { data, processes };
+            let limits = Limits { data, processes, file };
             let keeps = keeps.map(capabilities::tests::named);
             let guard = Guard {
                 grace, config_bytes, input, ends_orphans, listens, yields, limits, keeps, filtered,

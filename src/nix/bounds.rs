@@ -42,6 +42,18 @@ impl Memory {
     }
 }
 
+/// What a tenant's evaluations write takes more than `most` bytes on disk.
+pub(super) fn disk_exceeded(most: u64) -> RealiseError {
+    RealiseError::Refused {
+        step: Step::Evaluate,
+        cause: format!(
+            "what evaluations of its namespace fetch and make takes more than {} MiB on disk",
+            most >> 20
+        ),
+        hint: Some("the operator raises --eval-disk".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -131,9 +131,8 @@ impl Database {
 
     /// All that is valid, from one moment. One statement after the other would tell of two.
     pub(super) fn graph(&self) -> Result<StoreGraph, NixError> {
-        // On a connection of its own: mounts must not wait for it.
-        let own = Self { file: self.file.clone(), open: Mutex::new(None) };
-        let (paths, references) = own.read("read all of", |connection| {
+        // Mounts must not wait for it.
+        let (paths, references) = self.aside().read("read all of", |connection| {
             let moment = connection.unchecked_transaction()?;
             let mut numbers = HashMap::new();
             let mut paths = Vec::new();
@@ -163,6 +162,11 @@ impl Database {
             Ok((paths, references))
         })?;
         Ok(StoreGraph::new(paths, references))
+    }
+
+    /// With a connection of its own.
+    pub(super) fn aside(&self) -> Self {
+        Self { file: self.file.clone(), open: Mutex::new(None) }
     }
 
     pub(super) fn read<T>(

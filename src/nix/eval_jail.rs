@@ -106,7 +106,11 @@ pub(super) fn guard(config: &Config, (settings, memory): (usize, u64), binds: Ve
         ends_orphans: false,
         listens: false,
         yields: true,
-        limits: Limits { data: Some(memory), processes: Some(PROCESSES) },
+        limits: Limits {
+            data: Some(memory),
+            processes: Some(PROCESSES),
+            file: Some(evaluator.disk),
+        },
         keeps: config.keeps(capabilities::NOTHING),
         filtered: config.least_privilege,
         jail: Some(Jail {

@@ -3,19 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::model::{Limits, Secret, Sight, Source, StorePath, Viewer};
 
 use super::bounds;
 use super::classify::{Asked, classify};
 use super::eval_jail::{Seen, Sights};
 use super::eval_programs::{self, Found};
-use super::eval_store::Store;
 use super::evaluator::{Task, command, settings};
+use super::exit::LARGE_FILE;
 use super::hints::{OWN_STORE, UNSEEN};
 use super::internal_log::LogReader;
 use super::real::Inner;
 use super::realise::or_full_disk;
 use super::secret_file::SecretFile;
+use super::tenant_dirs::{TenantDir, TenantDirs};
 use super::{
     Buildable, Evaluated, Lock, NixError, ProgressSink, RealiseError, Step, TimedOut, handed,
     output, process, stage,
@@ -44,14 +47,11 @@ pub(super) async fn evaluate(
         let evaluated = output::evaluated(&stdout)?;
         let (Buildable::Output { derivation: path, .. } | Buildable::Path(path)) =
             &evaluated.buildable;
-        if place.own.is_some() {
+        if place.programs.is_some() {
             run(&nix, &Task::Hand(path), &place, &progress).await?;
         }
         if stage::place(nix.clone(), path.clone(), root.clone(), ()).await? {
-            if place.own.is_some() {
-                check_handed(&nix, &evaluated, &root).await?;
-            }
-            return Ok(evaluated);
+            return believed(&nix, evaluated, &place, &root).await;
         }
         tracing::warn!(%path, "a collector took a derivation that was just made; once more");
     }
@@ -59,15 +59,18 @@ pub(super) async fn evaluate(
     Err(RealiseError::Temporary { step: Step::Evaluate, cause })
 }
 
-/// Without a root if it is refused.
-async fn check_handed(
+/// What of it the node may act on; without a root if it is refused.
+async fn believed(
     nix: &Arc<Inner>,
-    evaluated: &Evaluated,
+    evaluated: Evaluated,
+    place: &Place,
     root: &Path,
-) -> Result<(), RealiseError> {
-    let (nix, evaluated, root) = (nix.clone(), evaluated.clone(), root.to_owned());
+) -> Result<Evaluated, RealiseError> {
+    let own = place.programs.is_some().then(|| place.dir.clone());
+    let (nix, root) = (nix.clone(), root.to_owned());
     let checked = tokio::task::spawn_blocking(move || {
-        handed::check(&nix, &evaluated).inspect_err(|_| drop(std::fs::remove_file(&root)))
+        handed::check(&nix, evaluated, own.as_deref())
+            .inspect_err(|_| drop(std::fs::remove_file(&root)))
     });
     let what = "looking at what was evaluated";
     checked.await.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic).into()))
@@ -98,9 +101,12 @@ pub(super) async fn lock(
 
 /// Where an evaluation works.
 struct Place {
-    home: PathBuf,
-    /// Instead of the node's store.
-    own: Option<(Arc<Store>, Arc<Found>)>,
+    dirs: TenantDirs,
+    dir: Arc<TenantDir>,
+    /// Bytes that it may have.
+    disk: u64,
+    /// What it sees of the node's store, if it has one of its own.
+    programs: Option<Arc<Found>>,
     secret: Option<Secret>,
     netrc: Option<SecretFile>,
     limits: Option<Limits>,
@@ -114,8 +120,11 @@ impl Place {
             let name = hex::encode(&viewer.digest()[..12]);
             let Viewer { tenant, sight, secret, limits, tokens: _ } = viewer;
             let netrc = secret.as_ref().map(|secret| nix.netrc_file(secret)).transpose()?.flatten();
-            let own = match sight {
-                Sight::Store => None,
+            let (dir, programs) = match sight {
+                Sight::Store => {
+                    let name = hex::encode(&Sha256::digest(tenant.to_string())[..12]);
+                    (nix.tenant_dirs.home(evaluator, &name)?, None)
+                }
                 Sight::Own if nix.config.guard.is_none() || nix.config.daemon_socket.is_none() => {
                     return Err(NixError::Command {
                         what: "an evaluation that must not see the store".to_owned(),
@@ -123,18 +132,21 @@ impl Place {
                     });
                 }
                 Sight::Own => {
-                    let store = nix.eval_stores.enter(&evaluator.homes, &name, evaluator.uid)?;
-                    Some((store, eval_programs::find(&nix)?))
+                    let dir = nix.tenant_dirs.own(evaluator, &name)?;
+                    (dir, Some(eval_programs::find(&nix)?))
                 }
             };
-            let home = match &own {
-                Some((store, _)) => store.home(),
-                None => evaluator.home(&tenant)?,
-            };
-            Ok(Self { home, own, secret, netrc, limits })
+            let (dirs, disk) = (nix.tenant_dirs.clone(), evaluator.disk);
+            Ok(Self { dirs, dir, disk, programs, secret, netrc, limits })
         });
         let what = "making a home for the evaluation";
         made.await.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.dirs.leave(self.dir.clone(), self.disk);
     }
 }
 
@@ -150,10 +162,10 @@ async fn run(
     tokens.add(place.secret.as_ref());
     let settings = settings(config, &tokens)?;
     // Where it is now: it may have been retired meanwhile.
-    let own = place.own.as_ref().map(|(store, programs)| (store.nix(), store.home(), programs));
-    let (home, seen) = match &own {
-        Some((store, home, programs)) => (home, Seen::Own { store, programs }),
-        None => (&place.home, Seen::Store),
+    let (home, store) = (&place.dir.home(), &place.dir.nix());
+    let seen = match &place.programs {
+        Some(programs) => Seen::Own { store, programs },
+        None => Seen::Store,
     };
     let netrc = place.netrc.as_ref().map(SecretFile::path);
     let memory = bounds::memory(place.limits.as_ref(), config.evaluator.memory);
@@ -164,7 +176,12 @@ async fn run(
     let (limit, rule) = bounds::time(place.limits.as_ref(), config.limits.evaluate);
     let ended = {
         let on_line = |line: &[u8]| progress.update(|p| log.line(line, p));
-        limit.bound(process::run(&spec, &settings, on_line, ())).await
+        let ended = limit.bound(process::run(&spec, &settings, on_line, ()));
+        tokio::select! {
+            biased;
+            ended = ended => ended,
+            () = place.dir.clone().outgrown(place.disk) => return Err(too_large(nix, place)),
+        }
     };
     let Some(ended) = ended else {
         return Err(TimedOut { rule, ..TimedOut::whole(Step::Evaluate, limit) }.into());
@@ -173,19 +190,27 @@ async fn run(
     if ended.exit.is_ok() {
         return Ok(ended.stdout);
     }
+    let mut said = log.errors().map(|message| &*message.text).chain(log.plain());
+    let is_large = |text: &str| LARGE_FILE.iter().any(|words| text.contains(words));
+    if ended.exit.is_of_large_file() || said.any(is_large) {
+        return Err(too_large(nix, place));
+    }
     let asked = Asked::Evaluate { memory: &memory, limits: &config.limits };
     let error = classify(&asked, ended.exit, &log);
-    let error = match &place.own {
-        Some((store, _)) => {
-            // What is wrong may be in it.
-            if let RealiseError::Store(_) = &error {
-                nix.eval_stores.distrust(store);
-            }
-            seen_from_own_store(error)
-        }
-        None => error,
-    };
-    Err(or_full_disk(error, &config.state_dir))
+    if place.programs.is_none() {
+        return Err(or_full_disk(error, &config.state_dir));
+    }
+    // What is wrong may be in it.
+    if let RealiseError::Store(_) = &error {
+        nix.tenant_dirs.distrust(&place.dir);
+    }
+    Err(or_full_disk(seen_from_own_store(error), &config.state_dir))
+}
+
+/// Who comes next begins with nothing.
+fn too_large(nix: &Inner, place: &Place) -> RealiseError {
+    nix.tenant_dirs.distrust(&place.dir);
+    bounds::disk_exceeded(place.disk)
 }
 
 /// What helps is another thing there.

@@ -6,14 +6,10 @@
 //! the tenant's own. It reaches the store through the daemon, as an untrusted client.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use crate::model::{Secret, Source, StorePath, Tenant};
+use crate::model::{Secret, Source, StorePath};
 use crate::read::{at_most, text_at_most};
 
 use super::command::{CommandSpec, Config, client, pairs, push_options};
@@ -52,6 +48,8 @@ pub struct Evaluator {
     pub access_tokens: Option<PathBuf>,
     /// Bytes of private memory of one process.
     pub memory: u64,
+    /// Bytes on disk that a tenant's evaluations have for what they fetch and make.
+    pub disk: u64,
     /// User and group, of which the system need not know.
     pub uid: u32,
     /// Further directories that an evaluation may read, at the same path.
@@ -69,6 +67,7 @@ impl Evaluator {
             allowed_uris: Vec::new(),
             access_tokens: None,
             memory: 4 << 30,
+            disk: 8 << 30,
             uid: 30999,
             visible: Vec::new(),
             homes,
@@ -85,17 +84,6 @@ impl Evaluator {
             Ok(()) => Ok(Tokens(text)),
             Err(why) => Err(io_error("use", path, io::Error::other(why))),
         }
-    }
-
-    /// Blocking. The tenant's home, made if need be: what one fetched is no other's to read.
-    pub(super) fn home(&self, tenant: &Tenant) -> Result<PathBuf, NixError> {
-        let digest = Sha256::digest(tenant.to_string());
-        let home = self.homes.join(hex::encode(&digest[..12]));
-        let make = |dir: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        make(&self.homes).map_err(|err| io_error("create", &self.homes, err))?;
-        make(&home).map_err(|err| io_error("create", &home, err))?;
-        chown(&home, Some(self.uid), Some(self.uid)).map_err(|err| io_error("own", &home, err))?;
-        Ok(home)
     }
 }
 
@@ -268,6 +256,8 @@ fn instantiate(args: &mut Vec<OsString>, source: &Source, evaluator: &Evaluator)
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -8,6 +8,8 @@ use std::process::ExitStatus;
 pub(super) const REFUSES_NONE: &str = "--privileges all refuses none";
 /// strsignal(3), in what Nix and shells say of a program that SIGSYS has ended.
 pub(super) const BAD_CALL: &str = "Bad system call";
+/// The same of one that SIGXFSZ has ended, and strerror(3) of one that ignores it.
+pub(super) const LARGE_FILE: [&str; 2] = ["File size limit exceeded", "File too large"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -23,6 +25,11 @@ impl Exit {
     /// SIGSYS, or what a shell makes of one of its programs'.
     pub(super) fn is_of_refused_call(self) -> bool {
         [Self::Signal(libc::SIGSYS), Self::Code(128 + libc::SIGSYS)].contains(&self)
+    }
+
+    /// SIGXFSZ, likewise: a file that is larger than it may be.
+    pub(super) fn is_of_large_file(self) -> bool {
+        [Self::Signal(libc::SIGXFSZ), Self::Code(128 + libc::SIGXFSZ)].contains(&self)
     }
 }
 

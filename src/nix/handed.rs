@@ -1,77 +1,101 @@
 //! What an evaluation in a store of the tenant's own has handed to the node's.
 //!
+//! The evaluator has read what its tenant wrote, and may be the tenant's by then: neither what it says nor its
+//! store's database is believed. `nix copy` copies nothing that the node has already, so what is handed over may
+//! name anything there. Hence each path of it is to be in the tenant's own store, with the very same in it.
+//!
 //! Nix takes a build's inputs from the derivation's text, and keeps alive what it refers to. In what Nix itself
 //! writes both are the same; a text that an expression wrote by hand (`builtins.toFile "x.drv"`) may name any path
 //! of the node for its input.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
 
-use crate::model::StorePath;
+use crate::model::{StorePath, Vouched};
 use crate::read::text_at_most;
 
 use super::error::io_error;
 use super::real::Inner;
-use super::{Buildable, Evaluated, RealiseError, Step, derivation};
+use super::tenant_dirs::TenantDir;
+use super::{Buildable, Evaluated, RealiseError, Step, derivation, nar};
 
 /// Bytes of one derivation.
 const MAX: usize = 64 << 20;
-/// Derivations that are known to be good: what a path has in it never changes.
-const MOST: usize = 1 << 16;
+const HINT: &str =
+    "evaluations for this namespace build what they have made themselves, by builtins.derivation";
 
-#[derive(Default)]
-pub(super) struct Checked(Mutex<HashSet<StorePath>>);
-
-/// Blocking. Whether the node may build it, or show it: it is there, with a root.
-pub(super) fn check(nix: &Inner, evaluated: &Evaluated) -> Result<(), RealiseError> {
-    let (derivation, output) = match &evaluated.buildable {
-        Buildable::Path(path) if nix.database().is_content_addressed(path)? => return Ok(()),
-        Buildable::Path(path) => {
-            return Err(refused(format!("it comes to {path}, which it has not made")));
-        }
-        Buildable::Output { derivation, output } => (derivation, output),
+/// Blocking. What the node may build or show, with what its database says of it; it is there, with a root. `own`: the
+/// tenant's store, if that is all that the evaluation saw.
+pub(super) fn check(
+    nix: &Inner,
+    evaluated: Evaluated,
+    own: Option<&TenantDir>,
+) -> Result<Evaluated, RealiseError> {
+    if let Some(own) = own {
+        check_own(nix, &evaluated.buildable, own)?;
+    }
+    let Buildable::Output { derivation, output } = &evaluated.buildable else {
+        return Ok(evaluated);
     };
-    let told = nix.database().output_of(derivation, output)?;
-    if let (Some(told), Some(path)) = (&told, &evaluated.path)
-        && told != path
-    {
-        return Err(refused(format!("{derivation} makes {told}, and not {path}")));
-    }
-    let mut todo: Vec<_> = nix.database().closure(derivation)?.paths;
-    {
-        let known = nix.checked.0.lock().unwrap_or_else(PoisonError::into_inner);
-        todo.retain(|info| info.path.is_derivation() && !known.contains(&info.path));
-    }
-    for path in todo.into_iter().map(|info| info.path) {
-        check_inputs(nix, &path)?;
-        let mut known = nix.checked.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST {
-            known.clear();
+    let path = nix.database().output_of(derivation, output)?;
+    match (&path, &evaluated.path) {
+        (Some(path), Some(said)) if path != said => {
+            Err(refused(format!("{derivation} makes {path}, and not {said}")))
         }
-        known.insert(path);
+        // Nothing was built where it was evaluated.
+        (None, Some(said)) if own.is_some() => {
+            Err(refused(format!("{derivation} has no output {output} at {said}")))
+        }
+        _ => Ok(Evaluated { path, ..evaluated }),
+    }
+}
+
+fn check_own(nix: &Inner, buildable: &Buildable, own: &TenantDir) -> Result<(), RealiseError> {
+    let (Buildable::Output { derivation: path, .. } | Buildable::Path(path)) = buildable;
+    if let Buildable::Path(path) = buildable
+        && !nix.database().is_content_addressed(path)?
+    {
+        return Err(not_its_own(path));
+    }
+    for one in nix.database().vouched_closure(path)? {
+        if own.has_shown(&one) {
+            continue;
+        }
+        if !has(own, &one)? {
+            return Err(not_its_own(&one.path));
+        }
+        if one.path.is_derivation() {
+            check_inputs(nix, &one)?;
+        }
+        own.shows(&one);
     }
     Ok(())
 }
 
-fn check_inputs(nix: &Inner, path: &StorePath) -> Result<(), RealiseError> {
-    let file = nix.config.store_dir.join(path.base_name());
+/// It may be another a moment later: who had it knows it.
+fn has(own: &TenantDir, one: &Vouched) -> Result<bool, RealiseError> {
+    let file = Path::new("nix/store").join(one.path.base_name());
+    let hash = own.open().and_then(|tree| nar::hash(&tree, &file, one.nar_size));
+    Ok(hash.map_err(|err| io_error("read", &file, err))? == Some(one.sha256))
+}
+
+fn check_inputs(nix: &Inner, one: &Vouched) -> Result<(), RealiseError> {
+    let file = nix.config.store_dir.join(one.path.base_name());
     let text = text_at_most(&file, MAX).map_err(|err| io_error("read", &file, err))?;
     let Some(inputs) = derivation::inputs(&text) else {
-        return Err(refused(format!("{path} is no derivation as Nix writes one")));
+        return Err(refused(format!("{} is no derivation as Nix writes one", one.path)));
     };
-    let refers: HashSet<_> = nix
-        .database()
-        .vouched(std::slice::from_ref(path))?
-        .into_iter()
-        .flat_map(|v| v.references)
-        .collect();
+    let refers: HashSet<_> = one.references.iter().collect();
     match inputs.into_iter().find(|input| !refers.contains(input)) {
-        Some(input) => Err(refused(format!("{path} takes {input} without referring to it"))),
+        Some(input) => Err(refused(format!("{} takes {input} without referring to it", one.path))),
         None => Ok(()),
     }
 }
 
+fn not_its_own(path: &StorePath) -> RealiseError {
+    refused(format!("it comes to {path}, which its namespace has neither made nor fetched"))
+}
+
 fn refused(cause: String) -> RealiseError {
-    let hint = "evaluations for this namespace build what they have made themselves, by builtins.derivation";
-    RealiseError::Refused { step: Step::Evaluate, cause, hint: Some(hint.to_owned()) }
+    RealiseError::Refused { step: Step::Evaluate, cause, hint: Some(HINT.to_owned()) }
 }

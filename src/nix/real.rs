@@ -13,12 +13,11 @@ use crate::model::{Announcement, Closure, PodTokens, Secret, Source, StorePath, 
 use super::command::{self, Config};
 use super::db::Database;
 use super::eval_programs::Programs;
-use super::eval_store::EvalStores;
 use super::evaluator::Tokens;
 use super::gc_lock::GcLock;
-use super::handed::Checked;
 use super::stall::Heard;
 use super::substituters::{self, Choice, Substituters};
+use super::tenant_dirs::TenantDirs;
 use super::{
     Buildable, Capabilities, ConfError, Evaluated, Lock, Nix, NixError, ProgressSink, PushError,
     PushTo, RealiseError, Realised, Slot, db_write, evaluate, exchange, process, push, realise,
@@ -39,9 +38,8 @@ pub(super) struct Inner {
     announced: OnceLock<Announcement>,
     /// The access tokens that were good last: in no second file.
     tokens: Mutex<Option<Tokens>>,
-    pub(super) eval_stores: EvalStores,
+    pub(super) tenant_dirs: TenantDirs,
     pub(super) programs: Programs,
-    pub(super) checked: Checked,
 }
 
 impl RealNix {
@@ -54,9 +52,8 @@ impl RealNix {
             heard: Heard::default(),
             announced: OnceLock::new(),
             tokens: Mutex::default(),
-            eval_stores: EvalStores::default(),
+            tenant_dirs: TenantDirs::default(),
             programs: Programs::default(),
-            checked: Checked::default(),
             config,
         }))
     }

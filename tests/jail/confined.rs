@@ -168,7 +168,7 @@ fn nothing_is_inherited() {
 
 #[test]
 fn limits_hold() {
-    let limits = Limits { data: Some(64 << 20), processes: None };
+    let limits = Limits { data: Some(64 << 20), ..Limits::default() };
     let guard = Guard { limits, ..Guard::default() };
     let said = run(&guard, "dd if=/dev/zero of=/dev/null bs=500M count=1; ulimit -c; ulimit -H -d");
     assert!(said.err.contains("memory exhausted"), "{said:?}");
@@ -179,7 +179,7 @@ fn limits_hold() {
     if !can_jail("limits_hold") {
         return;
     }
-    let limits = Limits { data: None, processes: Some(3) };
+    let limits = Limits { processes: Some(3), ..Limits::default() };
     let said =
         run(&Guard { limits, ..jailed(vec![]) }, "sleep 1000 & sleep 1000 & sleep 1000 & echo all");
     assert!(said.err.contains("Cannot fork") && said.out.is_empty(), "{said:?}");

@@ -7,8 +7,10 @@
 mod lab;
 
 mod build;
+mod disk;
 mod evaluate;
 mod greedy;
+mod in_store;
 mod local;
 mod neighbours;
 mod no_sandbox;
@@ -20,5 +22,6 @@ mod settings;
 mod shown;
 mod store_dir;
 mod swapped;
+mod taken_over;
 mod tokens;
 mod world;

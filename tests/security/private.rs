@@ -41,9 +41,9 @@ const INPUTS: &[&str] = &[
 ];
 
 /// `open` may name every path, `web` and `other` what is theirs.
-const POLICY: &str = "preset: strict\ndefault: {nixExpr: true, flakeRef: true}\nnamespaces: {open: {storePath: true}}\n";
+pub(crate) const POLICY: &str = "preset: strict\ndefault: {nixExpr: true, flakeRef: true}\nnamespaces: {open: {storePath: true}}\n";
 
-async fn publish(
+pub(crate) async fn publish(
     (lab, node): (&Lab, &Node),
     namespace: &str,
     source: (&str, &str),
