@@ -6,6 +6,7 @@
 mod builds;
 mod events;
 mod gc;
+mod half_mounted;
 mod keeper;
 mod limits;
 mod pods;

@@ -38,8 +38,10 @@ pub struct PolicyReport {
 pub enum PolicyError {
     #[error("{}", .refusal.text(.namespace))]
     Refused { namespace: String, refusal: Refusal },
-    #[error("the policy is not known yet, so that nobody may mount: {reason}")]
+    #[error("the policy is not known, so that nobody may mount: {reason}")]
     Awaited { reason: String },
+    #[error("the policy shows less of the store than when the source was resolved")]
+    Narrowed,
 }
 
 /// Cheap to clone. Asks nobody.
