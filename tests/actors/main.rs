@@ -5,6 +5,7 @@
 
 mod builds;
 mod events;
+mod fetch_from;
 mod gc;
 mod half_mounted;
 mod keeper;

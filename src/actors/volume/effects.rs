@@ -50,7 +50,9 @@ impl Effects {
             sight: access.sight(&spec),
             secret: spec.secret.clone(),
             tokens: spec.tokens.clone(),
-            limits: None, // as they are when it is evaluated
+            // As they are when it is evaluated and fetched.
+            limits: None,
+            fetch_from: None,
         };
         let resolved = loop {
             let source = spec.source.clone();
