@@ -21,6 +21,7 @@ mod secrets;
 mod settings;
 mod shown;
 mod store_dir;
+mod substituters;
 mod swapped;
 mod taken_over;
 mod tokens;
