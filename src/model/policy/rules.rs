@@ -99,7 +99,7 @@ impl Rules {
             max_volumes: Said { value: None, by: by.clone() },
             public_keys: Said { value: Arc::new([]), by: by.clone() },
             signed: Said { value: false, by: by.clone() },
-            limits: Limits::none(&by),
+            limits: Limits::of(preset),
         }
     }
 
