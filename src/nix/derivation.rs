@@ -105,7 +105,12 @@ pub(crate) fn fuzz(data: &[u8]) {
         crate::fuzz::component(path.base_name());
     }
     let shown: Vec<_> = found.iter().map(ToString::to_string).collect();
-    assert_eq!(as_nix_reads(&text).as_ref(), Some(&shown));
+    // To both, a slash at the end says nothing.
+    let mut read = as_nix_reads(&text).expect("what is read here");
+    for path in &mut read {
+        path.truncate(path.trim_end_matches('/').len());
+    }
+    assert_eq!(read, shown);
     // What comes after them says nothing of them, and without them it is none.
     let (rest, outputs) = outputs(&text).expect("inputs come after outputs");
     assert_eq!(inputs(&format!("{text}\"],[(\"")).as_ref(), Some(&found));

@@ -61,7 +61,9 @@ impl Setting {
 /// As many jobs as `max-jobs` has, if somebody has set it, else as there are cores; no more than there are
 /// users to build as, since another would wait.
 pub(super) fn announcement(json: &[u8], groups: &str) -> Announcement {
-    let shown: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+    let Ok(shown) = serde_json::from_slice::<serde_json::Value>(json) else {
+        return Announcement::default();
+    };
     let words = |name: &str| words(&shown[name]["value"]);
     let systems = words("system").into_iter().chain(words("extra-platforms"));
     let max_jobs = &shown["max-jobs"];
@@ -143,8 +145,9 @@ mod tests {
         let users = "root:x:0:\nnixbld:x:30000:nixbld1,nixbld2,nixbld3\n";
         assert_eq!((jobs(2, users), jobs(9, users), jobs(0, users)), (2, 3, 0));
         assert_eq!((jobs(1, ""), jobs(1, users)), (cores, cores.min(3)));
-        // Found by fuzzing: what nobody believes is not said.
+        // Found by fuzzing: what nobody believes is not said, and nothing of what can't be read.
         assert_eq!(jobs(20_000, ""), Announcement::MAX_JOBS);
+        assert_eq!(announcement(b"{\"system\": \"\xff\"}", users), Announcement::default());
         assert_eq!(users_of("nixbld2:x:1:a\nnixbld:x:2:\n", "nixbld"), Some(0));
     }
 
