@@ -42,7 +42,10 @@ trap 'rm -rf --one-file-system "$new"' EXIT
 echo "debian-root: making $dir (about a minute)" >&2
 make_root() {
   export DEBIAN_FRONTEND=noninteractive
-  debootstrap --variant=minbase "$suite" "$new" "$mirror"
+  # An older debootstrap has no script for a suite that is newer.
+  local script=/usr/share/debootstrap/scripts/$suite
+  [[ -e $script ]] || script=/usr/share/debootstrap/scripts/sid
+  debootstrap --variant=minbase "$suite" "$new" "$mirror" "$script"
   mount --bind /dev "$new/dev"
   mount -t proc proc "$new/proc"
   # Nothing is to be started in a directory.

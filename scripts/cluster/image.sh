@@ -11,7 +11,7 @@ name=${2:-localhost/nix-csi:e2e}
 revision=${3:-$(git describe --always --dirty 2>/dev/null || echo unknown)}
 cd "$(dirname "$0")/../.."
 cache=${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}
-base=docker.io/library/debian:trixie-slim
+base=docker.io/library/debian:forky-slim
 
 scripts/install-nix.sh buildah
 storage=$cache/buildah
@@ -25,14 +25,16 @@ slim='
     rm -rf "/usr/share/$part"
     echo "path-exclude /usr/share/$part/*"
   done >/etc/dpkg/dpkg.cfg.d/slim'
+# An archive that stands still is as good for a test.
+still='echo "Acquire::Check-Valid-Until false;" >/etc/apt/apt.conf.d/still'
 build() { buildah --root "$storage" --runroot "$run" "$@"; }
 
-root=$(scripts/debian-root.sh "$cache/image-roots/trixie" trixie)
+root=$(scripts/debian-root.sh "$cache/image-roots/forky" forky)
 if ! build inspect --type image "$base" >/dev/null 2>&1; then
   container=$(build from scratch)
   build add -q "$container" "$root" / >/dev/null
   # As in Debian's own slim image: neither manuals nor translations.
-  build run --isolation chroot "$container" -- sh -euc "$slim"
+  build run --isolation chroot "$container" -- sh -euc "$slim; $still"
   build config --cmd bash "$container"
   build commit -q "$container" "$base" >/dev/null
   build rm "$container" >/dev/null

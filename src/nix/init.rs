@@ -1,5 +1,9 @@
 //! The start: settings that Nix would only warn of, and a store that it has not made yet.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
 use super::command::{Config, pairs, push_options, sibling, spec};
 use super::error::io_error;
 use super::text::{MAX_LINE_BYTES, clean};
@@ -48,6 +52,7 @@ impl RealNix {
 
     /// Has Nix make the store's directory and database, if there is no database yet.
     pub async fn init_store(&self) -> Result<(), NixError> {
+        self.config().store_dir.parent().map_or(Ok(()), close)?;
         let database = self.config().state_dir.join("db/db.sqlite");
         if database.try_exists().map_err(|err| io_error("look for", &database, err))? {
             return Ok(());
@@ -58,4 +63,18 @@ impl RealNix {
         let spec = sibling(&config, "nix-store", &["--init".as_ref()]);
         process::output(&spec, "nix-store --init").await.map(drop)
     }
+}
+
+/// What a cluster gives for a volume is often everybody's to write: whoever builds could put something else in the
+/// store's place, and Nix from 2.30 on builds nothing there.
+fn close(dir: &Path) -> Result<(), NixError> {
+    const EVERYBODY_WRITES: u32 = 0o002;
+    let mode = fs::metadata(dir).map_err(|err| io_error("look at", dir, err))?.permissions().mode();
+    if mode & EVERYBODY_WRITES == 0 {
+        return Ok(());
+    }
+    let closed = Permissions::from_mode(mode & !EVERYBODY_WRITES);
+    fs::set_permissions(dir, closed).map_err(|err| io_error("close to others", dir, err))?;
+    tracing::info!(dir = %dir.display(), "everybody could write to it, and no longer can");
+    Ok(())
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use nix_csi::grpc::client::Code;
 use nix_csi::jail::Guard;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::lab::{
     Group, Lab, NO_IDLE, Node, Volume, assert_all_ok, assert_nothing_left, code, node_binary,
@@ -27,6 +27,8 @@ use crate::world::kubelets;
 const EACH: usize = 250;
 /// Of each kind at once.
 const MOST: usize = 2;
+/// Another namespace's build has had its turn by then.
+const SHARE: Duration = Duration::from_secs(120);
 /// How much longer a mount may take beside them.
 const FACTOR: f64 = 2.0;
 /// Bytes by which the node may grow for each that waits: its texts, its call and its actors.
@@ -213,7 +215,8 @@ async fn five_hundred_endless_requests_of_one_namespace_hold_up_no_other() {
             let hello = build(&format!("hello-{n}"), "echo hello > $out");
             let hello = kubelets(&lab, &format!("hello-{n}"), "web", ("nixExpr", &hello));
             let began = Instant::now();
-            node.publish(&hello).await.unwrap();
+            let published = timeout(SHARE, node.publish(&hello)).await;
+            published.expect("its turn never came").unwrap();
             most.look(&lab);
             println!("evaluated and built in {:.1} s", began.elapsed().as_secs_f64());
             made.push(hello);

@@ -18,6 +18,7 @@ mod private;
 mod secrets;
 mod settings;
 mod shown;
+mod store_dir;
 mod swapped;
 mod tokens;
 mod world;
