@@ -301,6 +301,19 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_that_is_required_has_a_place() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["nix-csi", "node"], args].concat());
+        let error = parse(&["--policy-required"]).unwrap_err().to_string();
+        assert!(
+            error.contains("--policy-config-map") && error.contains("--policy-file"),
+            "{error}"
+        );
+        parse(&["--policy-required", "--policy-file", "/policy.yaml"]).unwrap();
+        let node = ["--policy-config-map", "nix-csi/policy", "--node-name", "n"];
+        parse(&[&["--policy-required"], &node[..]].concat()).unwrap();
+    }
+
+    #[test]
     fn a_nix_option_is_a_setting_and_a_value() {
         assert_eq!(key_value("sandbox=false").unwrap(), ("sandbox".into(), "false".into()));
         assert_eq!(key_value("a=b=c").unwrap().1, "b=c");

@@ -8,7 +8,7 @@ use super::builds::{Abandon, BuildsHandle, Known, Realise};
 use super::core::{Shares, ask, tell};
 use super::views::{Acquire, Lease, Views};
 use super::volume::VolumeError;
-use crate::model::{Source, StorePath, Viewer, VolumeId};
+use crate::model::{Sight, Source, StorePath, Viewer, VolumeId};
 use crate::nix::Origin;
 
 /// A source's view, and how the closure came to be there.
@@ -18,6 +18,8 @@ pub struct Resolved {
     pub origin: Origin,
     /// Of a flake: the commit, or else the hash of its source.
     pub revision: Option<String>,
+    /// What was in sight.
+    pub sight: Sight,
 }
 
 /// Who is asked. Cheap to clone.
@@ -41,6 +43,7 @@ impl Resolver {
             return Ok(present);
         }
         let _share = self.waiting.enter(&viewer.tenant).map_err(VolumeError::from)?;
+        let sight = viewer.sight;
         let realise = Realise { source, volume, viewer };
         let built = ask(&self.builds.builds, realise).await?.map_err(VolumeError::Realise)?;
         let root = &built.realised.root;
@@ -48,7 +51,7 @@ impl Resolver {
         match self.acquire(root).await? {
             Some(lease) => {
                 let (origin, revision) = (built.realised.origin, built.revision.clone());
-                Ok(Resolved { lease, origin, revision })
+                Ok(Resolved { lease, origin, revision, sight })
             }
             None => Err(VolumeError::Vanished { path: root.clone() }.into()),
         }
@@ -64,7 +67,8 @@ impl Resolver {
             return Ok(None);
         };
         let lease = self.acquire(&path).await?;
-        Ok(lease.map(|lease| Resolved { lease, origin: Origin::Present, revision }))
+        let (origin, sight) = (Origin::Present, viewer.sight);
+        Ok(lease.map(|lease| Resolved { lease, origin, revision, sight }))
     }
 
     fn known(&self, source: &Source, viewer: &Viewer) -> Option<Known> {

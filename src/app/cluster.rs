@@ -42,7 +42,8 @@ pub(super) fn policy(
         _ => return None,
     };
     let last_good = config.process.state_dir.join("policy.yaml");
-    Some(PolicyConfig { source, last_good, health: health.clone() })
+    let required = settings.policy_required;
+    Some(PolicyConfig { source, required, last_good, health: health.clone() })
 }
 
 /// Offers the driver to the kubelet; to be called when the CSI socket is served.

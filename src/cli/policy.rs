@@ -36,8 +36,11 @@ fn read(file: &Path) -> Result<Policy, Failure> {
 /// What is refused is no failure of the command, whose exit code tells it as well.
 async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     let spec = spec(args)?;
-    let (policy, origin) = match &args.file {
-        Some(file) => (Some(read(file)?), file.display().to_string()),
+    let InForce { policy, origin, unknown } = match &args.file {
+        Some(file) => {
+            let (policy, origin) = (Some(read(file)?), file.display().to_string());
+            InForce { policy, origin, unknown: Vec::new() }
+        }
         None => of_node(args).await?,
     };
     let Some(policy) = policy else {
@@ -56,6 +59,12 @@ async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
                 rows.add_row([key, &value, &rule]);
             }
             println!("policy of {origin}, for namespace {}\n{rows}", args.namespace);
+            if !unknown.is_empty() {
+                println!(
+                    "not used, since this node has no such substituter: {}",
+                    unknown.join(", ")
+                );
+            }
             if let Some(spec) = spec.as_ref().filter(|_| refusal.is_none()) {
                 println!("the volume is allowed{}", provided(rules, &spec.source));
             }
@@ -71,6 +80,7 @@ async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
             let provided = spec.as_ref().map(|spec| provided(rules, &spec.source));
             let provided = provided.as_deref().map(|text| text.trim_start_matches(" if "));
             let told = json!({ "policy": origin, "provided": provided, "namespace": args.namespace, "rules": list,
+                "unknownSubstituters": unknown,
                 "allowed": spec.as_ref().map(|_| refusal.is_none()), "refused": refused });
             println!("{}", serde_json::to_string_pretty(&told)?);
         }
@@ -93,11 +103,21 @@ fn provided(rules: &Rules, source: &Source) -> String {
     if all.is_empty() { String::new() } else { format!(" if {}", all.join(", and ")) }
 }
 
-/// The policy that counts on the node, and where it comes from.
-async fn of_node(args: &ExplainArgs) -> Result<(Option<Policy>, String), Failure> {
+/// A policy, and where it comes from.
+struct InForce {
+    policy: Option<Policy>,
+    origin: String,
+    /// Substituters that it names and the node does not have.
+    unknown: Vec<String>,
+}
+
+/// The policy that counts on the node.
+async fn of_node(args: &ExplainArgs) -> Result<InForce, Failure> {
     let mut admin = client::admin(args.admin_endpoint.path()).await?;
-    let asked = admin.policy(PolicyRequest {}).await.map_err(|e| message(&e))?;
-    let PolicyResponse { text, origin, refused, awaited } = asked.into_inner();
+    let namespace = args.namespace.clone();
+    let asked = admin.policy(PolicyRequest { namespace }).await.map_err(|e| message(&e))?;
+    let PolicyResponse { text, origin, refused, awaited, unknown_substituters: unknown } =
+        asked.into_inner();
     if !awaited.is_empty() {
         return Err(Failure(format!(
             "the policy is not known, so that nobody may mount: {awaited}"
@@ -106,10 +126,8 @@ async fn of_node(args: &ExplainArgs) -> Result<(Option<Policy>, String), Failure
     if !refused.is_empty() {
         eprintln!("nix-csi: what is there now does not count: {refused}");
     }
-    if text.is_empty() {
-        return Ok((None, origin));
-    }
-    Ok((Some(Policy::parse(&text)?), origin))
+    let policy = (!text.is_empty()).then(|| Policy::parse(&text)).transpose()?;
+    Ok(InForce { policy, origin, unknown })
 }
 
 fn spec(args: &ExplainArgs) -> Result<Option<VolumeSpec>, Failure> {

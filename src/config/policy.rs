@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::Output;
 use crate::grpc::Endpoint;
@@ -10,6 +10,7 @@ use crate::grpc::Endpoint;
 /// Where the policy is.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Policy")]
+#[command(group = ArgGroup::new("policy").args(["policy_config_map", "policy_file"]).multiple(true))]
 pub struct PolicySettings {
     /// ConfigMap whose key policy.yaml says what each namespace may ask for; it is watched. Without one pods
     /// may ask for everything.
@@ -18,6 +19,9 @@ pub struct PolicySettings {
     /// The same in a file, which is followed.
     #[arg(long, env = "NIX_CSI_POLICY_FILE", value_parser = super::absolute, conflicts_with = "policy_config_map", value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
+    /// Where there is none, and never was, pods may ask for nothing, instead of everything.
+    #[arg(long, env = "NIX_CSI_POLICY_REQUIRED", requires_if("true", "policy"))]
+    pub policy_required: bool,
 }
 
 impl PolicySettings {

@@ -1,4 +1,4 @@
-//! A policy, and what it says of a flake reference.
+//! A policy, and what it says of a flake reference, which is taken for a substituter's URL too.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +23,18 @@ pub(crate) fn policy(data: &[u8]) {
     limits(rules);
     for count in [0, 1, u32::MAX] {
         let _ = rules.check_count(count).map_err(|why| refusal(&why.text("team")));
+    }
+    if let Some(from) = rules.fetch_from() {
+        refusal(&from);
+        let listed = rules.list();
+        let (_, allowed, _) =
+            listed.iter().find(|(key, ..)| *key == "substituters").expect("its row");
+        let scheme =
+            |url: &str| url.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let is_known = allowed.split(", ").any(|entry| scheme(entry) == scheme(reference));
+        assert!(is_known || !from.allows(reference), "{reference:?}");
+        let known = |urls: &[&str]| from.unknown_to(urls).len();
+        assert_eq!(from.allows(reference), known(&[reference]) < known(&[]), "{reference:?}");
     }
     for source in [Source::FlakeRef(reference.to_owned()), Source::NixExpr(reference.to_owned())] {
         for size in [None, Some(VolumeSize::MIN)] {

@@ -157,8 +157,11 @@ impl Admin for AdminService {
         }
     }
 
-    async fn policy(&self, _: Request<PolicyRequest>) -> Result<Response<PolicyResponse>, Status> {
-        Ok(Response::new(policy::policy(&self.policy)))
+    async fn policy(
+        &self,
+        request: Request<PolicyRequest>,
+    ) -> Result<Response<PolicyResponse>, Status> {
+        Ok(Response::new(policy::policy(&self.policy, &self.builds, &request.into_inner())))
     }
 
     async fn release(

@@ -27,6 +27,7 @@ fn code_of(error: &VolumeError) -> Code {
         VolumeError::UnreadableRecord { .. }
         | VolumeError::Vanished { .. }
         | VolumeError::HalfDone { .. }
+        | VolumeError::TakenBack { .. }
         | VolumeError::Gone(_) => Code::Unavailable,
         VolumeError::View(error) => match &**error {
             ViewError::Store(error) => code_of_nix(error),
@@ -47,7 +48,7 @@ fn code_of_policy(error: &PolicyError) -> Code {
             Code::ResourceExhausted
         }
         PolicyError::Refused { .. } => Code::PermissionDenied,
-        PolicyError::Awaited { .. } => Code::Unavailable,
+        PolicyError::Awaited { .. } | PolicyError::Narrowed => Code::Unavailable,
     }
 }
 

@@ -30,7 +30,9 @@ pub use credentials::{HIDDEN, MAX_PASSES, hide, open_authority, without_credenti
 pub use graph::{Index, Registered, StoreGraph};
 pub use machine::{Feature, InvalidKeyFile, KeyFile, Machine};
 pub use pod_tokens::{PodTokens, SERVICE_ACCOUNT_TOKENS};
-pub use policy::{Bound, InvalidPolicy, Limits, MIN_EVALUATION_MEMORY, Policy, Refusal, Rules};
+pub use policy::{
+    Bound, FetchFrom, InvalidPolicy, Limits, MIN_EVALUATION_MEMORY, Policy, Refusal, Rules,
+};
 pub use secret::{ACCESS_TOKENS, InvalidSecret, NETRC, Secret};
 pub use sight::Sight;
 pub use signature::{SigningKey, Vouched};

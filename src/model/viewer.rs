@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Limits, PodTokens, Secret, Sight, Tenant};
+use super::{FetchFrom, Limits, PodTokens, Secret, Sight, Tenant};
 
 #[derive(Debug, Clone)]
 pub struct Viewer {
@@ -14,6 +14,8 @@ pub struct Viewer {
     pub tokens: Option<PodTokens>,
     /// Of its tenant's own, beside the node's.
     pub limits: Option<Limits>,
+    /// Whom the node asks for it; `None`: all that it has.
+    pub fetch_from: Option<FetchFrom>,
 }
 
 impl Viewer {
@@ -25,6 +27,7 @@ impl Viewer {
             secret: None,
             tokens: None,
             limits: None,
+            fetch_from: None,
         }
     }
 

@@ -134,9 +134,14 @@ fn nobody(asked: &Asked, message: &Message, log: &LogReader) -> RealiseError {
         return RealiseError::Temporary { step, cause };
     }
     match asked {
-        Asked::Realise { what: Buildable::Path(path), .. } => {
-            let hint = "copy it to a substituter that this node uses, or check the path";
-            RealiseError::NotFound { path: path.clone(), hint: Some(hint.to_owned()) }
+        Asked::Realise { what: Buildable::Path(path), choice, .. } => {
+            let hint = match &choice.limited {
+                Some(from) => format!("{from}: copy it there, or ask the cluster's operator"),
+                None => {
+                    "copy it to a substituter that this node uses, or check the path".to_owned()
+                }
+            };
+            RealiseError::NotFound { path: path.clone(), hint: Some(hint) }
         }
         _ => RealiseError::Refused { step, cause: cause(message), hint: None },
     }

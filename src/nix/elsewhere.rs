@@ -51,6 +51,9 @@ impl Elsewhere {
         let Buildable::Output { derivation, .. } = what else {
             return Ok(Place::Here); // a path is not built
         };
+        if let Some(decided) = self.withheld(choice) {
+            return decided;
+        }
         let built = if let Some(reason) = choice.down_as(&self.store) {
             Err(RealiseError::Temporary { step: Step::Build, cause: reason })
         } else {
@@ -80,6 +83,21 @@ impl Elsewhere {
             Ok(true) => Ok(Place::There(Origin::Built)),
             Ok(false) => Ok(Place::There(Origin::Substituted)),
         }
+    }
+
+    /// What to do where the policy lets nothing that it builds be fetched from it.
+    fn withheld(&self, choice: &Choice) -> Option<Result<Place, RealiseError>> {
+        let from = choice.limited.as_ref().filter(|from| !from.allows(&self.store))?;
+        Some(match self.on {
+            BuildOn::Auto => Ok(Place::Here),
+            BuildOn::Cache => Err(RealiseError::Refused {
+                step: Step::Build,
+                cause: format!("it would be built on the cache {} alone, and {from}", self.store),
+                hint: Some(
+                    "the operator names the cache there, or sets --build-on auto".to_owned(),
+                ),
+            }),
+        })
     }
 }
 
@@ -186,5 +204,23 @@ mod tests {
         assert_eq!(remotes, [&("NIX_REMOTE".into(), "ssh-ng://nix@cache".into())]);
         let last = built.args.last().unwrap().to_str().unwrap();
         assert_eq!(last, format!("{derivation}!out"));
+    }
+
+    /// Nothing is sent there, since nothing may come back.
+    #[test]
+    fn a_cache_that_the_policy_leaves_out_builds_nothing() {
+        let withheld = |on, allowed: &str| {
+            let text = format!("preset: open\ndefault: {{substituters: ['{allowed}']}}");
+            let limited = crate::model::Policy::parse(&text).unwrap().rules("x").fetch_from();
+            let choice = Choice { limited, ..Choice::default() };
+            Elsewhere { on, store: "ssh-ng://nix@cache?trusted=1".to_owned() }.withheld(&choice)
+        };
+        assert_eq!(withheld(BuildOn::Auto, "https://c").unwrap().unwrap(), Place::Here);
+        let error = withheld(BuildOn::Cache, "https://c").unwrap().unwrap_err().to_string();
+        assert!(error.contains("default.substituters of the policy"), "{error}");
+        assert!(error.contains("sets --build-on auto"), "{error}");
+        for on in [BuildOn::Auto, BuildOn::Cache] {
+            assert!(withheld(on, "ssh-ng://cache").is_none());
+        }
     }
 }

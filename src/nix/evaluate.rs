@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::{Limits, Secret, Sight, Source, StorePath, Viewer};
+use crate::model::{FetchFrom, Limits, Secret, Sight, Source, StorePath, Viewer};
 
 use super::bounds;
 use super::classify::{Asked, classify};
 use super::eval_jail::{Seen, Sights};
 use super::eval_programs::{self, Found};
 use super::eval_store::Store;
-use super::evaluator::{Task, command, settings};
+use super::evaluator::{Task, Within, command, settings};
 use super::hints::{OWN_STORE, UNSEEN};
 use super::internal_log::LogReader;
 use super::real::Inner;
@@ -104,6 +104,7 @@ struct Place {
     secret: Option<Secret>,
     netrc: Option<SecretFile>,
     limits: Option<Limits>,
+    fetch_from: Option<FetchFrom>,
 }
 
 impl Place {
@@ -112,7 +113,7 @@ impl Place {
         let made = tokio::task::spawn_blocking(move || {
             let evaluator = &nix.config.evaluator;
             let name = hex::encode(&viewer.digest()[..12]);
-            let Viewer { tenant, sight, secret, limits, tokens: _ } = viewer;
+            let Viewer { tenant, sight, secret, limits, fetch_from, tokens: _ } = viewer;
             let netrc = secret.as_ref().map(|secret| nix.netrc_file(secret)).transpose()?.flatten();
             let own = match sight {
                 Sight::Store => None,
@@ -131,7 +132,7 @@ impl Place {
                 Some((store, _)) => store.home(),
                 None => evaluator.home(&tenant)?,
             };
-            Ok(Self { home, own, secret, netrc, limits })
+            Ok(Self { home, own, secret, netrc, limits, fetch_from })
         });
         let what = "making a home for the evaluation";
         made.await.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic)))
@@ -158,7 +159,9 @@ async fn run(
     let netrc = place.netrc.as_ref().map(SecretFile::path);
     let memory = bounds::memory(place.limits.as_ref(), config.evaluator.memory);
     let sights = Sights { home, seen, netrc };
-    let spec = command(config, task, (settings.len(), memory.most), &sights);
+    let substituters = place.fetch_from.as_ref().map(|from| nix.allowed(from));
+    let within = Within { settings: settings.len(), memory: memory.most, substituters };
+    let spec = command(config, task, &within, &sights);
     let mut log = LogReader::new(nix.redactor(&tokens, place.secret.as_ref()));
     progress.update(|p| "evaluating".clone_into(&mut p.current));
     let (limit, rule) = bounds::time(place.limits.as_ref(), config.limits.evaluate);

@@ -172,11 +172,21 @@ pub(super) enum Task<'a> {
     Hand(&'a StorePath),
 }
 
-/// The command of one evaluation, with so many bytes of settings for its standard input and of memory.
+/// What one evaluation may take.
+pub(super) struct Within {
+    /// Bytes of settings on its standard input.
+    pub(super) settings: usize,
+    /// Bytes.
+    pub(super) memory: u64,
+    /// Whom alone it may ask for what it imports.
+    pub(super) substituters: Option<String>,
+}
+
+/// The command of one evaluation.
 pub(super) fn command(
     config: &Config,
     task: &Task,
-    (settings, memory): (usize, u64),
+    within: &Within,
     sights: &Sights,
 ) -> CommandSpec {
     let evaluator = &config.evaluator;
@@ -195,6 +205,8 @@ pub(super) fn command(
     let only_here = (!imports).then_some(("substitute", "false"));
     push_options(&mut args, only_here.into_iter());
     push_options(&mut args, pairs(&config.nix_options));
+    let only = within.substituters.iter().map(|list| ("substituters", &**list));
+    push_options(&mut args, only);
     let guarded = config.guard.is_some();
     let netrc =
         netrc.map(|file| if guarded { NETRC.to_owned() } else { file.display().to_string() });
@@ -223,7 +235,7 @@ pub(super) fn command(
     let socket = config.daemon_socket.as_deref().filter(|_| asks);
     let guard = config.guard.clone().map(|binary| {
         let binds = binds(config, socket, sights);
-        (binary, guard(config, (settings, memory), binds))
+        (binary, guard(config, (within.settings, within.memory), binds))
     });
     let reached = socket.filter(|_| matches!(seen, Seen::Store));
     let places = match guard {
@@ -270,6 +282,10 @@ fn instantiate(args: &mut Vec<OsString>, source: &Source, evaluator: &Evaluator)
 mod tests {
     use super::*;
 
+    fn within(substituters: Option<&str>) -> Within {
+        Within { settings: 0, memory: 1, substituters: substituters.map(str::to_owned) }
+    }
+
     #[test]
     fn what_is_imported_may_be_substituted_and_else_nothing_is() {
         for import in [false, true] {
@@ -277,11 +293,26 @@ mod tests {
             config.evaluator.import_from_derivation = import;
             let source = Source::NixExpr("x".into());
             let sights = Sights { home: Path::new("/h"), seen: Seen::Store, netrc: None };
-            let args = command(&config, &Task::Instantiate(&source), (0, 1), &sights).args;
+            let args = command(&config, &Task::Instantiate(&source), &within(None), &sights).args;
             let has = |name: &str, value: &str| args.windows(2).any(|w| w == [name, value]);
             assert_eq!(has("substitute", "false"), !import);
             assert!(has("allow-import-from-derivation", if import { "true" } else { "false" }));
         }
+    }
+
+    #[test]
+    fn whom_the_policy_lets_it_ask_counts_more_than_the_nodes_own_settings() {
+        let mut config = Config::new("/home");
+        config.nix_options.push(("substituters".to_owned(), "https://a https://b".to_owned()));
+        let source = Source::NixExpr("x".into());
+        let last = |only| {
+            let sights = Sights { home: Path::new("/h"), seen: Seen::Store, netrc: None };
+            let args = command(&config, &Task::Instantiate(&source), &within(only), &sights).args;
+            args[args.iter().rposition(|arg| arg == "substituters").unwrap() + 1].clone()
+        };
+        assert_eq!(last(None), "https://a https://b");
+        assert_eq!(last(Some("https://b")), "https://b");
+        assert_eq!(last(Some("")), "");
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Inner {
             let run = process::run(spec, &[], on_line, kept);
             tokio::select! {
                 ended = self.config.limits.realise.bound(run) => ended,
-                () = self.stalls(&pulse, choice) => return Err(self.stalled(step)),
+                () = self.stalls(&pulse, choice) => return Err(self.stalled(choice, step)),
             }
         };
         Ok((ended, log))
@@ -59,12 +59,12 @@ impl Inner {
     }
 
     /// Leaves those stores out from now on.
-    fn stalled(&self, step: Step) -> RealiseError {
+    fn stalled(&self, choice: &Choice, step: Step) -> RealiseError {
         let Limit { setting, most } = self.config.limits.stall;
         let most = humantime::format_duration(most);
         let reason = format!("it said nothing for {most} ({setting})");
         let known = self.known_substituters().clone();
-        let urls = known.map(|s| s.report_stalled(&reason)).unwrap_or_default();
+        let urls = known.map(|s| s.report_stalled(choice, &reason)).unwrap_or_default();
         let who = if urls.is_empty() { "a store over ssh".to_owned() } else { urls.join(" and ") };
         let cause = format!("{who} said nothing for {most}: {setting}");
         RealiseError::Temporary { step, cause }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use crate::model::{Closure, PodTokens, Secret, Source, StorePath, Viewer, Vouched};
+use crate::model::{Closure, FetchFrom, PodTokens, Secret, Source, StorePath, Viewer, Vouched};
 
 mod account;
 mod bounds;
@@ -196,10 +196,10 @@ pub trait Nix: Send + Sync + 'static {
     }
 
     /// Fetches or builds. The root is made with the same command, so that no collector gets between.
-    /// A secret is for what it fetches. `slot` is dropped when all of it has ended, which is a little later than a dropped future.
+    /// Fetched is with the viewer's secret, from where it may be. `slot` is dropped when all of it has ended, which is a little later than a dropped future.
     fn realise(
         &self,
-        what: (Buildable, Option<Secret>),
+        what: (Buildable, Viewer),
         root: PathBuf,
         progress: ProgressSink,
         slot: Slot,
@@ -222,6 +222,11 @@ pub trait Nix: Send + Sync + 'static {
     /// The operator's nix.conf is another one now.
     fn conf_changed(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
+    }
+
+    /// What is allowed and is none of its substituters, for people; nothing if those are not known.
+    fn unknown_substituters(&self, _from: &FetchFrom) -> Vec<String> {
+        Vec::new()
     }
 
     /// How many substituters did not answer when they were asked last.

@@ -8,7 +8,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use rustix::io::Errno;
 
-use crate::model::{Announcement, Closure, PodTokens, Secret, Source, StorePath, Viewer, Vouched};
+use crate::model::{
+    Announcement, Closure, FetchFrom, PodTokens, Secret, Source, StorePath, Viewer, Vouched,
+};
 
 use super::command::{self, Config};
 use super::db::Database;
@@ -147,7 +149,7 @@ impl Nix for RealNix {
 
     fn realise(
         &self,
-        what: (Buildable, Option<Secret>),
+        what: (Buildable, Viewer),
         root: PathBuf,
         progress: ProgressSink,
         slot: Slot,
@@ -171,6 +173,10 @@ impl Nix for RealNix {
     fn conf_changed(&self) -> BoxFuture<'static, ()> {
         let nix = self.clone();
         async move { RealNix::conf_changed(&nix).await }.boxed()
+    }
+
+    fn unknown_substituters(&self, from: &FetchFrom) -> Vec<String> {
+        self.0.known_substituters().as_ref().map(|known| known.lack(from)).unwrap_or_default()
     }
 
     fn substituters_down(&self) -> usize {
@@ -247,22 +253,26 @@ impl Inner {
         }
     }
 
-    /// Which substituters answer.
-    pub(super) async fn substituters(&self) -> Choice {
+    /// The substituters that may be asked, as Nix takes them; none that is not known.
+    pub(super) fn allowed(&self, from: &FetchFrom) -> String {
+        self.known_substituters().as_ref().map(|known| known.allowed(from)).unwrap_or_default()
+    }
+
+    /// Which substituters answer, of those that may be asked.
+    pub(super) async fn substituters(&self, from: &Option<FetchFrom>) -> Choice {
         let known = self.known_substituters().clone();
         match known {
-            Some(substituters) => substituters.choose().await,
-            None => Choice::default(),
+            Some(substituters) => substituters.choose(from.as_ref()).await,
+            None => Choice { limited: from.clone(), ..Choice::default() },
         }
     }
 
     /// The same after a command failed.
-    pub(super) async fn substituters_again(&self) -> Choice {
-        let known = self.known_substituters().clone();
-        match known {
-            Some(substituters) => substituters.choose_again().await,
-            None => Choice::default(),
+    pub(super) async fn substituters_again(&self, from: &Option<FetchFrom>) -> Choice {
+        if let Some(substituters) = &*self.known_substituters() {
+            substituters.doubt();
         }
+        self.substituters(from).await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::{Secret, StorePath};
+use crate::model::{Secret, StorePath, Viewer};
 use crate::read::text_at_most;
 
 use super::classify::{Asked, classify};
@@ -29,21 +29,22 @@ const MAX_DERIVATION: usize = 1 << 20;
 /// run again without it, and goes on from what is there.
 pub(super) async fn realise(
     nix: Arc<Inner>,
-    (what, secret): (Buildable, Option<Secret>),
+    (what, viewer): (Buildable, Viewer),
     root: PathBuf,
     progress: ProgressSink,
     slot: Slot,
 ) -> Result<Realised, RealiseError> {
     refuse_derivation(&what)?;
-    let secret = With::new(&nix, secret).await?;
-    let mut choice = nix.substituters().await;
+    let from = viewer.fetch_from;
+    let secret = With::new(&nix, viewer.secret).await?;
+    let mut choice = nix.substituters(&from).await;
     let mut where_to = match &nix.config.elsewhere {
         Some(cache) => cache.build(&nix, &what, (&progress, &slot), &choice).await?,
         None => Place::Here,
     };
     if nix.config.elsewhere.is_some() {
         // It took its time, and may have shown what hangs.
-        choice = nix.substituters().await;
+        choice = nix.substituters(&from).await;
     }
     let mut tries = 1;
     loop {
@@ -58,7 +59,7 @@ pub(super) async fn realise(
             }
             Err(error) => {
                 if may_be_a_substituters(&error) && !choice.up.is_empty() {
-                    let now = nix.substituters_again().await;
+                    let now = nix.substituters_again(&from).await;
                     if now.up.len() < choice.up.len() {
                         tracing::info!(%error, down = ?now.down, "once more without what went down");
                         choice = now;
@@ -124,7 +125,7 @@ async fn run(
     choice: &Choice,
     where_to: Place,
 ) -> Result<Realised, RealiseError> {
-    let only = (!choice.down.is_empty()).then(|| choice.up.join(" "));
+    let only = choice.only();
     let stage = Staging::new(root)?;
     let mut spec =
         command::realise(&nix.config, what, &stage.link(), only.as_deref(), with.netrc());

@@ -33,6 +33,7 @@ async fn identical_requests_share_one_realisation() {
         assert!(published.iter().all(Result::is_ok));
         assert_eq!(world.nix.calls(&one).started, 1);
         assert_eq!(world.mounts.mounted(), 51);
+        settle().await;
         assert!(world.names("roots/builds").is_empty(), "the views hold the roots now");
     })
     .await;

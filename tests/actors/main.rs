@@ -5,7 +5,9 @@
 
 mod builds;
 mod events;
+mod fetch_from;
 mod gc;
+mod half_mounted;
 mod keeper;
 mod limits;
 mod pods;

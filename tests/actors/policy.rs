@@ -202,6 +202,39 @@ async fn without_one_everything_is_allowed_once_that_is_known() {
     .await;
 }
 
+/// As on a node that joins after the `ConfigMap` was deleted.
+#[tokio::test(start_paused = true)]
+async fn where_one_is_required_nothing_is_mounted_for_pods_without_it() {
+    with_world(|mut world| async move {
+        let required = Settings { policy: true, policy_required: true, ..Settings::default() };
+        world.actors = world.restarted_with(required);
+        settle().await;
+        let source = flake(&world, "github:other/app");
+        let error = publish(&world, "a", "team", &source).await.unwrap_err();
+        assert!(matches!(&*error, VolumeError::Policy(PolicyError::Awaited { .. })), "{error}");
+        let told = "there is no ConfigMap nix-csi/policy, and --policy-required: to allow everything, \
+                    write `preset: open` there";
+        assert!(error.to_string().ends_with(told), "{error}");
+        let (condition, reason) = world.health.overall();
+        assert!(matches!(condition, Condition::Impaired(_)), "{condition:?}");
+        assert!(reason.contains(told), "{reason}");
+        assert_eq!(world.nix.calls(&source).evaluated, 0);
+        // A person is the operator.
+        world.publish("p", &source).await.unwrap();
+        write(&world, "preset: open");
+        settle().await;
+        publish(&world, "a", "team", &source).await.unwrap();
+        assert_eq!(world.health.overall().0, Condition::Ready);
+        // The last good one is one.
+        world.api.set_config(None);
+        world.actors = world.restarted_with(required);
+        settle().await;
+        publish(&world, "b", "team", &source).await.unwrap();
+        assert!(world.health.overall().1.contains("the last good policy counts"));
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_last_good_policy_that_cant_be_read_is_no_absence() {
     with_world(|mut world| async move {

@@ -51,6 +51,8 @@ pub struct Settings<'a> {
     pub keep_idle: Option<Duration>,
     /// It heeds a policy.
     pub policy: bool,
+    /// It mounts nothing for pods without one.
+    pub policy_required: bool,
 }
 
 pub struct World {
@@ -203,6 +205,7 @@ fn start(
                 name: "policy".into(),
                 api: Arc::new(api.clone()),
             },
+            required: settings.policy_required,
             last_good: dir.join("policy.yaml"),
             health: health.clone(),
         }),

@@ -140,7 +140,7 @@ async fn realise(
             nix.evaluate(source, who, link, sink.clone()).await?.buildable
         }
     };
-    nix.realise((what, None), root, sink, Arc::new(())).await
+    nix.realise((what, Viewer::local()), root, sink, Arc::new(())).await
 }
 
 /// What the trait promises. `good` can be realised, `bad` can't; collecting keeps `roots`.

@@ -19,6 +19,7 @@ mod secrets;
 mod settings;
 mod shown;
 mod store_dir;
+mod substituters;
 mod swapped;
 mod tokens;
 mod world;

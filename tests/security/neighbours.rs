@@ -52,7 +52,10 @@ async fn a_build_does_not_reach_another() {
     // Its own user, and nothing that is the other's.
     assert!(found.parse::<u32>().is_ok_and(|user| user != 0), "{found}");
     assert_ne!(Some(found), owner);
-    let sleeps = |all: &[String]| all.iter().find(|line| line.ends_with("98765")).cloned();
+    let sleeps = |all: &[String]| {
+        let line = all.iter().find(|line| line.ends_with("98765")).unwrap();
+        line.split(' ').next().unwrap().to_owned()
+    };
     assert_eq!(sleeps(&before), sleeps(&after));
     until("the other build to end", async || builders().is_empty()).await;
 }

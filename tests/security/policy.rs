@@ -49,7 +49,7 @@ async fn an_evaluation_ends_at_its_namespaces_limit_and_says_whose_that_is() {
     assert!(!status.message().contains("memory"), "{status}");
 }
 
-fn explain(lab: &Lab, node: &Node, args: &[&str]) -> (bool, String) {
+pub(crate) fn explain(lab: &Lab, node: &Node, args: &[&str]) -> (bool, String) {
     let admin = format!("unix://{}", node.admin.display());
     let all = [&["policy", "explain", "--admin-endpoint", &admin], args].concat();
     let output = lab.run(env!("CARGO_BIN_EXE_nix-csi"), &all);

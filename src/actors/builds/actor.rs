@@ -10,15 +10,15 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 
 use super::Memory;
-use super::build::{BuildActor, Cancel, Shared, Work, roots};
-use super::in_flight::InFlight;
+use super::build::{BuildActor, Cancel, Shared, Work};
+use super::in_flight::{Fetches, InFlight};
 use super::limits::slots;
 use super::listeners::Listeners;
 use super::messages::{
     Abandon, BuildEvent, BuildOf, BuildSummary, Ended, ListBuilds, Ping, Realise, RealiseResult,
     Subscribe,
 };
-use super::root::{Guarded, sweep};
+use super::root::{Guarded, roots, sweep};
 use crate::actors::core::{
     ActorGone, Backoff, Ctx, End, deferred, impl_supervised, supervise, tell,
 };
@@ -104,7 +104,8 @@ impl Builds {
         let [root, derivation] = roots(&self.config.roots, number, &self.guarded);
         let (shared, progress, began) =
             (self.shared.clone(), ProgressSink::default(), Instant::now());
-        let work = Work { shared, source, viewer, root, derivation, progress, began };
+        let fetches = Fetches::default();
+        let work = Work { shared, source, viewer, root, derivation, progress, fetches, began };
         let builds = ctx.address();
         let actor = BuildActor { number, work: work.clone(), builds: builds.clone() };
         let build = supervise(actor, RESTART, move |end| {
@@ -191,7 +192,9 @@ impl Handler<Realise> for Builds {
 
     fn handle(&mut self, mut ask: Realise, ctx: &mut Ctx<Self>) -> Self::Result {
         let (reply, answer) = deferred::<Self, _, _>();
-        ask.viewer.limits = self.config.policy.limits(&ask.viewer.tenant);
+        let (policy, tenant) = (&self.config.policy, &ask.viewer.tenant);
+        (ask.viewer.limits, ask.viewer.fetch_from) =
+            (policy.limits(tenant), policy.fetch_from(tenant));
         if let Some(same) = self.in_flight.values_mut().find(|other| other.is_for(&ask)) {
             same.waiters.push((ask.volume, reply));
             same.joins += 1;

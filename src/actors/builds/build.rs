@@ -1,6 +1,5 @@
 //! One realisation.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Addr, Handler, Message};
@@ -8,10 +7,10 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
+use super::in_flight::Fetches;
 use super::limits;
 use super::memory::Key;
 use super::messages::Ended;
-use super::root::Guarded;
 use super::slots::{Permit, Slots};
 use super::stage::stage;
 use super::{Builds, Built, Failure, Memory, RootGuard};
@@ -20,7 +19,7 @@ use crate::actors::policy::PolicyHandle;
 use crate::actors::{core, metrics};
 use crate::model::{Source, StorePath, Viewer};
 use crate::nix::{
-    Buildable, Evaluated, Nix, NixError, Origin, ProgressSink, RealiseError, Realised, Stage,
+    Buildable, Evaluated, Nix, NixError, Origin, ProgressSink, RealiseError, Realised, Stage, Step,
     locked_revision,
 };
 
@@ -46,6 +45,7 @@ pub(super) struct Work {
     /// Holds the derivation while it is built.
     pub(super) derivation: Arc<RootGuard>,
     pub(super) progress: ProgressSink,
+    pub(super) fetches: Fetches,
     pub(super) began: Instant,
 }
 
@@ -158,9 +158,22 @@ impl Work {
         };
         let slot = Arc::new(self.slot(&self.shared.builds, Stage::QueuedBuild).await);
         let _building = stage(&self.progress, Stage::Building);
-        let (root, secret) = (self.root.path().to_owned(), self.viewer(asked).await?.secret);
-        let progress = self.progress.clone();
-        Ok(self.shared.nix.realise((buildable, secret), root, progress, slot).await?)
+        let viewer = self.fetcher(asked).await?;
+        let (root, progress) = (self.root.path().to_owned(), self.progress.clone());
+        Ok(self.shared.nix.realise((buildable, viewer), root, progress, slot).await?)
+    }
+
+    /// With whom the policy allows to ask now, after all queues.
+    async fn fetcher(&self, asked: &mut Asked) -> Result<Viewer, Failure> {
+        let viewer = self.viewer(asked).await?;
+        let fetch_from = self.shared.policy.fetch_from(&viewer.tenant);
+        if !self.fetches.begin(&fetch_from) {
+            let cause = "whom the policy lets it be fetched from has changed".to_owned();
+            return Err(RealiseError::Temporary { step: Step::Fetch, cause }.into());
+        }
+        let viewer = Viewer { fetch_from, ..viewer };
+        asked.viewer = Some(viewer.clone());
+        Ok(viewer)
     }
 
     async fn instantiate(&self, asked: &mut Asked) -> Result<Next, Failure> {
@@ -240,8 +253,9 @@ impl Work {
         if let Some(viewer) = &asked.viewer {
             return Ok(viewer.clone());
         }
-        let limits = self.shared.policy.limits(&self.viewer.tenant);
-        let mut viewer = Viewer { limits, ..self.viewer.clone() };
+        let (policy, tenant) = (&self.shared.policy, &self.viewer.tenant);
+        let (limits, fetch_from) = (policy.limits(tenant), policy.fetch_from(tenant));
+        let mut viewer = Viewer { limits, fetch_from, ..self.viewer.clone() };
         if let (None, Some(tokens)) = (&viewer.secret, viewer.tokens.clone()) {
             viewer.secret = self.shared.nix.exchange(tokens).await?;
         }
@@ -280,10 +294,4 @@ impl Handler<Cancel> for BuildActor {
         tracing::info!(source = ?self.work.source, "realisation cancelled: nobody waits for it");
         ctx.stop();
     }
-}
-
-/// The directory of roots, and the two names of one realisation.
-pub(super) fn roots(dir: &Path, number: u64, guarded: &Guarded) -> [Arc<RootGuard>; 2] {
-    [format!("{number}"), format!("{number}.drv")]
-        .map(|name| Arc::new(RootGuard::new(dir.join(name), guarded)))
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::actors::core::{ActorGone, ask};
 use crate::actors::metrics;
-use crate::model::{Source, VolumeId};
+use crate::model::{FetchFrom, Source, VolumeId};
 use crate::nix::{Nix, Progress};
 
 /// Answers questions about realisations; an actor that is gone knows of none.
@@ -43,6 +43,11 @@ impl BuildsHandle {
     /// What failed and is not tried again yet.
     pub fn failures(&self) -> Vec<Remembered> {
         self.memory.failures()
+    }
+
+    /// What is allowed and is none of the node's substituters.
+    pub fn unknown_substituters(&self, from: &FetchFrom) -> Vec<String> {
+        self.nix.unknown_substituters(from)
     }
 
     /// Counts for the metrics, at scrape time.

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Failure;
-use crate::model::{Source, StorePath, Viewer};
+use crate::model::{Limits, Source, StorePath, Viewer};
 use crate::nix::{Lock, locked_revision};
 
 /// Entries of each kind; the oldest goes.
@@ -49,12 +49,15 @@ impl Key {
         Self::new(["flakeRef", &lock.reference, &lock.inputs], viewer, true)
     }
 
-    /// Of a failure: what fails within limits of a tenant's own may work for others.
+    /// Of a failure: what fails within limits of a tenant's own, or where that may not fetch from everywhere,
+    /// may work for others.
     pub(super) fn under(&self, viewer: &Viewer) -> Self {
-        let bounds = viewer.limits.as_ref().map(|limits| (limits.time(), limits.memory()));
-        let Some(bounds) = bounds.filter(|bounds| *bounds != (None, None)) else {
+        let limits = viewer.limits.as_ref();
+        let (time, memory) = (limits.and_then(Limits::time), limits.and_then(Limits::memory));
+        let bounds = (time, memory, &viewer.fetch_from);
+        if bounds == (None, None, &None) {
             return self.clone();
-        };
+        }
         let mut digest = Sha256::new();
         digest.update(self.digest);
         digest.update(format!("{bounds:?}"));

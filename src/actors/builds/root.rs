@@ -96,6 +96,12 @@ impl Handler<SweepRoots> for Builds {
     }
 }
 
+/// The directory of roots, and the two names of one realisation.
+pub(super) fn roots(dir: &Path, number: u64, guarded: &Guarded) -> [Arc<RootGuard>; 2] {
+    [format!("{number}"), format!("{number}.drv")]
+        .map(|name| Arc::new(RootGuard::new(dir.join(name), guarded)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;

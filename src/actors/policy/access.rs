@@ -84,6 +84,20 @@ impl Access {
         })
     }
 
+    /// For a volume that was resolved, with so much in sight, under a policy of a while ago.
+    pub async fn check_again(
+        &self,
+        spec: &VolumeSpec,
+        sight: Sight,
+        view: &View,
+    ) -> Result<(), AccessError> {
+        self.policy.check(spec)?;
+        if sight == Sight::Store && self.sight(spec) == Sight::Own {
+            return Err(PolicyError::Narrowed.into());
+        }
+        self.check(spec, sight, view).await
+    }
+
     /// `None`: nothing is refused to it.
     fn of<T>(&self, spec: &VolumeSpec, ask: impl FnOnce(&PodInfo, &Rules) -> T) -> Option<T> {
         let pod = spec.pod.as_ref()?;

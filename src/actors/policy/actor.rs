@@ -29,6 +29,8 @@ pub enum PolicySource {
 #[derive(Clone)]
 pub struct PolicyConfig {
     pub source: PolicySource,
+    /// Without one nobody may ask for anything.
+    pub required: bool,
     /// Where the last good one is kept.
     pub last_good: PathBuf,
     pub health: Health,
@@ -157,6 +159,9 @@ impl Policies {
         if matches!(self.report.borrow().known, Known::Policy(_)) {
             return self.refuse(format!("{source} is gone; the last good policy counts: {open}"));
         }
+        if self.config.required {
+            return self.refuse(format!("there is no {source}, and --policy-required: {open}"));
+        }
         if self.awaits() {
             tracing::info!("there is no {source}: pods may ask for everything");
         }
@@ -167,9 +172,9 @@ impl Policies {
     /// What is there can't be used, or can't be known.
     fn refuse(&self, reason: String) {
         if self.report.borrow().refused.as_ref() != Some(&reason) {
-            tracing::error!(
-                "what the policy says now is not known; the last good one counts: {reason}"
-            );
+            let counts =
+                if self.awaits() { "nobody may mount" } else { "the last good one counts" };
+            tracing::error!("what the policy says now is not known; {counts}: {reason}");
         }
         self.report.send_modify(|report| {
             if let Known::Awaited { reason: awaited } = &mut report.known {

@@ -7,7 +7,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 
 use crate::actors::metrics;
-use crate::model::{Limits, Policy, Refusal, Tenant, VolumeSpec};
+use crate::model::{FetchFrom, Limits, Policy, Refusal, Rules, Tenant, VolumeSpec};
 
 /// What is known of the policy.
 #[derive(Debug, Clone, Default)]
@@ -38,8 +38,10 @@ pub struct PolicyReport {
 pub enum PolicyError {
     #[error("{}", .refusal.text(.namespace))]
     Refused { namespace: String, refusal: Refusal },
-    #[error("the policy is not known yet, so that nobody may mount: {reason}")]
+    #[error("the policy is not known, so that nobody may mount: {reason}")]
     Awaited { reason: String },
+    #[error("the policy shows less of the store than when the source was resolved")]
+    Narrowed,
 }
 
 /// Cheap to clone. Asks nobody.
@@ -88,9 +90,18 @@ impl PolicyHandle {
 
     /// What a namespace's evaluations and builds may take; `None`: nobody says, or they are a person's.
     pub fn limits(&self, tenant: &Tenant) -> Option<Limits> {
+        self.of(tenant, |rules| rules.limits().clone())
+    }
+
+    /// Whom the node asks for a namespace's closures; `None`: all that it has.
+    pub fn fetch_from(&self, tenant: &Tenant) -> Option<FetchFrom> {
+        self.of(tenant, Rules::fetch_from).flatten()
+    }
+
+    fn of<T>(&self, tenant: &Tenant, ask: impl FnOnce(&Rules) -> T) -> Option<T> {
         let namespace = tenant.as_namespace()?;
         match &self.report.borrow().known {
-            Known::Policy(policy) => Some(policy.rules(namespace).limits().clone()),
+            Known::Policy(policy) => Some(ask(policy.rules(namespace))),
             Known::None | Known::Awaited { .. } => None,
         }
     }

@@ -21,7 +21,7 @@ use crate::actors::events::News;
 use crate::actors::policy::Admitted;
 use crate::actors::resolve::Resolved;
 use crate::actors::views::Lease;
-use crate::model::{Secrets, TargetPath, VolumeId};
+use crate::model::{Secrets, Sight, TargetPath, VolumeId};
 use crate::nix::Origin;
 
 pub(super) type Answer = Result<(), Arc<VolumeError>>;
@@ -68,18 +68,20 @@ pub struct VolumeActor {
 impl_supervised!(VolumeActor, "volume", |this| {
     // What was mounted stays known; a publish checks it before it relies on it.
     let known = match this.machine.state() {
-        State::Mounted { request, view, .. }
-        | State::Checking { request, view, .. }
-        | State::Presenting { request, view, .. }
+        State::Mounted { request, view, verified }
+        | State::Checking { request, view, verified, .. } => {
+            Some((request.clone(), view.clone(), *verified))
+        }
+        State::Presenting { request, view, .. }
         | State::Removing { volume: Some((request, view)), .. } => {
-            Some((request.clone(), view.clone()))
+            Some((request.clone(), view.clone(), false))
         }
         State::Absent | State::Resolving { .. } | State::Removing { volume: None, .. } => None,
     };
     if known.is_none() {
         this.release();
     }
-    this.machine = known.map_or_else(Machine::new, |(r, v)| Machine::recovered(r, v));
+    this.machine = known.map_or_else(Machine::new, |(r, v, w)| Machine::recovered(r, v, w));
 });
 
 impl VolumeActor {
@@ -102,13 +104,15 @@ impl VolumeActor {
 
     pub(super) fn from_record(record: &Record, lease: Arc<Lease>, hands: Hands) -> Self {
         let revision = record.revision.clone();
-        let resolved = Resolved { lease, origin: Origin::Present, revision };
+        // With the most that it can have been.
+        let (origin, sight) = (Origin::Present, Sight::Store);
+        let resolved = Resolved { lease, origin, revision, sight };
         // Two records of one target can't be: the first was written by a volume that claimed it.
         let _ = hands.claims.claim(&record.target, &record.id);
         let request = record.request();
         Self {
             admitted: hands.access.policy.count(&request.spec),
-            machine: Machine::recovered(request, resolved),
+            machine: Machine::recovered(request, resolved, true),
             claimed: Some(record.target.clone()),
             published_at: record.published_at,
             ..Self::new(record.id.clone(), hands)
@@ -154,8 +158,8 @@ impl VolumeActor {
                     this.on(Event::Presented { op, result }, ctx);
                 });
             }
-            Effect::Check { op, request, view } => {
-                ctx.effect(effects.check(request, view), move |this, result, ctx| {
+            Effect::Check { op, request, view, verified } => {
+                ctx.effect(effects.check(request, view, verified), move |this, result, ctx| {
                     this.on(Event::Checked { op, result }, ctx);
                 });
             }
@@ -219,7 +223,7 @@ impl VolumeActor {
         }
     }
 
-    /// What is there already is no matter of the policy any more.
+    /// What is there already is no matter of the policy any more; what is half there is asked by the check.
     fn admit(&mut self, request: &Request, ctx: &mut Ctx<Self>) -> Answer {
         if let State::Absent = self.machine.state() {
             let admitted = self.effects.hands.access.policy.admit(&request.spec);

@@ -7,12 +7,12 @@ use actix::Addr;
 use tokio::sync::Mutex;
 
 use super::claims::Claims;
-use super::machine::{PresentFailed, Request};
+use super::machine::{PresentFailed, Request, Seen};
 use super::record::{Record, RecordStore};
 use super::{ViewError, VolumeError};
 use crate::actors::core;
 use crate::actors::events::EventRecorder;
-use crate::actors::policy::Access;
+use crate::actors::policy::{Access, AccessError};
 use crate::actors::resolve::{Resolved, Resolver};
 use crate::crash::crash_point;
 use crate::model::{Sight, TargetPath, Tenant, Viewer, VolumeId, VolumeSpec};
@@ -50,7 +50,9 @@ impl Effects {
             sight: access.sight(&spec),
             secret: spec.secret.clone(),
             tokens: spec.tokens.clone(),
-            limits: None, // as they are when it is evaluated
+            // As they are when it is evaluated and fetched.
+            limits: None,
+            fetch_from: None,
         };
         let resolved = loop {
             let source = spec.source.clone();
@@ -112,12 +114,16 @@ impl Effects {
         Err(failed(error.into(), clean))
     }
 
+    /// What is not there and never was as a whole is asked of the policy again.
     pub(super) async fn check(
         self,
         request: Request,
         view: Resolved,
-    ) -> Result<bool, Arc<VolumeError>> {
+        verified: bool,
+    ) -> Result<Seen, Arc<VolumeError>> {
         let turn = self.turn.clone().lock_owned().await;
+        let (spec, sight, lease) = (request.spec.clone(), view.sight, view.lease.clone());
+        let access = self.hands.access.clone();
         let work = move || {
             let _turn = turn;
             let id = &view.lease.view().id;
@@ -132,8 +138,19 @@ impl Effects {
             }
         };
         // The volume stays as it is, so the kubelet must not take this for the end of it.
-        let found = blocking(work).await.and_then(|found| found);
-        Ok(found.map_err(|cause| VolumeError::HalfDone { cause: cause.into() })?)
+        let half_done = |cause: VolumeError| VolumeError::HalfDone { cause: cause.into() };
+        match blocking(work).await.and_then(|found| found).map_err(half_done)? {
+            true => return Ok(Seen::Whole),
+            false if verified => return Ok(Seen::Nothing),
+            false => {}
+        }
+        Ok(match access.check_again(&spec, sight, lease.view()).await {
+            Ok(()) => Seen::Nothing,
+            Err(AccessError::Policy(cause)) => {
+                Seen::Refused(VolumeError::TakenBack { cause }.into())
+            }
+            Err(error) => return Err(half_done(error.into()).into()),
+        })
     }
 
     /// Unmount, then forget.

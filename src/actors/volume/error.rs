@@ -37,6 +37,9 @@ pub enum VolumeError {
     /// Something failed and something is still there; the next call goes on from it.
     #[error("{cause}; what is there was left as it is: call again")]
     HalfDone { cause: Box<VolumeError> },
+    /// The policy has changed while something failed.
+    #[error("{cause}; what was mounted in part is taken away: call again")]
+    TakenBack { cause: PolicyError },
     #[error("can't {verb} the volume's record {}: {source}", .path.display())]
     Record { verb: &'static str, path: PathBuf, source: io::Error },
     /// Kept, because an unreadable record never authorises a removal.
@@ -104,7 +107,7 @@ impl VolumeError {
             Self::HalfDone { .. } => "half_done",
             Self::Record { .. } | Self::UnreadableRecord { .. } => "record",
             Self::NotPublished { .. } => "not_published",
-            Self::Policy(_) => "policy",
+            Self::Policy(_) | Self::TakenBack { .. } => "policy",
             Self::Overloaded(_) => "overloaded",
             Self::Gone(_) => "gone",
         }

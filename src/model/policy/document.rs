@@ -9,7 +9,8 @@ use super::Policy;
 use super::limits::Written;
 use super::reference::Prefix;
 use super::rules::{By, Flakes, Paths, Preset, Rules, Said};
-use crate::model::{SigningKey, VolumeSize};
+use super::substituters::{Store, Stores};
+use crate::model::{SigningKey, VolumeSize, without_credentials};
 
 /// Bytes: what is read of a mounted file.
 const MAX: usize = 256 << 10;
@@ -55,6 +56,7 @@ struct Part {
     evaluation_memory: Option<String>,
     public_keys: Option<Vec<String>>,
     signed: Option<bool>,
+    substituters: Option<Urls>,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +80,13 @@ enum Public {
 enum FlakeRef {
     All(bool),
     Prefixes(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "substituters is true, false or a list of stores' URLs")]
+enum Urls {
+    All(bool),
+    Only(Vec<String>),
 }
 
 #[derive(Deserialize)]
@@ -168,6 +177,7 @@ fn overlay(below: &Rules, part: Part, by: &By) -> Result<Rules, InvalidPolicy> {
         StorePaths::Word(Public::Public) => Paths::Public,
     });
     let public_keys = part.public_keys.map(|list| keys(&list, by)).transpose()?;
+    let substituters = part.substituters.map(|urls| stores(urls, by)).transpose()?;
     Ok(Rules {
         store_path: said(store_path, by, &below.store_path),
         flake_ref: said(flake_ref, by, &below.flake_ref),
@@ -177,6 +187,7 @@ fn overlay(below: &Rules, part: Part, by: &By) -> Result<Rules, InvalidPolicy> {
         max_volumes: said(part.max_volumes.map(Count::most), by, &below.max_volumes),
         public_keys: said(public_keys, by, &below.public_keys),
         signed: said(part.signed, by, &below.signed),
+        substituters: said(substituters, by, &below.substituters),
         limits: below.limits.overlaid(written, by)?,
     })
 }
@@ -194,6 +205,20 @@ fn flakes(text: FlakeRef, by: &By) -> Result<Flakes, InvalidPolicy> {
                 Prefix::parse(&text).map_err(|reason| invalid(&by.key("flakeRef"), &text, reason))
             };
             list.into_iter().map(parse).collect::<Result<_, _>>().map(Flakes::Only)
+        }
+    }
+}
+
+fn stores(urls: Urls, by: &By) -> Result<Stores, InvalidPolicy> {
+    match urls {
+        Urls::All(true) => Ok(Stores::Any),
+        Urls::All(false) => Ok(Stores::Only(Arc::new([]))),
+        Urls::Only(list) => {
+            let parse = |text: String| {
+                let shown = without_credentials(&text);
+                Store::parse(&text).map_err(|why| invalid(&by.key("substituters"), &shown, why))
+            };
+            list.into_iter().map(parse).collect::<Result<_, _>>().map(Stores::Only)
         }
     }
 }

@@ -14,6 +14,7 @@ mod limits;
 mod reference;
 mod refusal;
 mod rules;
+mod substituters;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ pub use document::InvalidPolicy;
 pub use limits::{Bound, Limits, MIN_EVALUATION_MEMORY};
 pub use refusal::Refusal;
 pub use rules::Rules;
+pub use substituters::FetchFrom;
 
 /// A valid policy.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -87,7 +87,7 @@ fn signed_by(keys: &[String]) -> String {
 }
 
 /// It becomes an Event: of many, some.
-fn some(allowed: &[String]) -> String {
+pub(super) fn some(allowed: &[String]) -> String {
     const MOST: usize = 10;
     let short = |prefix: &String| prefix.chars().take(80).collect::<String>();
     let more = (allowed.len() > MOST).then(|| "…".to_owned());

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::limits::Limits;
 use super::reference::{Mismatch, Prefix, check};
 use super::refusal::{Refusal, Why};
+use super::substituters::{FetchFrom, Stores};
 use crate::model::{Access, Sight, SigningKey, Source, StorePath, VolumeSize, VolumeSpec, Vouched};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -62,6 +63,8 @@ pub struct Rules {
     pub(super) public_keys: Said<Arc<[SigningKey]>>,
     /// A closure must be signed, whatever its source.
     pub(super) signed: Said<bool>,
+    /// Whom the node asks for its closures.
+    pub(super) substituters: Said<Stores>,
     pub(super) limits: Limits,
 }
 
@@ -99,6 +102,7 @@ impl Rules {
             max_volumes: Said { value: None, by: by.clone() },
             public_keys: Said { value: Arc::new([]), by: by.clone() },
             signed: Said { value: false, by: by.clone() },
+            substituters: Said { value: Stores::Any, by: by.clone() },
             limits: Limits::of(preset),
         }
     }
@@ -172,6 +176,11 @@ impl Rules {
         &self.limits
     }
 
+    /// `None`: all of the node's substituters.
+    pub fn fetch_from(&self) -> Option<FetchFrom> {
+        self.substituters.value.fetch_from(self.substituters.by.key("substituters"))
+    }
+
     /// What evaluations may read.
     pub fn sight(&self) -> Sight {
         if self.store_path.value == Paths::Any { Sight::Store } else { Sight::Own }
@@ -233,6 +242,7 @@ impl Rules {
             row("maxVolumes", count, &self.max_volumes.by),
             row("publicKeys", keys, &self.public_keys.by),
             flag("signed", &self.signed),
+            row("substituters", self.substituters.value.to_string(), &self.substituters.by),
         ];
         all.extend(self.limits.list());
         all

@@ -179,6 +179,22 @@ fn a_policy_that_is_none_is_named() {
             "preset: open\ndefault: {publicKeys: ['x:U0VDUkVU']}",
             "default.publicKeys \"x\": it has no",
         ),
+        ("preset: open\ndefault: {substituters: 3}", "substituters is true, false or a list"),
+        (
+            "preset: open\ndefault: {substituters: [cache.example.org]}",
+            "default.substituters \"cache.example.org\": it is no URL of a store, such as https:",
+        ),
+        ("preset: open\ndefault: {substituters: ['://c']}", "it is no URL of a store"),
+        ("preset: open\ndefault: {substituters: ['https://']}", "it is no URL of a store"),
+        ("preset: open\ndefault: {substituters: ['']}", "it is no URL of a store"),
+        (
+            "preset: open\ndefault: {substituters: ['https://a https://b']}",
+            "write one URL for each entry",
+        ),
+        (
+            "preset: open\nnamespaces: {web: {substituters: ['https://u:hunter2@c']}}",
+            "namespaces.web.substituters \"https://c\": it has a password in it: leave that out",
+        ),
         ("[", "no YAML"),
     ] {
         let error = Policy::parse(text).expect_err(text).to_string();
@@ -288,4 +304,86 @@ fn one_team_of_many_has_not_all_of_a_node() {
     let taken_back = "preset: strict\ndefault: {maxBuilds: none, maxEvaluations: none, \
                       evaluationTime: none, evaluationMemory: none}";
     assert_eq!(shown(taken_back), none);
+}
+
+/// Whether the entry lets the node ask the store that it has under this URL.
+fn asks(entry: &str, url: &str) -> bool {
+    let text = format!("preset: strict\ndefault: {{substituters: ['{entry}']}}");
+    Policy::parse(&text).unwrap().rules("x").fetch_from().unwrap().allows(url)
+}
+
+#[test]
+fn one_store_has_many_urls() {
+    for (entry, url) in [
+        ("https://c.example", "https://c.example"),
+        ("https://c.example", "https://c.example/"),
+        ("https://c.example/", "https://C.example:443?priority=10"),
+        ("https://c.example?priority=1&trusted=true", "https://c.example?want-mass-query=1"),
+        ("https://c.example/nix", "https://user:password@c.example/nix/"),
+        ("http://c.example", "http://c.example:80/"),
+        ("ssh-ng://cache", "ssh-ng://nix@cache:22?trusted=1&ssh-key=/k"),
+        ("ssh-ng://nix@cache", "ssh-ng://nix@cache?compress=true"),
+        ("s3://b?region=x&endpoint=e", "s3://b?endpoint=e&priority=3&region=x"),
+        ("file:///srv/cache", "file:///srv/cache/?trusted=1"),
+        ("/srv/store", "/srv/store/?priority=3"),
+        ("http://[2001:db8::1]:5000", "http://[2001:DB8::1]:5000/"),
+        ("daemon", "daemon"),
+    ] {
+        assert!(asks(entry, url), "{entry} {url}");
+    }
+    for (entry, url) in [
+        ("https://c.example", "http://c.example"),
+        ("https://c.example", "https://c.example:80"),
+        ("https://c.example", "https://c.example.org"),
+        ("https://c.example", "https://c.example@evil.example"),
+        ("https://c.example", "https://evil.example/https://c.example"),
+        ("https://c.example", "https://evil.example?x=@c.example"),
+        ("https://c.example/nix", "https://c.example/NIX"),
+        ("https://c.example/nix", "https://c.example/nix/more"),
+        ("https://c.example/nix", "https://c.example"),
+        ("ssh-ng://nix@cache", "ssh-ng://root@cache"),
+        ("ssh-ng://nix@cache", "ssh-ng://cache"),
+        ("ssh-ng://cache", "ssh://cache"),
+        ("ssh-ng://cache", "ssh-ng://cache?remote-store=/other"),
+        ("s3://b", "s3://b?endpoint=evil.example"),
+        ("s3://b?endpoint=e", "s3://b"),
+        // What is not known may lead elsewhere.
+        ("https://c.example", "https://c.example?new=1"),
+        ("/srv/store", "file:///srv/store"),
+        ("file:///srv/cache", "file:///srv/cache2"),
+        ("daemon", "local"),
+        ("local", "local?root=/x"),
+    ] {
+        assert!(!asks(entry, url), "{entry} {url}");
+    }
+}
+
+#[test]
+fn substituters_are_inherited_and_shown() {
+    let text = "preset: strict\ndefault: {substituters: ['https://a.example', 'ssh-ng://nix@b']}\n\
+                namespaces:\n  all: {substituters: true}\n  none: {substituters: false}\n  \
+                empty: {substituters: []}\n";
+    let policy = Policy::parse(text).unwrap();
+    assert_eq!(Policy::parse("preset: strict").unwrap().rules("x").fetch_from(), None);
+    assert_eq!(policy.rules("all").fetch_from(), None);
+    let told = |name: &str| policy.rules(name).fetch_from().unwrap().to_string();
+    let from = "default.substituters of the policy lets this namespace fetch from";
+    assert_eq!(told("x"), format!("{from} https://a.example, ssh-ng://b alone"));
+    for name in ["none", "empty"] {
+        let from =
+            format!("namespaces.{name}.substituters of the policy lets this namespace fetch from");
+        assert_eq!(told(name), format!("{from} nowhere"));
+        assert!(!policy.rules(name).fetch_from().unwrap().allows("https://a.example"));
+    }
+    let shown = |name: &str| {
+        let list = policy.rules(name).list();
+        let row = list.into_iter().find(|(key, ..)| *key == "substituters").unwrap();
+        format!("{} by {}", row.1, row.2)
+    };
+    assert_eq!(shown("x"), "https://a.example, ssh-ng://b by default.substituters");
+    assert_eq!(shown("all"), "true by namespaces.all.substituters");
+    assert_eq!(shown("empty"), "false by namespaces.empty.substituters");
+    let from = policy.rules("x").fetch_from().unwrap();
+    let has = ["https://c.example", "ssh-ng://nix@b?trusted=1"];
+    assert_eq!(from.unknown_to(&has), ["https://a.example"]);
 }

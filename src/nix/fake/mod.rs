@@ -63,6 +63,8 @@ struct State {
     answers: HashMap<Source, Answer>,
     gates: HashMap<Source, watch::Receiver<bool>>,
     calls: HashMap<Source, Calls>,
+    /// Whom each realisation was to ask.
+    asks: HashMap<Source, Vec<Option<String>>>,
     faults: HashMap<Call, Fault<NixError>>,
     /// What derivations were made from.
     derivations: HashMap<StorePath, Source>,
@@ -187,6 +189,11 @@ impl FakeNix {
         self.state().calls.get(source).copied().unwrap_or_default()
     }
 
+    /// Whom each realisation of `source` was to ask; `None`: everybody.
+    pub fn asks(&self, source: &Source) -> Vec<Option<String>> {
+        self.state().asks.get(source).cloned().unwrap_or_default()
+    }
+
     /// What a source was evaluated to.
     pub fn derivation(&self, source: &Source) -> Option<StorePath> {
         let state = self.state();
@@ -287,7 +294,7 @@ mod tests {
         let evaluated = nix.evaluate(source.clone(), who, link.clone(), sink).await.unwrap();
         let realise = || {
             nix.realise(
-                (evaluated.buildable.clone(), None),
+                (evaluated.buildable.clone(), Viewer::local()),
                 link.clone(),
                 ProgressSink::default(),
                 Arc::new(()),

@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, ready};
 use sha2::{Digest, Sha256};
 
 use super::{Answer, Call, FakeNix, NAR_SIZE, reach};
-use crate::model::{Closure, PathInfo, Secret, Source, StorePath, Viewer, Vouched};
+use crate::model::{Closure, PathInfo, Source, StorePath, Viewer, Vouched};
 use crate::nix::error::io_error;
 use crate::nix::gc_lock::staging_name;
 use crate::nix::{
@@ -63,7 +63,7 @@ impl Nix for FakeNix {
 
     fn realise(
         &self,
-        (what, _): (Buildable, Option<Secret>),
+        (what, viewer): (Buildable, Viewer),
         root: PathBuf,
         progress: ProgressSink,
         slot: Slot,
@@ -78,6 +78,8 @@ impl Nix for FakeNix {
                     source.ok_or(NixError::NotValid { path: derivation })?
                 }
             };
+            let asks = viewer.fetch_from.as_ref().map(ToString::to_string);
+            nix.state().asks.entry(source.clone()).or_default().push(asks);
             let mut running = Running::start(nix.clone(), source.clone());
             progress.update(|p| p.current = format!("realising {}", source.key()));
             let gate = nix.state().gates.get(&source).cloned();

@@ -7,7 +7,6 @@
 //! ssh's configuration says otherwise, give `-F` in `NIX_SSHOPTS`, and Nix finds out.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,12 +16,15 @@ use tokio::time::Instant;
 
 use super::redact::Redactor;
 use super::text::MAX_LINE_BYTES;
+use crate::model::FetchFrom;
 
+mod choice;
 mod effective;
 mod named;
 mod probe;
 mod target;
 
+pub use choice::{Choice, Down};
 pub(super) use effective::effective;
 use named::{is_lost, is_nameless, is_same};
 #[cfg(any(test, fuzzing))]
@@ -54,36 +56,6 @@ impl Default for ProbeLimits {
 /// The configured substituters and what is known of them. Clones share it.
 #[derive(Clone)]
 pub struct Substituters(Arc<Shared>);
-
-/// What to ask, in the configured order, and what to leave out.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Choice {
-    /// As configured, with parameters and credentials.
-    pub up: Vec<String>,
-    pub down: Vec<Down>,
-}
-
-impl Choice {
-    /// Whether one of those that are asked is reached over ssh.
-    pub fn has_ssh(&self) -> bool {
-        self.up.iter().any(|url| url.starts_with("ssh"))
-    }
-
-    /// Why the store at `url` is not worth asking, if it is one that is down.
-    pub fn down_as(&self, url: &str) -> Option<String> {
-        let down = self.down.iter().find(|down| is_same(url, &down.url))?;
-        Some(format!("{} does not answer: {}", down.url, down.reason))
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Down {
-    /// Without credentials.
-    pub url: String,
-    pub reason: String,
-    /// When it is asked again.
-    pub again_in: Duration,
-}
 
 struct Shared {
     places: Vec<Place>,
@@ -135,27 +107,43 @@ impl Substituters {
         self.0.places.iter().map(|place| &place.url).eq(urls)
     }
 
-    /// The same with every answer forgotten: a command failed, and one that went down may be why.
-    pub async fn choose_again(&self) -> Choice {
+    /// What `from` allows and is none of these, without credentials.
+    pub fn lack(&self, from: &FetchFrom) -> Vec<String> {
+        let urls: Vec<_> = self.0.places.iter().map(|place| &*place.url).collect();
+        from.unknown_to(&urls)
+    }
+
+    /// As Nix takes them: those that `from` allows, whether they answer or not.
+    pub fn allowed(&self, from: &FetchFrom) -> String {
+        let allowed = self.places(Some(from)).map(|place| &*place.url);
+        allowed.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Forgets every answer: a command failed, and one that went down may be why.
+    pub fn doubt(&self) {
         for place in &self.0.places {
             let mut known = place.known();
             if known.down.is_none() {
                 known.since = None;
             }
         }
-        self.choose().await
     }
 
-    /// Probes what was not asked lately, all at once.
-    pub async fn choose(&self) -> Choice {
+    /// Those that may be asked; the others are not even probed. What was not asked lately is, all at once.
+    pub async fn choose(&self, from: Option<&FetchFrom>) -> Choice {
         let ProbeLimits { limit, remember } = self.0.limits;
-        let stale = || self.0.places.iter().filter(|place| place.is_stale(remember));
+        let stale = || self.places(from).filter(|place| place.is_stale(remember));
         if stale().next().is_some() {
             // Whoever holds this may give up: then the next one probes.
             let _probing = self.0.probing.lock().await;
             join_all(stale().map(|place| place.probe(limit))).await;
         }
-        self.known()
+        self.known(from)
+    }
+
+    fn places<'a>(&'a self, from: Option<&'a FetchFrom>) -> impl Iterator<Item = &'a Place> {
+        let is_allowed = move |place: &&Place| from.is_none_or(|from| from.allows(&place.url));
+        self.0.places.iter().filter(is_allowed)
     }
 
     /// A command failed because of this one: it is left out from now on. The URL may lack its
@@ -172,9 +160,11 @@ impl Substituters {
 
     /// A command that may have waited for one of those over ssh heard nothing. They answer probes and
     /// hang later, so they are left out for longer; their URLs.
-    pub fn report_stalled(&self, reason: &str) -> Vec<String> {
+    pub fn report_stalled(&self, asked: &Choice, reason: &str) -> Vec<String> {
         let is_up = |place: &&Place| {
-            matches!(place.target, Target::Ssh { .. }) && place.known().down.is_none()
+            matches!(place.target, Target::Ssh { .. })
+                && asked.up.contains(&place.url)
+                && place.known().down.is_none()
         };
         let memory = STALLED * self.0.limits.remember;
         let stalled: Vec<_> = self.0.places.iter().filter(is_up).collect();
@@ -218,9 +208,9 @@ impl Substituters {
         self.0.places.iter().filter(|place| place.known().down.is_some()).count()
     }
 
-    fn known(&self) -> Choice {
-        let mut choice = Choice { up: Vec::new(), down: Vec::new() };
-        for place in &self.0.places {
+    fn known(&self, from: Option<&FetchFrom>) -> Choice {
+        let mut choice = Choice { limited: from.cloned(), ..Choice::default() };
+        for place in self.places(from) {
             let known = place.known();
             match &known.down {
                 None => choice.up.push(place.url.clone()),
@@ -274,14 +264,6 @@ impl Place {
             (None, None) | (Some(_), Some(_)) => {}
         }
         *known = Known { since: Some(Instant::now()), down, memory: None };
-    }
-}
-
-impl fmt::Debug for Choice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let redactor = Redactor::default();
-        let up: Vec<_> = self.up.iter().map(|url| redactor.clean(url)).collect();
-        f.debug_struct("Choice").field("up", &up).field("down", &self.down).finish()
     }
 }
 

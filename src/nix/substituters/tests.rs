@@ -88,7 +88,7 @@ async fn what_answers_is_up_with_its_parameters_and_what_refuses_is_down_without
     let refused = format!("https://u:secret@127.0.0.1:{closed}?token=x");
     let urls = [&ssh, "local", &refused, &http, "s3://b?region=x"];
     let substituters = substituters(&urls);
-    let choice = substituters.choose().await;
+    let choice = substituters.choose(None).await;
     assert_eq!(choice.up, [&ssh, "local", &http, "s3://b?region=x"]);
     let [down] = &choice.down[..] else { panic!("{choice:?}") };
     assert_eq!(down.url, format!("https://127.0.0.1:{closed}?token=***"));
@@ -105,7 +105,7 @@ async fn what_is_no_web_server_or_a_broken_one_is_down() {
     let urls =
         [web("HTTP/1.1 503 Later\r\n\r\n").await, web("SSH-2.0-OpenSSH\r\n").await, web("").await]
             .map(|port| format!("http://127.0.0.1:{port}"));
-    let choice = substituters(&urls.each_ref().map(String::as_str)).choose().await;
+    let choice = substituters(&urls.each_ref().map(String::as_str)).choose(None).await;
     let expected = [
         "it answers with HTTP status 503",
         "what answers is no web server",
@@ -121,13 +121,14 @@ async fn what_goes_down_is_seen_soon() {
     let substituters = substituters(&[&ssh]);
     let count = || connects.load(Ordering::Relaxed);
     for _ in 0..3 {
-        substituters.choose().await;
+        substituters.choose(None).await;
     }
     assert_eq!(count(), 1);
-    substituters.choose_again().await;
+    substituters.doubt();
+    substituters.choose(None).await;
     assert_eq!(count(), 2);
     pass(FRESH).await;
-    substituters.choose().await;
+    substituters.choose(None).await;
     assert_eq!(count(), 3);
     let down = |message: &str| {
         substituters.learn_from(message);
@@ -145,7 +146,7 @@ async fn what_goes_down_is_seen_soon() {
     ] {
         assert_eq!(down(&lost.replace("{}", &shown)), 1);
         pass(REMEMBER).await;
-        substituters.choose().await;
+        substituters.choose(None).await;
         assert_eq!(down(""), 0);
     }
     assert_eq!(down(&format!("unable to download '{place}/x': Timeout was reached")), 1);
@@ -155,10 +156,10 @@ async fn what_goes_down_is_seen_soon() {
 async fn which_of_several_is_lost_is_asked_and_not_guessed() {
     let ((a, _), (b, asked)) = (sshd("SSH-2.0-a\r\n").await, sshd("SSH-2.0-b\r\n").await);
     let substituters = substituters(&[&a, &b]);
-    substituters.choose().await;
+    substituters.choose(None).await;
     substituters.learn_from("cannot open connection to remote store 'ssh-ng://': error: gone");
     assert_eq!((substituters.down(), asked.load(Ordering::Relaxed)), (0, 1));
-    substituters.choose().await;
+    substituters.choose(None).await;
     assert_eq!(asked.load(Ordering::Relaxed), 2);
 }
 
@@ -167,7 +168,7 @@ async fn what_is_no_sshd_is_down() {
     let (ended, mut connections) = listen().await;
     tokio::spawn(async move { while connections.recv().await.is_some() {} });
     let (web, _) = sshd(Box::leak("HTTP/1.1 400 no SSH-\r\n".repeat(1000).into_boxed_str())).await;
-    let choice = substituters(&[&format!("ssh://127.0.0.1:{ended}"), &web]).choose().await;
+    let choice = substituters(&[&format!("ssh://127.0.0.1:{ended}"), &web]).choose(None).await;
     let expected = ["it closed the connection without an SSH banner", "what answers is no sshd"];
     assert_eq!(reasons(&choice), expected);
 }
@@ -178,7 +179,7 @@ async fn an_sshd_that_says_nothing_is_down_after_the_limit() {
     let (port, _connections) = listen().await;
     let silent = format!("ssh-ng://127.0.0.1:{port}");
     let began = Instant::now();
-    let choice = substituters(&[&silent, &silent]).choose().await;
+    let choice = substituters(&[&silent, &silent]).choose(None).await;
     assert_eq!(reasons(&choice), ["no answer within 5s"; 2]);
     let took = began.elapsed().as_secs();
     assert_eq!(took, 5, "one after the other");
@@ -192,7 +193,7 @@ async fn names_are_resolved_and_any_address_will_do() {
     let nowhere = "x".repeat(64);
     // May be ::1 first, where nobody listens.
     let localhost = format!("http://localhost:{port}");
-    let choice = substituters(&[&localhost, &format!("https://{nowhere}/")]).choose().await;
+    let choice = substituters(&[&localhost, &format!("https://{nowhere}/")]).choose(None).await;
     assert_eq!(choice.up, [localhost]);
     let [reason] = reasons(&choice)[..] else { panic!("{choice:?}") };
     assert!(reason.starts_with(&format!("can't resolve {nowhere}: ")), "{reason}");
@@ -204,8 +205,9 @@ async fn directories_are_looked_at() {
     let dir = dir.path().to_str().unwrap();
     std::fs::write(format!("{dir}/file"), "").unwrap();
     let there = format!("file://{dir}?trusted=1");
-    let choice =
-        substituters(&[&there, dir, &format!("{dir}/none"), &format!("{dir}/file")]).choose().await;
+    let choice = substituters(&[&there, dir, &format!("{dir}/none"), &format!("{dir}/file")])
+        .choose(None)
+        .await;
     assert_eq!(choice.up, [&there, dir]);
     let [none, file] = reasons(&choice)[..] else { panic!("{choice:?}") };
     assert_eq!(none, format!("can't look at {dir}/none: No such file or directory (os error 2)"));
@@ -217,10 +219,10 @@ async fn directories_are_looked_at() {
 async fn a_look_that_hangs_is_not_joined_by_another() {
     let substituters = substituters(&["/"]);
     let hangs = substituters.0.places[0].looks.clone().try_acquire_owned().unwrap();
-    assert_eq!(reasons(&substituters.choose().await), ["no answer within 5s"]);
+    assert_eq!(reasons(&substituters.choose(None).await), ["no answer within 5s"]);
     drop(hangs);
     tokio::time::advance(REMEMBER).await;
-    assert_eq!(substituters.choose().await.up, ["/"]);
+    assert_eq!(substituters.choose(None).await.up, ["/"]);
 }
 
 #[tokio::test]
@@ -230,14 +232,14 @@ async fn an_answer_is_remembered_for_a_while() {
     let refused = format!("http://127.0.0.1:{port}");
     let substituters = substituters(&[&ssh, &refused]);
     let count = || connects.load(Ordering::Relaxed);
-    let first = substituters.choose().await;
+    let first = substituters.choose(None).await;
     assert_eq!(count(), 1);
     pass(Duration::from_secs(20)).await;
-    let later = substituters.choose().await;
+    let later = substituters.choose(None).await;
     assert_eq!((count(), &later.up, reasons(&later)), (1, &first.up, reasons(&first)));
     assert!(later.down[0].again_in <= Duration::from_secs(10), "{later:?}");
     pass(Duration::from_secs(11)).await;
-    substituters.choose().await;
+    substituters.choose(None).await;
     assert_eq!(count(), 2);
 }
 
@@ -248,7 +250,7 @@ async fn callers_share_a_probe_also_when_the_first_gives_up() {
     let mut callers: Vec<_> = (0..20)
         .map(|_| {
             let substituters = substituters.clone();
-            tokio::spawn(async move { substituters.choose().await.up.len() })
+            tokio::spawn(async move { substituters.choose(None).await.up.len() })
         })
         .collect();
     let _first = connections.recv().await.unwrap();
@@ -271,29 +273,29 @@ async fn a_report_counts_at_once_and_more_than_a_probe_that_was_under_way() {
     let say = async |stream: Option<TcpStream>| {
         stream.unwrap().write_all(b"SSH-2.0-x\r\n").await.unwrap();
     };
-    let (choice, ()) = tokio::join!(substituters.choose(), async {
+    let (choice, ()) = tokio::join!(substituters.choose(None), async {
         let stream = connections.recv().await;
         assert!(substituters.report_down(&reported, "at https://u:p@h: \u{1b}[1mno"));
         say(stream).await;
     });
     assert_eq!(
-        (choice.up, reasons(&substituters.known())),
+        (choice.up, reasons(&substituters.known(None))),
         (vec!["local".to_owned()], vec!["at https://h: no"])
     );
     // It is believed again after a probe.
     pass(REMEMBER).await;
     let (choice, ()) =
-        tokio::join!(substituters.choose(), async { say(connections.recv().await).await });
+        tokio::join!(substituters.choose(None), async { say(connections.recv().await).await });
     assert_eq!(choice.up, ["local", &url]);
 
     assert!(!substituters.report_down("https://other", "x"));
     assert_eq!(substituters.down(), 0);
     // What is not probed recovers by itself.
     assert!(substituters.report_down("local", "x"));
-    assert_eq!((substituters.down(), substituters.choose().await.up), (1, vec![url]));
+    assert_eq!((substituters.down(), substituters.choose(None).await.up), (1, vec![url]));
     pass(REMEMBER).await;
     let (choice, ()) =
-        tokio::join!(substituters.choose(), async { say(connections.recv().await).await });
+        tokio::join!(substituters.choose(None), async { say(connections.recv().await).await });
     assert_eq!(choice.up.len(), 2);
 }
 
@@ -325,14 +327,14 @@ async fn going_down_and_coming_back_are_logged_once() {
     let (deaf, port) = refuses();
     let substituters = substituters(&[&format!("https://u:p@127.0.0.1:{port}"), "auto"]);
     for _ in 0..3 {
-        substituters.choose().await;
+        substituters.choose(None).await;
         pass(REMEMBER).await;
     }
     substituters.report_down(&format!("https://127.0.0.1:{port}"), "again");
     pass(REMEMBER).await;
     let _listener = deaf.listen(8).unwrap();
     for _ in 0..3 {
-        assert_eq!(substituters.choose().await.up.len(), 2);
+        assert_eq!(substituters.choose(None).await.up.len(), 2);
         pass(REMEMBER).await;
     }
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -349,8 +351,35 @@ async fn going_down_and_coming_back_are_logged_once() {
 
 #[tokio::test]
 async fn an_empty_list_costs_nothing() {
-    let choice = substituters(&[]).choose().await;
-    assert_eq!(choice, Choice { up: vec![], down: vec![] });
+    let choice = substituters(&[]).choose(None).await;
+    assert_eq!(choice, Choice::default());
+}
+
+/// Whom the policy leaves out is not asked for a sign of life either.
+#[tokio::test]
+async fn only_those_that_may_be_asked_are() {
+    let policy = |urls: &str| {
+        let text = format!("preset: open\ndefault: {{substituters: [{urls}]}}");
+        crate::model::Policy::parse(&text).unwrap().rules("x").fetch_from()
+    };
+    let (ssh, asked) = sshd("SSH-2.0-x\r\n").await;
+    let (_deaf, closed) = refuses();
+    let refused = format!("http://127.0.0.1:{closed}?priority=3");
+    let substituters = substituters(&[&ssh, "daemon", &refused]);
+    let none = policy("");
+    let choice = substituters.choose(none.as_ref()).await;
+    assert_eq!((choice.only(), choice.down.len()), (Some(String::new()), 0));
+    let some = policy(&format!("daemon, 'http://127.0.0.1:{closed}/'"));
+    let choice = substituters.choose(some.as_ref()).await;
+    assert_eq!((choice.only(), choice.down.len()), (Some("daemon".to_owned()), 1));
+    assert_eq!(substituters.allowed(some.as_ref().unwrap()), format!("daemon {refused}"));
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    // One that may be asked hangs: nothing is said of one that was not.
+    assert_eq!(substituters.report_stalled(&choice, "x"), [""; 0]);
+    let choice = substituters.choose(None).await;
+    assert_eq!(choice.only(), Some(format!("{ssh} daemon")));
+    assert_eq!(substituters.report_stalled(&choice, "x").len(), 1);
+    assert_eq!(Choice { up: vec![ssh], ..Choice::default() }.only(), None);
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod types;
 mod tests;
 
 use rules::{conflict, overtake, removed, request_of};
-pub use types::{Effect, Event, Op, Outcome, PresentFailed, Request, State};
+pub use types::{Effect, Event, Op, Outcome, PresentFailed, Request, Seen, State};
 
 use super::VolumeError;
 use crate::model::TargetPath;
@@ -33,9 +33,9 @@ impl<V: Clone, P, U> Machine<V, P, U> {
         Self { state: State::Absent, last_op: 0 }
     }
 
-    /// A volume whose record was found at start.
-    pub fn recovered(request: Request, view: V) -> Self {
-        Self { state: State::Mounted { request, view, verified: true }, last_op: 0 }
+    /// A volume of an earlier life; `verified`: it is whole.
+    pub fn recovered(request: Request, view: V, verified: bool) -> Self {
+        Self { state: State::Mounted { request, view, verified }, last_op: 0 }
     }
 
     pub fn state(&self) -> &State<V, P, U> {
@@ -86,15 +86,16 @@ impl<V: Clone, P, U> Machine<V, P, U> {
                 waiters.push(waiter);
                 (State::Presenting { op, request, view, waiters, overtaken }, vec![])
             }
-            State::Checking { op, request, view, mut waiters, overtaken } => {
+            State::Checking { op, request, view, verified, mut waiters, overtaken } => {
                 waiters.push(waiter);
-                (State::Checking { op, request, view, waiters, overtaken }, vec![])
+                (State::Checking { op, request, view, verified, waiters, overtaken }, vec![])
             }
-            State::Mounted { request, view, .. } => {
+            State::Mounted { request, view, verified } => {
                 let op = self.next_op();
-                let effect = Effect::Check { op, request: request.clone(), view: view.clone() };
+                let (asked, lease) = (request.clone(), view.clone());
+                let effect = Effect::Check { op, request: asked, view: lease, verified };
                 let (waiters, overtaken) = (vec![waiter], vec![]);
-                (State::Checking { op, request, view, waiters, overtaken }, vec![effect])
+                (State::Checking { op, request, view, verified, waiters, overtaken }, vec![effect])
             }
             removing @ State::Removing { .. } => (removing, vec![]), // refused above
         }
@@ -125,9 +126,11 @@ impl<V: Clone, P, U> Machine<V, P, U> {
                 let state = State::Presenting { op, request, view, waiters: vec![], overtaken };
                 (state, vec![overtake(waiters)])
             }
-            State::Checking { op, request, view, waiters, mut overtaken } => {
+            State::Checking { op, request, view, verified, waiters, mut overtaken } => {
                 overtaken.push(waiter);
-                let state = State::Checking { op, request, view, waiters: vec![], overtaken };
+                let none = vec![];
+                let state =
+                    State::Checking { op, request, view, verified, waiters: none, overtaken };
                 (state, vec![overtake(waiters)])
             }
             State::Mounted { request, view, .. } => {
@@ -216,21 +219,30 @@ impl<V: Clone, P, U> Machine<V, P, U> {
         &mut self,
         state: State<V, P, U>,
         done: Op,
-        result: Outcome<bool>,
+        result: Outcome<Seen>,
     ) -> (State<V, P, U>, Effects<V, P, U>) {
         match state {
-            State::Checking { op, request, view, waiters, overtaken } if op == done => {
+            State::Checking { op, request, view, waiters, overtaken, .. } if op == done => {
                 if !overtaken.is_empty() {
                     let target = request.target.clone();
                     return self.remove(Some((request, view)), target, overtaken);
                 }
                 match result {
-                    Ok(true) => {
+                    Ok(Seen::Whole) => {
                         let answer = Effect::AnswerPublish { waiters, result: Ok(()) };
                         (State::Mounted { request, view, verified: true }, vec![answer])
                     }
-                    // Somebody unmounted it: the volume keeps its first resolution.
-                    Ok(false) => self.present(request, view, waiters),
+                    // The volume keeps its first resolution.
+                    Ok(Seen::Nothing) => self.present(request, view, waiters),
+                    // What there is of it goes, and the next publish begins anew.
+                    Ok(Seen::Refused(error)) => {
+                        let answer = Effect::AnswerPublish { waiters, result: Err(error) };
+                        let target = request.target.clone();
+                        let volume = Some((request, view));
+                        let (state, mut effects) = self.remove(volume, target, vec![]);
+                        effects.insert(0, answer);
+                        (state, effects)
+                    }
                     Err(error) => {
                         let answer = Effect::AnswerPublish { waiters, result: Err(error) };
                         (State::Mounted { request, view, verified: false }, vec![answer])

@@ -36,7 +36,7 @@ fn publish(machine: &mut M, expression: &str, waiter: u32) -> Effects<u32, u32, 
 }
 
 fn mounted() -> M {
-    let mut machine = M::recovered(request("x", "a"), 9);
+    let mut machine = M::recovered(request("x", "a"), 9, true);
     assert!(publish(&mut machine, "y", 1).len() == 1);
     machine
 }
@@ -70,7 +70,7 @@ fn a_second_publish_joins_the_first() {
 fn a_publish_of_a_live_volume_only_looks() {
     let mut machine = mounted();
     assert!(matches!(publish(&mut machine, "x", 1)[..], [Effect::Check { .. }]));
-    let effects = machine.step(Event::Checked { op: 1, result: Ok(true) });
+    let effects = machine.step(Event::Checked { op: 1, result: Ok(Seen::Whole) });
     assert!(matches!(effects[..], [Effect::AnswerPublish { result: Ok(()), .. }]));
 }
 
@@ -78,8 +78,37 @@ fn a_publish_of_a_live_volume_only_looks() {
 fn a_vanished_mount_is_presented_again_with_its_first_resolution() {
     let mut machine = mounted();
     publish(&mut machine, "x", 1);
-    let effects = machine.step(Event::Checked { op: 1, result: Ok(false) });
+    let effects = machine.step(Event::Checked { op: 1, result: Ok(Seen::Nothing) });
     assert!(matches!(effects[..], [Effect::Present { view: 9, .. }]));
+}
+
+/// What was never whole is looked at so until it is.
+#[test]
+fn what_is_half_mounted_and_refused_is_taken_away() {
+    let mut machine = M::new();
+    publish(&mut machine, "x", 1);
+    machine.step(Event::Resolved { op: 1, result: Ok(7) });
+    let error = || Arc::new(VolumeError::Overtaken);
+    let failed = PresentFailed { error: error(), clean: false };
+    machine.step(Event::Presented { op: 2, result: Err(failed) });
+    for op in [3, 4] {
+        let effects = publish(&mut machine, "x", 2);
+        assert!(matches!(effects[..], [Effect::Check { verified: false, .. }]), "{effects:?}");
+        machine.step(Event::Checked { op, result: Err(error()) });
+    }
+    publish(&mut machine, "x", 3);
+    let effects = machine.step(Event::Checked { op: 5, result: Ok(Seen::Refused(error())) });
+    let [
+        Effect::AnswerPublish { waiters, result: Err(_) },
+        Effect::Remove { op: 6, view: Some(7), .. },
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(*waiters, [3]);
+    assert!(refusal(&publish(&mut machine, "x", 4)).contains("being unpublished"));
+    let effects = machine.step(Event::Removed { op: 6, result: Ok(()) });
+    assert!(matches!(effects[..], [Effect::AnswerUnpublish { .. }, Effect::End]));
 }
 
 #[test]
@@ -114,7 +143,7 @@ fn unpublish_overtakes_a_resolution() {
 
 #[test]
 fn a_failed_removal_loses_nothing() {
-    let mut machine = M::recovered(request("x", "a"), 9);
+    let mut machine = M::recovered(request("x", "a"), 9, true);
     machine.step(Event::Unpublish { target: target("a"), waiter: 1 });
     let busy = Err(Arc::new(VolumeError::Overtaken));
     let effects = machine.step(Event::Removed { op: 1, result: busy });
@@ -216,9 +245,13 @@ impl World {
                 };
                 Event::Presented { op, result }
             }
-            Effect::Check { op, .. } => {
-                let result = if well { Ok(self.mounts == 1) } else { Err(error()) };
-                Event::Checked { op, result }
+            Effect::Check { op, verified, .. } => {
+                let seen = match (self.mounts, verified || clean) {
+                    (1, _) => Seen::Whole,
+                    (_, true) => Seen::Nothing,
+                    (_, false) => Seen::Refused(error()),
+                };
+                Event::Checked { op, result: if well { Ok(seen) } else { Err(error()) } }
             }
             Effect::Remove { op, .. } => {
                 let result = if well { Ok(()) } else { Err(error()) };

@@ -34,7 +34,8 @@ pub enum State<V, P, U> {
         waiters: Vec<P>,
         overtaken: Vec<U>,
     },
-    /// `verified` is false after an effect failed half-way: the next publish looks again.
+    /// `verified` is false after an effect failed half-way: the next publish looks again, and what is not
+    /// whole is asked of the policy before it goes on.
     Mounted {
         request: Request,
         view: V,
@@ -45,6 +46,7 @@ pub enum State<V, P, U> {
         op: Op,
         request: Request,
         view: V,
+        verified: bool,
         waiters: Vec<P>,
         overtaken: Vec<U>,
     },
@@ -58,31 +60,23 @@ pub enum State<V, P, U> {
 
 #[derive(Debug)]
 pub enum Event<V, P, U> {
-    Publish {
-        request: Request,
-        waiter: P,
-    },
-    Unpublish {
-        target: TargetPath,
-        waiter: U,
-    },
-    Resolved {
-        op: Op,
-        result: Outcome<V>,
-    },
-    Presented {
-        op: Op,
-        result: Result<(), PresentFailed>,
-    },
-    /// Whether the volume's own mount is at its target.
-    Checked {
-        op: Op,
-        result: Outcome<bool>,
-    },
-    Removed {
-        op: Op,
-        result: Outcome<()>,
-    },
+    Publish { request: Request, waiter: P },
+    Unpublish { target: TargetPath, waiter: U },
+    Resolved { op: Op, result: Outcome<V> },
+    Presented { op: Op, result: Result<(), PresentFailed> },
+    Checked { op: Op, result: Outcome<Seen> },
+    Removed { op: Op, result: Outcome<()> },
+}
+
+/// What is at the volume's target.
+#[derive(Debug)]
+pub enum Seen {
+    /// The whole volume.
+    Whole,
+    /// Nothing, or a part of it.
+    Nothing,
+    /// The same, and it may not be completed.
+    Refused(Arc<VolumeError>),
 }
 
 /// A failed mount; `clean` tells whether everything that it had made is gone again.
@@ -105,10 +99,12 @@ pub enum Effect<V, P, U> {
         request: Request,
         view: V,
     },
+    /// `verified`: it was whole when it was looked at last.
     Check {
         op: Op,
         request: Request,
         view: V,
+        verified: bool,
     },
     Remove {
         op: Op,
