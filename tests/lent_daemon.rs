@@ -63,17 +63,34 @@ async fn a_daemon_that_sees_our_roots_builds_for_us() {
     assert_eq!(daemons.count(), 1);
 }
 
-#[tokio::test]
-async fn a_daemon_that_does_not_see_our_roots_is_refused() {
-    let lab = lab!();
-    let elsewhere = "mkdir -p /nix/var/nix/gcroots; mount -t tmpfs other /nix/var/nix/gcroots;";
-    let daemon = Daemon::start(&lab, elsewhere);
+/// What a node says last whose daemon has something else mounted over `hidden`.
+fn refused(lab: &Lab, hidden: &str) -> String {
+    let elsewhere = format!("mkdir -p {hidden}; mount -t tmpfs other {hidden};");
+    let daemon = Daemon::start(lab, &elsewhere);
     let mut node = lab.starting_node(&["--nix-daemon-socket", &daemon.socket]);
     eventually("the refusal", || node.log().contains("nix-csi: "));
     assert_eq!(node.wait().code(), Some(1));
-    let log = node.log();
-    let said = log.lines().last().unwrap();
+    node.log().lines().last().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_see_our_roots_is_refused() {
+    let said = refused(&lab!(), "/nix/var/nix/gcroots");
     let wanted = "nix-csi: the lent nix-daemon: finding a root in /nix/var/nix/gcroots/nix-csi";
     assert!(said.starts_with(wanted), "{said}");
     assert!(said.contains("Nix does not list it, so it would collect what pods use"), "{said}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_see_files_of_secrets_is_refused() {
+    let lab = lab!();
+    let run = lab.path("run");
+    let said = refused(&lab, run.to_str().unwrap());
+    let wanted =
+        format!("nix-csi: the lent nix-daemon: finding a file in {}/secrets", run.display());
+    assert!(said.starts_with(&wanted), "{said}");
+    assert!(said.contains("without the netrc of a request's Secret; give --run-dir"), "{said}");
+    // Nothing of the look is left.
+    assert_eq!(lab::names(&run.join("secrets")), [""; 0]);
+    assert_eq!(lab.ok("sh", &["-c", "ls /nix/var/nix/gcroots/nix-csi*"]), "");
 }

@@ -22,7 +22,7 @@ const STORE_STATE: &str = "/nix/var/nix";
 /// Below the run directory: copies of what is mounted.
 const MOUNTED: &str = "mounted";
 
-/// `roots`: where ours will be, which a lent daemon must see.
+/// `roots`: where ours will be, which a lent daemon must see, as it must the files of secrets.
 pub(super) async fn open(
     config: Config,
     roots: &Path,

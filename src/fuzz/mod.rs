@@ -8,20 +8,23 @@ mod policy;
 #[cfg(test)]
 mod replay;
 mod requests;
+mod secrets;
 
 use std::borrow::Cow;
 use std::fmt::{Debug, Display};
 
-use crate::actors::{keeper, registry, uploads, volume};
-use crate::{grpc, mount, nix};
+use crate::actors::{keeper, reconciler, registry, uploads, volume};
+use crate::{grpc, mount, nix, relay};
 pub(crate) use builders::{announced, one_machine};
 
 type Target = fn(&[u8]);
 
 /// By the names of their binaries and of the directories of their corpora.
-const TARGETS: [(&str, Target); 25] = [
+const TARGETS: [(&str, Target); 35] = [
     ("annotations", registry::fuzz_annotations),
     ("announcement", builders::announcement),
+    ("authorized_keys", reconciler::fuzz_keys),
+    ("derivation", nix::fuzz::derivation),
     ("gc_output", nix::fuzz::gc_output),
     ("greeting", nix::fuzz::greeting),
     ("internal_log", nix::fuzz::internal_log),
@@ -30,16 +33,24 @@ const TARGETS: [(&str, Target); 25] = [
     ("mount_records", mount::fuzz_records),
     ("nix_conf", nix::fuzz::nix_conf),
     ("nix_output", nix::fuzz::nix_output),
+    ("nix_settings", nix::fuzz::settings),
+    ("pod_tokens", secrets::pod_tokens),
     ("policy", policy::policy),
+    ("process_files", nix::fuzz::process_files),
     ("public_keys", builders::public_keys),
     ("publish_request", grpc::fuzz_publish),
     ("redactor", nix::fuzz::redactor),
+    ("secret", secrets::secret),
     ("secrets", nix::fuzz::secrets),
+    ("session_key", relay::fuzz_key),
+    ("signature", secrets::signature),
     ("source", requests::source),
     ("source_list", requests::source_list),
     ("store_path", names::store_path),
+    ("substituter", nix::fuzz::substituter),
     ("target_path", names::target_path),
     ("text_clean", nix::fuzz::text_clean),
+    ("token_exchange", nix::fuzz::token_exchange),
     ("upload_record", uploads::fuzz_record),
     ("view_id", names::view_id),
     ("volume_id", names::volume_id),

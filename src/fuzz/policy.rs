@@ -1,9 +1,12 @@
 //! A policy, and what it says of a flake reference, which is taken for a substituter's URL too.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{refusal, text};
-use crate::model::{Access, Layout, Policy, Source, VolumeSize, VolumeSpec};
+use crate::model::{
+    Access, Layout, Limits, MIN_EVALUATION_MEMORY, Policy, Rules, Source, VolumeSize, VolumeSpec,
+};
 
 /// A namespace, a flake reference, and from the third line on the policy.
 pub(crate) fn policy(data: &[u8]) {
@@ -17,6 +20,7 @@ pub(crate) fn policy(data: &[u8]) {
     };
     assert_eq!(policy.rules(namespace), policy.rules(namespace));
     let rules = policy.rules(namespace);
+    limits(rules);
     for count in [0, 1, u32::MAX] {
         let _ = rules.check_count(count).map_err(|why| refusal(&why.text("team")));
     }
@@ -48,6 +52,28 @@ pub(crate) fn policy(data: &[u8]) {
             }
         }
     }
+}
+
+/// A limit lets something through, and what `explain` shows of it can be written so.
+fn limits(rules: &Rules) {
+    let limits = rules.limits();
+    assert!(limits.time().is_none_or(|time| time.most >= Duration::from_secs(1)));
+    assert!(limits.memory().is_none_or(|memory| memory.most >= MIN_EVALUATION_MEMORY));
+    assert!([limits.builds(), limits.evaluations()].iter().flatten().all(|bound| bound.most > 0));
+    let keys = ["maxBuilds", "maxEvaluations", "evaluationTime", "evaluationMemory"];
+    let listed = rules.list();
+    let rows = listed.iter().filter(|(key, ..)| keys.contains(key));
+    let written = rows.map(|(key, value, _)| match value.parse::<u64>() {
+        Ok(bytes) if *key == "evaluationMemory" => format!("{key}: '{bytes}'"),
+        _ => format!("{key}: {value}"),
+    });
+    let written = written.collect::<Vec<_>>().join(", ");
+    let again = Policy::parse(&format!("preset: open\ndefault: {{{written}}}")).expect(&written);
+    let again = again.rules("team").limits();
+    assert_eq!(again.time().map(|b| b.most), limits.time().map(|b| b.most), "{written}");
+    assert_eq!(again.memory().map(|b| b.most), limits.memory().map(|b| b.most), "{written}");
+    let counts = |of: &Limits| [of.builds(), of.evaluations()].map(|b| b.map(|b| b.most));
+    assert_eq!(counts(again), counts(limits), "{written}");
 }
 
 /// What is allowed by where it begins stays there.

@@ -11,8 +11,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
-    path_beneath_rules,
+    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, Scope, path_beneath_rules,
 };
 use rustix::fs::CWD;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
@@ -46,11 +46,17 @@ pub(super) fn refuse(is_jailed: bool) -> Result<(), SetupError> {
 }
 
 /// From here on this process and all that it starts write nothing of the kernel's, open no disk, and look into
-/// no process that others have started. A kernel without landlock (before
-/// 5.19, or `lsm=` without it) leaves it as it is.
+/// no process that others have started. A kernel without landlock leaves it as it is: [`can_be_left`].
 fn leave() -> Result<(), SetupError> {
     let left = leave_files();
     left.map_err(|error| setup("leave", "/proc, /sys and /dev")(io::Error::other(error)))
+}
+
+/// Whether the kernel has landlock: from 5.19 on as much of it as it takes, if `lsm=` does not leave it out.
+pub fn can_be_left() -> bool {
+    let access = AccessFs::from_write(ABI::V2);
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    ruleset.handle_access(access).is_ok()
 }
 
 fn leave_files() -> Result<(), RulesetError> {

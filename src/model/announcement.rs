@@ -13,7 +13,6 @@ const NAME: &str = "nix-csi";
 const MAX: usize = 180;
 /// Bytes of a greeting (RFC 4253, 4.2). What is longer says nothing.
 const MAX_GREETING: usize = 255;
-const MAX_JOBS: u32 = 10_000;
 
 /// What is not said is for others to decide.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +23,9 @@ pub struct Announcement {
 }
 
 impl Announcement {
+    /// Who says more is not believed.
+    pub const MAX_JOBS: u32 = 10_000;
+
     /// From a greeting's line; a word that can't be read says nothing.
     pub fn parse(greeting: &str) -> Self {
         let mut said = Self::default();
@@ -35,7 +37,7 @@ impl Announcement {
             match name {
                 "jobs" => {
                     let number = value.parse().ok();
-                    said.max_jobs = number.filter(|jobs: &NonZeroU32| jobs.get() <= MAX_JOBS);
+                    said.max_jobs = number.filter(|jobs: &NonZeroU32| jobs.get() <= Self::MAX_JOBS);
                 }
                 "systems" => said.systems = value.split(',').filter_map(System::parse).collect(),
                 "features" => said.features = value.split(',').filter_map(Feature::parse).collect(),
@@ -123,7 +125,7 @@ mod tests {
         #[test]
         fn no_greeting_is_too_odd(text in ".{0,300}") {
             let heard = Announcement::parse(&format!("nix-csi {text}"));
-            prop_assert!(heard.max_jobs.is_none_or(|jobs| jobs.get() <= MAX_JOBS));
+            prop_assert!(heard.max_jobs.is_none_or(|jobs| jobs.get() <= Announcement::MAX_JOBS));
             prop_assert!(heard.to_string().bytes().all(|c| c.is_ascii_graphic() || c == b' '));
         }
     }

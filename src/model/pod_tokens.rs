@@ -11,7 +11,7 @@ use super::{InvalidSecret, PodInfo};
 
 /// Where the kubelet puts them: newer ones, if they are told to, among the secrets.
 pub const SERVICE_ACCOUNT_TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
-/// Bytes of all of them.
+/// Bytes of all of them, and of what the program is told: a pipe holds no more (`jail::MAX_SETTINGS`).
 const MAX: usize = 64 << 10;
 
 /// Cheap to clone. Says nothing of itself.
@@ -45,8 +45,9 @@ struct Request<'a> {
 impl PodTokens {
     /// `Ok(None)`: there are none.
     pub fn parse(text: &str, pod: &PodInfo) -> Result<Option<Self>, InvalidSecret> {
+        let too_long = InvalidSecret::Tokens { reason: "they have more than 65536 bytes" };
         if text.len() > MAX {
-            return Err(InvalidSecret::Tokens { reason: "they have more than 65536 bytes" });
+            return Err(too_long);
         }
         let tokens: BTreeMap<String, Token> = serde_json::from_str(text)
             .map_err(|_| InvalidSecret::Tokens { reason: "they are not what a kubelet writes" })?;
@@ -57,6 +58,9 @@ impl PodTokens {
         let request = Request { namespace, service_account, pod: name, tokens: &tokens };
         let request = serde_json::to_string(&request)
             .map_err(|_| InvalidSecret::Tokens { reason: "they can't be written as JSON" })?;
+        if request.len() > MAX {
+            return Err(too_long);
+        }
         let account = service_account.clone();
         let tokens = tokens.into_values().map(|token| token.token).collect();
         Ok(Some(Self(Arc::new(Inner { account, request, tokens }))))
@@ -112,5 +116,8 @@ mod tests {
             );
         }
         parse(&" ".repeat(MAX + 1)).unwrap_err();
+        // The pod's names come on top.
+        let nearly = text.replace("hunter2", &"x".repeat(MAX - text.len()));
+        assert!(nearly.len() < MAX && parse(&nearly).is_err());
     }
 }

@@ -218,14 +218,42 @@ pub(super) fn start_time(pid: i32) -> io::Result<Option<u64>> {
         Err(err) if err.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
         Err(err) => return Err(err),
     };
-    // The name in parentheses may hold anything, so fields are counted from its end.
+    start_in(&stat)
+}
+
+/// What a `stat` says; `None` of one that has ended. The name in parentheses may hold anything, so fields are
+/// counted from its end.
+fn start_in(stat: &str) -> io::Result<Option<u64>> {
     let (_, rest) = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    if fields.first() == Some(&"Z") {
+    let mut fields = rest.split(' ');
+    if fields.next() == Some("Z") {
         return Ok(None);
     }
-    let start = fields.get(19).and_then(|f| f.parse().ok());
+    let start = fields.nth(18).and_then(|field| field.parse().ok());
     start.map(Some).ok_or(io::ErrorKind::InvalidData.into())
+}
+
+/// A process's name, which it may choose, an empty line, and the rest: whom we end is told by the kernel alone.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = crate::fuzz::text(data);
+    let (name, rest) = text.split_once("\n\n").unwrap_or((&text, "S 1 7 7 0 -1 4194560 1"));
+    let numbers = rest.split(' ').skip(1).map_while(|field| field.parse::<u64>().ok());
+    let numbers: Vec<_> = numbers.take(18).chain([0; 18]).take(18).collect();
+    let numbers = numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
+    for state in ["S", "Z"] {
+        let stat = format!("12 ({name}) {state} {numbers} 4711 0\n");
+        let start = (state == "S").then_some(4711);
+        assert_eq!(start_in(&stat).ok(), Some(start), "{stat:?}");
+        assert_eq!(
+            super::workers::parent_in(&stat),
+            numbers.split(' ').next().and_then(|first| first.parse().ok())
+        );
+    }
+    if let Some(identity) = parse(&text) {
+        let again = format!("{} {}\n", identity.pid, identity.start);
+        assert_eq!(parse(&again), Some(identity));
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
-//! What a derivation's text says that it needs. Pure.
+//! What a derivation's text says that it makes and needs. Pure.
 
 use crate::model::StorePath;
 
 /// The derivations and sources among its inputs. `None`: it is no derivation of the usual form
 /// (nix, `Derivation::unparse`).
 pub(super) fn inputs(text: &str) -> Option<Vec<StorePath>> {
-    let mut rest = Text(text.strip_prefix("Derive(")?);
-    rest.list(|text| text.tuple(|text| text.string().map(drop)))?;
+    let (mut rest, _) = outputs(text)?;
     rest.skip(",")?;
     let derivations = rest.list(|text| {
         text.skip("(")?;
@@ -21,6 +20,21 @@ pub(super) fn inputs(text: &str) -> Option<Vec<StorePath>> {
     rest.skip(",")?;
     let all = derivations.into_iter().chain(sources);
     all.map(|path| StorePath::parse(&path).ok()).collect()
+}
+
+/// Whether its hash tells its one output, so that its build may fetch.
+pub(super) fn has_fixed_output(text: &str) -> bool {
+    // Name, path, kind of hash, hash: the last is empty where nothing is fixed.
+    outputs(text).is_some_and(|(_, outputs)| {
+        matches!(&outputs[..], [[_, _, kind, hash]] if !kind.is_empty() && !hash.is_empty())
+    })
+}
+
+/// What follows the outputs, and the fields of each.
+fn outputs(text: &str) -> Option<(Text<'_>, Vec<[String; 4]>)> {
+    let mut rest = Text(text.strip_prefix("Derive(")?);
+    let outputs = rest.list(|text| text.tuple(Text::string)?.try_into().ok())?;
+    Some((rest, outputs))
 }
 
 struct Text<'a>(&'a str);
@@ -82,6 +96,94 @@ impl Text<'_> {
     }
 }
 
+/// What Nix itself would take for an input is one.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = crate::fuzz::text(data);
+    let Some(found) = inputs(&text) else { return };
+    for path in &found {
+        crate::fuzz::component(path.base_name());
+    }
+    let shown: Vec<_> = found.iter().map(ToString::to_string).collect();
+    // To both, a slash at the end says nothing.
+    let mut read = as_nix_reads(&text).expect("what is read here");
+    for path in &mut read {
+        path.truncate(path.trim_end_matches('/').len());
+    }
+    assert_eq!(read, shown);
+    // What comes after them says nothing of them, and without them it is none.
+    let (rest, outputs) = outputs(&text).expect("inputs come after outputs");
+    assert_eq!(inputs(&format!("{text}\"],[(\"")).as_ref(), Some(&found));
+    assert_eq!(inputs(&text[..text.len() - rest.0.len()]), None);
+    let fields = outputs.iter().flatten().map(String::len).sum::<usize>();
+    assert!(fields <= text.len());
+}
+
+/// As `parseDerivation` of Nix's src/libstore/derivations.cc, which is less strict than we are.
+#[cfg(any(test, fuzzing))]
+fn as_nix_reads(text: &str) -> Option<Vec<String>> {
+    struct Reader<'a>(&'a [u8]);
+    impl Reader<'_> {
+        fn expect(&mut self, what: &[u8]) -> Option<()> {
+            self.0 = self.0.strip_prefix(what)?;
+            Some(())
+        }
+
+        fn string(&mut self) -> Option<String> {
+            self.expect(b"\"")?;
+            let mut read = Vec::new();
+            loop {
+                let (mut byte, rest) = (*self.0.first()?, &self.0[1..]);
+                self.0 = rest;
+                if byte == b'"' {
+                    return String::from_utf8(read).ok();
+                }
+                if byte == b'\\' {
+                    byte = match *self.0.first()? {
+                        b'n' => b'\n',
+                        b'r' => b'\r',
+                        b't' => b'\t',
+                        other => other,
+                    };
+                    self.0 = &self.0[1..];
+                }
+                read.push(byte);
+            }
+        }
+
+        fn is_end_of_list(&mut self) -> bool {
+            self.expect(b",").is_none() && self.expect(b"]").is_some()
+        }
+    }
+    let mut reader = Reader(text.as_bytes());
+    reader.expect(b"Derive([")?;
+    while !reader.is_end_of_list() {
+        reader.expect(b"(")?;
+        reader.string()?;
+        for _ in 0..3 {
+            reader.expect(b",")?;
+            reader.string()?;
+        }
+        reader.expect(b")")?;
+    }
+    let mut found = Vec::new();
+    reader.expect(b",[")?;
+    while !reader.is_end_of_list() {
+        reader.expect(b"(")?;
+        found.push(reader.string()?);
+        reader.expect(b",[")?;
+        while !reader.is_end_of_list() {
+            reader.string()?;
+        }
+        reader.expect(b")")?;
+    }
+    reader.expect(b",[")?;
+    while !reader.is_end_of_list() {
+        found.push(reader.string()?);
+    }
+    Some(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +212,21 @@ mod tests {
         ] {
             assert_eq!(inputs(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn fixed_outputs_are_told_from_others() {
+        for (outputs, fixed) in [
+            (format!(r#"("out","{PATH}-x","sha256","00aa")"#), true),
+            (format!(r#"("out","{PATH}-x","r:sha256","00aa")"#), true),
+            (format!(r#"("out","{PATH}-x","","")"#), false),
+            // Content-addressed, but not known in advance.
+            (r#"("out","","r:sha256","")"#.to_owned(), false),
+            (format!(r#"("dev","{PATH}-x","",""),("out","{PATH}-y","","")"#), false),
+        ] {
+            let text = format!("Derive([{outputs}],[],[],\"x\",\"/bin/sh\",[],[])");
+            assert_eq!(has_fixed_output(&text), fixed, "{text}");
+        }
+        assert!(!has_fixed_output("{}"));
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::jail::{Guard, capabilities};
+#[cfg(any(test, fuzzing))]
+use crate::model::{ACCESS_TOKENS, NETRC};
 use crate::model::{PodTokens, Secret};
 
 use super::exit::Exit;
@@ -55,14 +57,41 @@ pub(super) async fn exchange(
         };
         return Err(failed(&format!("{how}: {said}")));
     }
-    let given: HashMap<String, String> = serde_json::from_slice(&ended.stdout)
-        .map_err(|_| failed("answered with what is no JSON object of texts"))?;
+    answered(&ended.stdout).map_err(|why| failed(&why))
+}
+
+/// A Secret's keys as JSON. An error has nothing of what was said.
+fn answered(said: &[u8]) -> Result<Option<Secret>, String> {
+    let given: HashMap<String, String> = serde_json::from_slice(said)
+        .map_err(|_| "answered with what is no JSON object of texts".to_owned())?;
     let secret = Secret::parse(given).map_err(|_| {
-        failed("answered with more than access-tokens and netrc, of 32768 bytes each")
+        "answered with more than access-tokens and netrc, of 32768 bytes each".to_owned()
     })?;
     if let Some(secret) = &secret {
         check_access_tokens(secret.access_tokens())
-            .map_err(|why| failed(&format!("answered with access-tokens that are none: {why}")))?;
+            .map_err(|why| format!("answered with access-tokens that are none: {why}"))?;
     }
     Ok(secret)
+}
+
+/// What is taken is what was given, and what is refused is shown to nobody.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    match answered(data) {
+        Ok(secret) => {
+            let given: HashMap<String, String> = serde_json::from_slice(data).expect("an object");
+            let text = |key| given.get(key).map_or("", |text: &String| text.trim());
+            let all = [text(ACCESS_TOKENS), text(NETRC)];
+            let taken = secret.as_ref().map(|secret| [secret.access_tokens(), secret.netrc()]);
+            assert_eq!(taken.unwrap_or_default().map(str::trim), all);
+            assert!(given.keys().all(|key| [ACCESS_TOKENS, NETRC].contains(&&**key)));
+            assert!(all.iter().all(|text| text.len() <= 32 << 10));
+            check_access_tokens(all[0]).expect("tokens");
+        }
+        Err(why) => {
+            let bad = ["", r#"{"token":"x"}"#, r#"{"access-tokens":"x"}"#];
+            let known = bad.map(|bad| answered(bad.as_bytes()).expect_err(bad));
+            assert!(known.contains(&why), "{why:?}");
+        }
+    }
 }

@@ -7,12 +7,17 @@ use tokio::io::AsyncReadExt as _;
 
 use super::bounds::Memory;
 use super::classify::{Asked, classify};
+pub(crate) use super::daemon::fuzz as process_files;
+pub(crate) use super::derivation::fuzz as derivation;
 use super::evaluator::Tokens;
+pub(crate) use super::exchange::fuzz as token_exchange;
 use super::exit::Exit;
 use super::internal_log::LogReader;
 use super::redact::{Redactor, access_tokens, secrets_of_access_tokens, secrets_of_netrc};
 use super::secret::{check_access_tokens, check_signing_key};
+pub(crate) use super::settings::fuzz as settings;
 use super::substituters::effective;
+pub(crate) use super::substituters::fuzz as substituter;
 use super::{
     Buildable, Capabilities, Limit, Limits, Lock, Progress, collect, conf, delete, greeting as ssh,
     locked_revision, output, process, text,

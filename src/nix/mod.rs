@@ -71,6 +71,7 @@ mod sandbox;
 mod schema;
 mod secret;
 mod secret_file;
+mod settings;
 mod signatures;
 pub mod ssh;
 pub mod ssh_key;

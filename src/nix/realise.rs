@@ -16,7 +16,7 @@ use super::stage::{Staging, place};
 use super::substituters::Choice;
 use super::{
     Buildable, NixError, Origin, ProgressSink, RealiseError, Realised, Slot, Step, TimedOut,
-    command,
+    command, derivation,
 };
 
 /// What Nix has just made is held by nothing of ours yet: a collector that read the roots before may
@@ -197,20 +197,11 @@ fn or_network(error: RealiseError, log: &LogReader, store_dir: &Path) -> Realise
         let path = StorePath::from_base_name(&format!("{base}.drv")).ok()?;
         text_at_most(&store_dir.join(path.base_name()), MAX_DERIVATION).ok()
     });
-    if !text.is_some_and(|text| has_fixed_output(&text)) {
+    if !text.is_some_and(|text| derivation::has_fixed_output(&text)) {
         return error;
     }
     let cause = format!("{derivation}: {cause}: {}", line.trim());
     RealiseError::Temporary { step: Step::Fetch, cause }
-}
-
-/// `Derive([("out","/nix/store/…","sha256","<hash>")],…`: the hash is empty where nothing is fixed.
-fn has_fixed_output(derivation: &str) -> bool {
-    let outputs = derivation.strip_prefix("Derive([(").and_then(|rest| rest.split_once(")]"));
-    outputs.is_some_and(|(output, _)| {
-        let fields: Vec<_> = output.split(',').collect();
-        matches!(fields[..], [_, _, kind, hash] if kind != "\"\"" && hash != "\"\"")
-    })
 }
 
 /// A daemon that can't write its database hangs up without a word.
@@ -222,27 +213,5 @@ pub(super) fn or_full_disk(error: RealiseError, state_dir: &Path) -> RealiseErro
     match error {
         RealiseError::Temporary { step, cause } if is_full => RealiseError::NoSpace { step, cause },
         error => error,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fixed_outputs_are_told_from_others() {
-        let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x";
-        for (outputs, fixed) in [
-            (format!(r#"("out","{path}","sha256","00aa")"#), true),
-            (format!(r#"("out","{path}","r:sha256","00aa")"#), true),
-            (format!(r#"("out","{path}","","")"#), false),
-            // Content-addressed, but not known in advance.
-            (r#"("out","","r:sha256","")"#.to_owned(), false),
-            (format!(r#"("dev","{path}","",""),("out","{path}","","")"#), false),
-        ] {
-            let text = format!("Derive([{outputs}],[],[],\"x\",\"/bin/sh\",[],[])");
-            assert_eq!(has_fixed_output(&text), fixed, "{text}");
-        }
-        assert!(!has_fixed_output("{}"));
     }
 }

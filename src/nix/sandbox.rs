@@ -4,18 +4,21 @@ use std::ffi::OsString;
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Deserialize;
-
 use super::command::{Config, pairs, push_options, spec};
+use super::settings::{Setting, Settings, announcement};
 use super::text::{MAX_LINE_BYTES, clean};
 use super::{NixError, RealNix, process};
-use crate::model::{Announcement, Feature, System};
-use crate::read::short;
+use crate::model::Announcement;
 
 /// What helps where the kernel or the container refuses.
 const MISSING: &str = "Nix needs mount, pid, network and user namespaces and the build users of \
                        nixbld: a container must be privileged; --nix-option sandbox=false builds \
                        without a sandbox, where every build may read what the driver can";
+
+/// user_namespaces(7), and who owns what lies in `/proc/sys`.
+const ROOTS_BUILDS: &str = "every pod's build is root in a user namespace whose /proc lets it write settings \
+                            of the node's kernel, which is a way to be root of the node: leave it out, so that \
+                            builds run as the users of nixbld";
 
 /// What Nix says last, after why.
 const VAGUE: &str = "unable to start build process";
@@ -38,42 +41,21 @@ fn next_probe() -> MutexGuard<'static, Option<u128>> {
     NEXT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A part of `nix show-config --json`.
-#[derive(Deserialize)]
-struct Shown {
-    sandbox: Setting,
-    #[serde(rename = "trusted-users")]
-    trusted_users: Setting,
-    #[serde(rename = "allow-new-privileges")]
-    new_privileges: Setting,
-}
-
-#[derive(Deserialize)]
-struct Setting {
-    value: serde_json::Value,
-}
-
-impl Setting {
-    fn is_on(&self) -> bool {
-        self.value == true || self.value == "true"
-    }
-}
-
 impl RealNix {
     /// Asks Nix for its effective settings: its substituters are the ones to probe, an evaluation must
     /// be nobody to its daemon, and builds need their sandbox.
     pub async fn check_settings(&self) -> Result<(), NixError> {
         let json = self.settings().await?;
         self.use_substituters_of(&json);
-        let shown: Shown = serde_json::from_slice(&json).map_err(|err| NixError::Command {
-            what: "nix show-config --json".to_owned(),
-            detail: format!("it printed what is not understood: {}", short(&err)),
-        })?;
-        self.check_trust(&shown.trusted_users.value)?;
-        if shown.new_privileges.is_on() {
+        let settings = Settings::parse(&json)?;
+        self.check_trust(&settings.trusted_users)?;
+        if settings.new_privileges.is_on() {
             tracing::warn!("allow-new-privileges=true: {}", self.cost_of_new_privileges());
         }
-        self.check_sandbox(&shown.sandbox.value).await
+        if settings.build_users.text().is_empty() {
+            tracing::warn!("build-users-group is empty: {ROOTS_BUILDS}");
+        }
+        self.check_sandbox(&settings).await
     }
 
     /// What builds of our own daemon get of it goes by no_new_privs, which they inherit.
@@ -87,10 +69,9 @@ impl RealNix {
     }
 
     /// To a daemon a trusted user is root. Our own daemon is told whom to trust.
-    fn check_trust(&self, trusted: &serde_json::Value) -> Result<(), NixError> {
+    fn check_trust(&self, trusted: &Setting) -> Result<(), NixError> {
         let uid = self.config().evaluator.uid.to_string();
-        let everybody = is_trusted(trusted, &uid);
-        if self.served_by_others().is_none() || !everybody {
+        if self.served_by_others().is_none() || !trusted.names_user(&uid) {
             return Ok(());
         }
         Err(NixError::Command {
@@ -104,12 +85,12 @@ impl RealNix {
 
     /// Builds something, so that a node without a sandbox says so at its start and not with the first
     /// pod.
-    async fn check_sandbox(&self, value: &serde_json::Value) -> Result<(), NixError> {
-        if value == false || value == "false" {
+    async fn check_sandbox(&self, settings: &Settings) -> Result<(), NixError> {
+        if settings.sandbox.is_off() {
             tracing::warn!("sandbox=false: every build may read what the driver can");
             return Ok(());
         }
-        if value == "relaxed" {
+        if settings.sandbox.is("relaxed") {
             // A pod's expression may say `__noChroot`.
             tracing::warn!("sandbox=relaxed: every build that asks for it may read the node");
         }
@@ -138,15 +119,12 @@ impl RealNix {
             }
         };
         let (ended, ()) = process::run(&spec, &[], on_line, ()).await?;
-        let limited = said.starts_with("cloning") && said.ends_with("No space left on device");
         if ended.exit.is_ok() {
             *next_probe() = None;
             return Ok(());
         }
-        Err(NixError::Command {
-            what: "a build in the sandbox".to_owned(),
-            detail: format!("{said}{}: {MISSING}", if limited { LIMITED } else { "" }),
-        })
+        let detail = refused(&said, settings.hook.text());
+        Err(NixError::Command { what: "a build in the sandbox".to_owned(), detail })
     }
 
     /// What this Nix can build, and how much at once.
@@ -177,83 +155,17 @@ impl RealNix {
     }
 }
 
-/// As many jobs as `max-jobs` has, if somebody has set it, else as there are cores; no more than there are
-/// users to build as, since another would wait.
-fn announcement(json: &[u8], groups: &str) -> Announcement {
-    let shown: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
-    let words = |name: &str| words(&shown[name]["value"]);
-    let systems = words("system").into_iter().chain(words("extra-platforms"));
-    let max_jobs = &shown["max-jobs"];
-    let set = (max_jobs["value"] != max_jobs["defaultValue"]).then(|| max_jobs["value"].as_u64());
-    let cores = || std::thread::available_parallelism().ok().map(|n| n.get() as u64);
-    let group = shown["build-users-group"]["value"].as_str().unwrap_or_default();
-    let users = users_of(groups, group).unwrap_or(u64::MAX);
-    let jobs = set.flatten().or_else(cores).map(|jobs| jobs.min(users));
-    Announcement {
-        max_jobs: jobs.and_then(|jobs| u32::try_from(jobs).ok()?.try_into().ok()),
-        systems: systems.filter_map(|system| System::parse(&system)).collect(),
-        features: words("system-features").iter().filter_map(|f| Feature::parse(f)).collect(),
-    }
-}
-
 fn groups() -> String {
     fs::read_to_string("/etc/group").unwrap_or_default()
 }
 
-/// How many members a group has; `None`: there is no such group, as where builds are root's.
-fn users_of(groups: &str, name: &str) -> Option<u64> {
-    let group = groups.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    let members = group.split(':').nth(2)?;
-    Some(members.split(',').filter(|member| !member.is_empty()).count() as u64)
-}
-
-/// A setting's words, whether it is a list or a text.
-fn words(value: &serde_json::Value) -> Vec<String> {
-    let texts: Vec<&str> = match value.as_array() {
-        Some(list) => list.iter().filter_map(serde_json::Value::as_str).collect(),
-        None => value.as_str().into_iter().collect(),
-    };
-    texts.into_iter().flat_map(str::split_whitespace).map(str::to_owned).collect()
-}
-
-/// Whether a setting such as `root * @wheel`, as a list or as text, names the user or everybody.
-fn is_trusted(users: &serde_json::Value, uid: &str) -> bool {
-    words(users).into_iter().any(|user| user == "*" || user == uid)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jobs_are_what_is_set_or_fits() {
-        let json = |max: u32| {
-            format!(
-                r#"{{"system":{{"value":"x86_64-linux"}},"extra-platforms":{{"value":["i686-linux"]}},
-                "system-features":{{"value":["kvm"]}},"build-users-group":{{"value":"nixbld"}},
-                "max-jobs":{{"value":{max},"defaultValue":1}}}}"#
-            )
-        };
-        let jobs = |max: u32, groups: &str| {
-            let said = announcement(json(max).as_bytes(), groups);
-            assert_eq!((said.systems.len(), said.features.len()), (2, 1));
-            said.max_jobs.map_or(0, u32::from)
-        };
-        let cores = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
-        let users = "root:x:0:\nnixbld:x:30000:nixbld1,nixbld2,nixbld3\n";
-        assert_eq!((jobs(2, users), jobs(9, users), jobs(0, users)), (2, 3, 0));
-        assert_eq!((jobs(1, ""), jobs(1, users)), (cores, cores.min(3)));
-        assert_eq!(users_of("nixbld2:x:1:a\nnixbld:x:2:\n", "nixbld"), Some(0));
+/// Why, and what helps. A hook that fails after a build fails the build.
+fn refused(said: &str, hook: &str) -> String {
+    if !hook.is_empty() && said.contains(hook) {
+        return format!(
+            "{said}: the post-build-hook of nix.conf fails, and with it every build: mend {hook}, or leave it out"
+        );
     }
-
-    #[test]
-    fn everybody_is_found_among_the_trusted() {
-        let is = |json: &str| is_trusted(&serde_json::from_str(json).unwrap(), "30999");
-        for json in [r#"["root","*"]"#, r#""root *""#, r#"["30999"]"#] {
-            assert!(is(json), "{json}");
-        }
-        for json in [r#"["root","@wheel"]"#, r#""root""#, "[]", "null"] {
-            assert!(!is(json), "{json}");
-        }
-    }
+    let limited = said.starts_with("cloning") && said.ends_with("No space left on device");
+    format!("{said}{}: {MISSING}", if limited { LIMITED } else { "" })
 }

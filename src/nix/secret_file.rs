@@ -17,8 +17,7 @@ impl SecretFile {
     /// For the evaluators' user, and for root without any power over others' files.
     pub(super) fn new(dir: &Path, text: &[u8], uid: u32) -> Result<Self, NixError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        made.map_err(|err| io_error("create", dir, err))?;
+        make_dir(dir)?;
         let path = dir.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
         let this = Self(path.clone());
         let write = || {
@@ -42,6 +41,11 @@ impl Drop for SecretFile {
             tracing::warn!(file = %self.0.display(), %error, "a secret's file can't be removed");
         }
     }
+}
+
+pub(super) fn make_dir(dir: &Path) -> Result<(), NixError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|err| io_error("create", dir, err))
 }
 
 /// What a process before this one has left. For the start.

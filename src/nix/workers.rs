@@ -79,6 +79,10 @@ fn is_ours(worker: i32) -> bool {
 
 fn parent(of: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{of}/stat")).ok()?;
+    parent_in(&stat)
+}
+
+pub(super) fn parent_in(stat: &str) -> Option<i32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 

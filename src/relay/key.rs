@@ -41,6 +41,27 @@ impl KeyId {
     }
 }
 
+/// A session is of the key that was let in first, whatever else is said.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let said = crate::fuzz::text(data);
+    let Some(key) = KeyId::parse(&said) else { return };
+    assert_ne!(key, KeyId::UNKNOWN);
+    let line = said.lines().find(|line| line.starts_with("publickey ")).expect("its line");
+    let field = line.split(' ').nth(2).expect("its field");
+    for same in [
+        format!("publickey x {field}"),
+        format!("password\n{line} comment\npublickey ssh-ed25519 AAAA\n"),
+    ] {
+        assert_eq!(KeyId::parse(&same), Some(key));
+    }
+    // No other text is its base64: one key has one share.
+    let blob = STANDARD.decode(field).expect("base64");
+    assert_eq!(STANDARD.encode(&blob), field);
+    let shown = key.to_string();
+    assert!(shown.len() == 50 && shown.starts_with("SHA256:"), "{shown:?}");
+}
+
 /// As `ssh-keygen -l` and sshd's log have it.
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -25,6 +25,8 @@ mod meter;
 
 pub use desk::{Desk, Limits};
 use key::KeyId;
+#[cfg(any(test, fuzzing))]
+pub(crate) use key::fuzz as fuzz_key;
 use meter::Meter;
 
 /// The subcommand, which `--help` does not know.

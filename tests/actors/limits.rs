@@ -5,7 +5,7 @@ use nix_csi::actors::volume::VolumeError;
 use nix_csi::model::Source;
 use nix_csi::nix::Stage;
 
-use crate::policy::{publish, settle, write};
+use crate::policy::{heed, publish, settle, write};
 use crate::world::{MAX_WAITING, World, with_world};
 
 /// What a person reads of who waits for this.
@@ -21,9 +21,7 @@ fn started(world: &World, source: &Source) -> usize {
 #[tokio::test(start_paused = true)]
 async fn a_namespace_at_its_limit_waits_and_a_policy_that_allows_more_lets_it_go_on() {
     with_world(|mut world| async move {
-        write(&world, "preset: open\nnamespaces: {web: {maxBuilds: 1}}");
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, "preset: open\nnamespaces: {web: {maxBuilds: 1}}").await;
         let sources = ["a", "b", "c"].map(|name| world.buildable(name));
         let [a, b, c] = &sources;
         let gates = sources.each_ref().map(|source| world.nix.hold(source.clone()));
@@ -59,9 +57,7 @@ async fn a_namespace_at_its_limit_waits_and_a_policy_that_allows_more_lets_it_go
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_in_the_queue_of_another_namespace() {
     with_world(|mut world| async move {
-        write(&world, "preset: open\nnamespaces: {web: {maxBuilds: 1}}");
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, "preset: open\nnamespaces: {web: {maxBuilds: 1}}").await;
         let (long, wanted) = (world.buildable("long"), world.buildable("wanted"));
         let gate = world.nix.hold(long.clone());
         let watch = async {

@@ -24,6 +24,13 @@ pub fn write(world: &World, text: &str) {
     world.api.set_config(Some([("policy.yaml".to_owned(), text.to_owned())].into()));
 }
 
+/// From now on that is the policy of a driver that has one.
+pub async fn heed(world: &mut World, text: &str) {
+    write(world, text);
+    world.heeds_policy();
+    settle().await;
+}
+
 pub async fn publish(
     world: &World,
     name: &str,
@@ -57,9 +64,7 @@ async fn built_while_changed_to(
     world: &mut World,
     text: &str,
 ) -> (Source, Result<(), Arc<VolumeError>>) {
-    write(world, "preset: open");
-    world.heeds_policy();
-    settle().await;
+    heed(world, "preset: open").await;
     let source = world.buildable("slow");
     let gate = world.nix.hold(source.clone());
     let publishing = publish(world, "a", "team", &source);
@@ -78,9 +83,7 @@ const TEAM: &str = "preset: strict\nnamespaces: {team: {flakeRef: [\"github:team
 #[tokio::test(start_paused = true)]
 async fn each_namespace_has_what_it_is_allowed() {
     with_world(|mut world| async move {
-        write(&world, TEAM);
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, TEAM).await;
         let ours = flake(&world, "github:team/app");
         let theirs = flake(&world, "github:other/app");
         publish(&world, "a", "team", &ours).await.unwrap();
@@ -99,9 +102,7 @@ async fn each_namespace_has_what_it_is_allowed() {
 #[tokio::test(start_paused = true)]
 async fn a_changed_policy_counts_at_once_and_what_is_mounted_stays() {
     with_world(|mut world| async move {
-        write(&world, TEAM);
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, TEAM).await;
         let ours = flake(&world, "github:team/app");
         publish(&world, "a", "team", &ours).await.unwrap();
         write(&world, "preset: strict");
@@ -138,9 +139,7 @@ async fn what_is_refused_while_it_is_built_is_not_mounted() {
 #[tokio::test(start_paused = true)]
 async fn a_policy_that_is_none_or_gone_leaves_the_last_good_one() {
     with_world(|mut world| async move {
-        write(&world, TEAM);
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, TEAM).await;
         let theirs = flake(&world, "github:other/app");
         for broken in ["preset: lax", "", "preset: strict\nnamespaces: {team: {flakeRef: [x]}}"] {
             write(&world, broken);
@@ -262,9 +261,7 @@ async fn a_last_good_policy_that_cant_be_read_is_no_absence() {
 #[tokio::test(start_paused = true)]
 async fn a_namespace_has_so_many_volumes_and_no_more() {
     with_world(|mut world| async move {
-        write(&world, "preset: open\ndefault: {maxVolumes: 2}");
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, "preset: open\ndefault: {maxVolumes: 2}").await;
         let source = flake(&world, "github:team/app");
         let names = ["a", "b", "c", "d"];
         let all = names.map(|name| publish(&world, name, "team", &source));
@@ -308,9 +305,7 @@ async fn what_one_namespace_built_is_not_shown_to_another_that_knows_its_name() 
         let text = format!(
             "preset: strict\ndefault: {{publicKeys: [\"{public}\"]}}\nnamespaces: {{a: {{flakeRef: true}}}}"
         );
-        write(&world, &text);
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, &text).await;
         let source = flake(&world, "github:a/app");
         let private = world.nix.add_closure("app", 3).unwrap();
         let named = Source::StorePath(private.clone());
@@ -344,9 +339,7 @@ async fn where_closures_must_be_signed_each_path_of_them_must_be() {
     with_world(|mut world| async move {
         let (pair, public) = key();
         let rules = format!("{{flakeRef: true, signed: true, publicKeys: [\"{public}\"]}}");
-        write(&world, &format!("preset: open\nnamespaces: {{a: {rules}}}"));
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, &format!("preset: open\nnamespaces: {{a: {rules}}}")).await;
         let source = flake(&world, "github:a/app");
         let root = world.nix.add_closure("app", 3).unwrap();
         let rule = "namespaces.a.signed";
@@ -374,9 +367,7 @@ async fn where_closures_must_be_signed_each_path_of_them_must_be() {
 #[tokio::test(start_paused = true)]
 async fn what_was_named_while_everything_was_allowed_is_nobodys_own() {
     with_world(|mut world| async move {
-        write(&world, "preset: open");
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, "preset: open").await;
         let source = world.buildable("named");
         publish(&world, "a", "team", &source).await.unwrap();
         world.unpublish("a").await.unwrap();

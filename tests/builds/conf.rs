@@ -177,3 +177,15 @@ async fn what_allow_new_privileges_costs_is_told() {
         assert!(line.contains("WARN") && line.contains(cost), "{line}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_builds_as_root_cost_is_told() {
+    let lab = lab!();
+    for (option, is_told) in [("build-users-group=nixbld", false), ("build-users-group=", true)] {
+        let mut node = lab.node(&["--nix-option", option]).await;
+        let log = node.log();
+        let line = log.lines().find(|line| line.contains("build-users-group is empty"));
+        assert_eq!(line.is_some_and(|line| line.contains("WARN")), is_told, "{log}");
+        assert_eq!(node.stop(), Some(0));
+    }
+}

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::lab::{self, Lab, Network, Node, Usage};
 use crate::nodes::Client;
+use crate::or_skip;
 
 /// Paths of the closure, besides its root.
 const PATHS: u64 = 10;
@@ -87,10 +88,7 @@ async fn all_nodes_want_the_same_closure_at_once() {
     let count = number("NIX_CSI_CROWD_NODES", 3, 50);
     let bytes = number("NIX_CSI_CROWD_BYTES", 20_000_000, 200_000_000);
     let count = room_for(count, bytes);
-    let (_network, cache, labs) = match hosts(u8::try_from(count).unwrap()) {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, labs) = or_skip!(hosts(u8::try_from(count).unwrap()));
     let (secret, public) = cache.signing_key("builder");
     let closure = Noise { name: "crowd", bytes }.at(&cache, &secret);
     let transfers = number("NIX_CSI_CROWD_TRANSFERS", 1, 16);

@@ -2,8 +2,9 @@
 
 use nix_csi::model::{Announcement, Feature, System};
 
-use crate::lab::{self, Lab, Network, Node, until};
+use crate::lab::{Lab, Network, Node, until};
 use crate::nodes::{Client, builder, machine_line};
+use crate::or_skip;
 
 pub(crate) struct Hosts {
     pub(crate) network: Network,
@@ -55,10 +56,7 @@ pub(crate) fn uploaded(node: &Node) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_node_builds_the_other_fetches() {
-    let Hosts { network, cache, a, b } = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let Hosts { network, cache, a, b } = or_skip!(hosts());
     let (secret, public) = a.signing_key("nodes");
     let role = cache.cache_role(&["--trusted-public-key", &public]);
     let secret = secret.to_str().unwrap();
@@ -101,10 +99,7 @@ async fn what_one_node_builds_the_other_fetches() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cache_builds_where_a_feature_is_and_spreads_the_rest() {
-    let Hosts { network: _network, cache, a, b } = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let Hosts { network: _network, cache, a, b } = or_skip!(hosts());
     let (secret, public) = a.signing_key("nodes");
     let role = cache.cache_role(&["--trusted-public-key", &public]);
     let extra = ["--build-on", "cache"];
@@ -151,10 +146,7 @@ async fn the_cache_builds_where_a_feature_is_and_spreads_the_rest() {
 /// more, and what is under way goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_changed_under_a_build() {
-    let Hosts { network: _network, cache, a, b } = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let Hosts { network: _network, cache, a, b } = or_skip!(hosts());
     let (secret, public) = a.signing_key("nodes");
     let role = cache.cache_role(&["--trusted-public-key", &public]);
     let extra = ["--build-on", "cache", "--signing-key", secret.to_str().unwrap()];
@@ -191,10 +183,7 @@ async fn a_key_is_changed_under_a_build() {
 /// The cache takes it from there as it is; nobody would believe it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_builder_had_before_it_had_a_key_is_signed() {
-    let Hosts { network: _network, cache, a, b } = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let Hosts { network: _network, cache, a, b } = or_skip!(hosts());
     let (secret, public) = a.signing_key("nodes");
     let before = derivation("before", "");
     let no_sandbox = ["--option", "sandbox", "false", "--no-out-link", "-E"];

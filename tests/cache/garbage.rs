@@ -1,7 +1,8 @@
 //! What a cache collects: who reads a path there uses it.
 
-use crate::lab::{self, CacheRole, Lab, Network, until};
+use crate::lab::{CacheRole, Lab, Network, until};
 use crate::nodes::Client;
+use crate::or_skip;
 
 /// Collects whatever was not used for so long, however full this machine's disk is.
 fn eager(older_than: &str) -> Vec<&str> {
@@ -46,10 +47,7 @@ async fn what_is_read_stays_and_what_was_goes() {
         let (cache, node) = (network.host(1)?, network.host(2)?);
         Ok::<_, String>((network, cache, node))
     };
-    let (_network, cache, node) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, node) = or_skip!(hosts());
     let (secret, public) = cache.signing_key("builder");
     let sign = ["--option", "secret-key-files", secret.to_str().unwrap()];
     let closure = |seed: &str| cache.unrooted(&[&sign[..], &["--argstr", "seed", seed]].concat());

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::flow::{metric, uploaded};
 use crate::lab::{self, Lab, Network, until};
 use crate::nodes::Client;
+use crate::or_skip;
 
 fn hosts() -> Result<(Network, Lab, Lab), String> {
     let network = Network::new()?;
@@ -24,10 +25,7 @@ fn daemons(lab: &Lab, signal: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cache_that_accepts_and_hangs_holds_up_nothing_for_long() {
-    let (_network, cache, b) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, b) = or_skip!(hosts());
     let (secret, public) = cache.signing_key("builder");
     let role = cache.cache_role(&[]);
     let client = Client::new(&b, &cache, &role, "b");
@@ -70,10 +68,7 @@ fn big(bytes: u32, seed: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cache_with_a_full_disk_is_told_of_and_filled_later() {
-    let (_network, cache, a) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, a) = or_skip!(hosts());
     cache.ok("mkdir", &["-p", "/nix/store"]);
     cache.ok("mount", &["-t", "tmpfs", "-o", "size=4m,mode=1775", "small", "/nix/store"]);
     let (secret, public) = a.signing_key("nodes");
@@ -101,10 +96,7 @@ async fn a_cache_with_a_full_disk_is_told_of_and_filled_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_killed_while_it_uploads_loses_nothing() {
-    let (_network, cache, a) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, a) = or_skip!(hosts());
     let (secret, public) = a.signing_key("nodes");
     let role = cache.cache_role(&["--trusted-public-key", &public]);
     let client = Client::new(&a, &cache, &role, "a");

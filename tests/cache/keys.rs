@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::flow::{Hosts, built_at, derivation, hosts, metric, queued, uploaded};
-use crate::lab::{self, CacheRole, Lab, Network, Node, until};
+use crate::lab::{CacheRole, Lab, Network, Node, until};
 use crate::nodes::{Client, machine_line};
+use crate::or_skip;
 
 /// As a kubelet does it: whole at every moment.
 fn swap(file: &Path, text: impl AsRef<[u8]>) {
@@ -49,10 +50,7 @@ async fn root_of(node: &Node, name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_signing_key_is_changed_while_uploads_go_on() {
-    let Hosts { network: _network, cache, a, b } = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let Hosts { network: _network, cache, a, b } = or_skip!(hosts());
     let [(old, old_public), (new, new_public)] = ["nodes-1", "nodes-2"].map(|n| a.signing_key(n));
     let confs = [&cache, &a, &b].map(|lab| lab.path("nix.conf"));
     for conf in &confs {
@@ -127,10 +125,7 @@ fn known(keys: &[&PathBuf]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_caches_host_key_is_changed_and_no_mount_fails() {
-    let Hosts { network: _network, cache, a, b: _b } = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let Hosts { network: _network, cache, a, b: _b } = or_skip!(hosts());
     let (secret, public) = cache.signing_key("cache");
     let sign = ["--option", "secret-key-files", secret.to_str().unwrap(), "--argstr", "seed"];
     let there = ["old", "both", "new", "stolen"]
@@ -180,10 +175,7 @@ fn let_in(lab: &Lab, keys: &[&PathBuf]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_caches_key_for_builders_is_changed_under_a_build() {
-    let Hosts { network: _network, cache, a, b } = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let Hosts { network: _network, cache, a, b } = or_skip!(hosts());
     let (secret, public) = a.signing_key("nodes");
     let [old, new] = ["builder-1", "builder-2"].map(|name| cache.ssh_key(name));
     let mounted = cache.path("builder");

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use crate::crowd::{Noise, build_at};
 use crate::flow::{built_at, metric};
-use crate::lab::{self, Lab, Network, until};
+use crate::lab::{Lab, Network, until};
 use crate::nodes::{Client, builder, machine_line};
+use crate::or_skip;
 
 fn hosts() -> Result<(Network, Lab, Lab, Lab), String> {
     let network = Network::new()?;
@@ -23,10 +24,7 @@ fn hosts() -> Result<(Network, Lab, Lab, Lab), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_goes_on_without_a_cache_that_is_full_and_asks_again() {
-    let (_network, cache, a, _b) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, a, _b) = or_skip!(hosts());
     let (secret, public) = cache.signing_key("builder");
     let there = Noise { name: "there", bytes: 10_000 }.at(&cache, &secret);
     let role = cache.cache_role(&["--max-sessions", "1"]);
@@ -64,10 +62,7 @@ fn session(lab: &Lab, client: &Client) -> Child {
 /// One that is stolen, or used by a program that has gone wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_does_not_take_all_sessions() {
-    let (_network, cache, a, b) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, a, b) = or_skip!(hosts());
     let role = cache.cache_role(&["--max-sessions", "4", "--max-sessions-per-key", "2"]);
     let [greedy, other] =
         [(&a, "greedy"), (&b, "other")].map(|(lab, name)| Client::new(lab, &cache, &role, name));
@@ -114,10 +109,7 @@ async fn one_key_does_not_take_all_sessions() {
 /// It is slow, and slow is not silent: no mount is held up by a queue, and no cache left out for one.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_a_turn_is_not_taken_for_one_that_hangs() {
-    let (_network, cache, a, _b) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, a, _b) = or_skip!(hosts());
     let (secret, public) = cache.signing_key("builder");
     // One path, since some versions of Nix fetch several in as many sessions.
     let expression = "derivation { name = \"there\"; system = builtins.currentSystem; \
@@ -167,10 +159,7 @@ const MEETING: usize = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn builds_and_what_their_builders_fetch_share_one_turn() {
-    let (_network, cache, a, b) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, a, b) = or_skip!(hosts());
     let (secret, public) = a.signing_key("nodes");
     let at_cache = cache.path("nodes.secret");
     std::fs::copy(&secret, &at_cache).unwrap();
@@ -210,10 +199,7 @@ async fn builds_and_what_their_builders_fetch_share_one_turn() {
 /// a word.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_build_ends_with_its_client() {
-    let (_network, cache, a, b) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, a, b) = or_skip!(hosts());
     let (secret, public) = a.signing_key("nodes");
     let role = cache.cache_role(&["--trusted-public-key", &public]);
     let keys = (&*secret, &*public);

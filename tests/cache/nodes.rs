@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::lab::{self, Lab, Network, Node};
+use crate::or_skip;
 
 /// A node with a key for the cache, which believes `public`.
 pub(crate) struct Client {
@@ -63,10 +64,7 @@ async fn a_node_fetches_what_is_signed_and_does_without_a_cache_that_is_down() {
         let (cache, node) = (network.host(1)?, network.host(2)?);
         Ok::<_, String>((network, cache, node))
     };
-    let (network, cache, b) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (network, cache, b) = or_skip!(hosts());
     let (secret, public) = cache.signing_key("builder");
     let role = cache.cache_role(&["--signing-key", secret.to_str().unwrap()]);
     let client = Client::new(&b, &cache, &role, "b");
@@ -109,10 +107,7 @@ async fn a_cache_that_is_trusted_is_believed_without_signatures() {
         let (cache, node) = (network.host(1)?, network.host(2)?);
         Ok::<_, String>((network, cache, node))
     };
-    let (_network, cache, b) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, b) = or_skip!(hosts());
     let role = cache.cache_role(&[]);
     let client = Client::new(&b, &cache, &role, "b");
     let unsigned = cache.closure(&["--argstr", "seed", "unsigned"]);
@@ -136,10 +131,7 @@ async fn a_cache_gives_a_node_only_what_was_signed() {
         let (cache, node) = (network.host(1)?, network.host(2)?);
         Ok::<_, String>((network, cache, node))
     };
-    let (_network, cache, b) = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let (_network, cache, b) = or_skip!(hosts());
     let (secret, public) = cache.signing_key("builder");
     let role = cache.cache_role(&[]);
     let client = Client::new(&b, &cache, &role, "b");

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::flow::{Hosts, built_at, derivation, hosts, queued, uploaded};
-use crate::lab::{self, Lab, Node, node_binary, until};
+use crate::lab::{Lab, Node, node_binary, until};
 use crate::nodes::{builder, machine_line};
+use crate::or_skip;
 
 /// Where a key may be, below the directory of its machine.
 type Places = BTreeSet<PathBuf>;
@@ -74,10 +75,7 @@ fn told(lab: &Lab, node: &Node) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn private_keys_are_in_their_own_files_alone() {
-    let Hosts { network: _network, cache, a, b } = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => return lab::skipped(module_path!(), &reason),
-    };
+    let Hosts { network: _network, cache, a, b } = or_skip!(hosts());
     let (secret, public) = a.signing_key("nodes");
     let trace = ["--log", "trace"];
     let role = cache.cache_role(&[&trace[..], &["--trusted-public-key", &public]].concat());

@@ -41,7 +41,6 @@ pub(crate) const MOUNTS: Reasons = &[
     ("`nix-csi-node/nix-csi` keep", "what is kept warm"),
     ("`nix-csi-node/node-driver-registrar` sockets", "asks the driver who it is"),
     ("`nix-csi-node/node-driver-registrar` registration", "the registration socket"),
-    ("`nix-csi-node/node-driver-registrar` token", "of the whole pod; it has no use for it"),
     ("`nix-cache/nix-csi` store", "the store"),
     ("`nix-cache/nix-csi` run", "sockets, the list of builders, copies of keys"),
     ("`nix-cache/nix-csi` tmp", "Nix and sshd write there"),

@@ -169,7 +169,8 @@ fn mounts(objects: &[Value]) -> Vec<Row> {
             let name = text(mount, "/name");
             assert_eq!(text(mount, "/subPath"), "", "a subPath has no column");
             let volume = list(pod, "/volumes").iter().find(|volume| volume["name"] == name);
-            let of = volume.map_or_else(|| "claim, of the workload's own".to_owned(), source);
+            let own = || "claim, of the workload's own".to_owned();
+            let of = volume.map_or_else(own, |volume| source(volume, pod));
             let access = if is_true(mount, "/readOnly") { "read" } else { "write" };
             let propagation = text(mount, "/mountPropagation");
             let facts = [&of, &code(text(mount, "/mountPath")), access, propagation];
@@ -179,16 +180,24 @@ fn mounts(objects: &[Value]) -> Vec<Row> {
         // What the API server adds.
         if pod["automountServiceAccountToken"] != false {
             let at = code("/var/run/secrets/kubernetes.io/serviceaccount");
-            let of = format!("token of {}", code(text(pod, "/serviceAccountName")));
-            let facts = vec![of, at, "read".to_owned(), String::new()];
+            let facts = vec![token_of(pod), at, "read".to_owned(), String::new()];
             rows.push(Row { named: vec![container_name, "token".to_owned()], facts });
         }
     }
     rows
 }
 
+fn token_of(pod: &Value) -> String {
+    format!("token of {}", code(text(pod, "/serviceAccountName")))
+}
+
 /// What a volume shows.
-fn source(volume: &Value) -> String {
+fn source(volume: &Value, pod: &Value) -> String {
+    if let Some(projected) = volume.get("projected") {
+        let known = SERVICE_ACCOUNT.map(|(path, of)| (path, of.to_owned()));
+        assert_eq!(files_of(projected), known, "what {volume} is has no word here");
+        return token_of(pod);
+    }
     let kinds = [
         ("hostPath", "/path"),
         ("secret", "/secretName"),
@@ -205,6 +214,32 @@ fn source(volume: &Value) -> String {
         "Memory" => format!("{kind}, in memory"),
         name => format!("{kind} {}{optional}", code(name)),
     }
+}
+
+/// What the API server mounts into a pod that has a token, and clients in it look for: its places, and of what.
+const SERVICE_ACCOUNT: [(&str, &str); 3] = [
+    ("token", "token"),
+    ("ca.crt", "kube-root-ca.crt ca.crt"),
+    ("namespace", "metadata.namespace"),
+];
+
+fn files_of(projected: &Value) -> Vec<(&str, String)> {
+    let mut files = Vec::new();
+    for source in list(projected, "/sources") {
+        if let Some(token) = source.get("serviceAccountToken") {
+            // One for the API server, which is renewed.
+            assert!(token.get("audience").is_none() && token["expirationSeconds"] == 3607);
+            files.push((text(token, "/path"), "token".to_owned()));
+        }
+        for item in list(source, "/configMap/items") {
+            let of = format!("{} {}", text(source, "/configMap/name"), text(item, "/key"));
+            files.push((text(item, "/path"), of));
+        }
+        for item in list(source, "/downwardAPI/items") {
+            files.push((text(item, "/path"), text(item, "/fieldRef/fieldPath").to_owned()));
+        }
+    }
+    files
 }
 
 /// Each rule of each role that is bound to a service account.

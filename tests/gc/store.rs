@@ -1,12 +1,11 @@
 //! What these tests ask of a store, and put into it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::compare;
-use crate::lab::{Lab, Volume, names};
+use crate::lab::Lab;
+pub(crate) use crate::lab::{assert_shows, closure_of};
 use crate::world::valid;
 
 const CLOSURES: &str = include_str!("../data/closures.nix");
@@ -37,22 +36,6 @@ pub(crate) fn strays(lab: &Lab) -> Vec<String> {
     let names = lab.names("/nix/store").into_iter();
     let is_path = |name: &String| name != ".links" && name.strip_suffix(".lock").is_none();
     names.filter(|name| is_path(name) && !valid.contains(&format!("/nix/store/{name}"))).collect()
-}
-
-pub(crate) fn closure_of(lab: &Lab, root: &str) -> BTreeSet<String> {
-    lab.ok("nix-store", &["-qR", root]).lines().map(str::to_owned).collect()
-}
-
-/// Reads all of the volume, which shows these paths.
-pub(crate) fn assert_shows(lab: &Lab, volume: &Volume, paths: &BTreeSet<String>) {
-    let shown = volume.target.join("store");
-    lab.inside(|| {
-        let name = |path: &String| path.strip_prefix("/nix/store/").unwrap().to_owned();
-        assert_eq!(names(&shown), paths.iter().map(name).collect::<Vec<_>>());
-        for path in paths {
-            compare::same(Path::new(path), &shown.join(name(path)), true);
-        }
-    });
 }
 
 /// Nothing else in a machine does this.

@@ -1,7 +1,6 @@
 //! What these tests ask of a machine again and again.
 
-use std::collections::BTreeSet;
-
+pub use crate::lab::valid;
 use crate::lab::{Lab, Node, node_binary};
 
 /// A node that collects all the time what nobody has used for a second.
@@ -45,17 +44,6 @@ pub fn cycles(node: &Node, outcome: &str) -> u64 {
     let name = format!("nixcsi_gc_cycles_total{{outcome=\"{outcome}\"}} ");
     let metrics = node.metrics();
     metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
-}
-
-/// All valid paths.
-pub fn valid(lab: &Lab) -> BTreeSet<String> {
-    lab.inside(|| {
-        let database = rusqlite::Connection::open("/nix/var/nix/db/db.sqlite").unwrap();
-        database.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
-        let mut rows = database.prepare("select path from ValidPaths").unwrap();
-        let rows = rows.query_map((), |row| row.get(0)).unwrap();
-        rows.map(Result::unwrap).collect()
-    })
 }
 
 /// Nix's own word on the store, contents and all.

@@ -108,7 +108,7 @@ fn what_is_not_the_kernels_is_written_as_before() {
     assert_eq!((&*said.out, &*said.err), ("text\nte", "text\n"), "{said:?}");
 }
 
-/// A node that waits for its first command, below these.
+/// A node that waits for its first command, below these. What it has logged is in a file of the directory.
 struct Node {
     outer: Child,
     dir: tempfile::TempDir,
@@ -126,10 +126,15 @@ impl Node {
         command.args(before).arg(env!("CARGO_BIN_EXE_nix-csi")).arg("node").args(more);
         command.arg("--nix").arg(nix).arg("--run-dir").arg(dir.path().join("run"));
         command.arg("--state-dir").arg(dir.path().join("state")).stdin(Stdio::null());
+        command.stderr(fs::File::create(dir.path().join("log")).unwrap());
         let node = Self { outer: command.spawn().unwrap(), dir };
         let runs = node.dir.path().join("runs");
         eventually("the first command", || runs.try_exists().unwrap());
         node
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
     /// What a script says that root with all capabilities runs in its namespaces.
@@ -189,4 +194,29 @@ fn outside_of_a_container_files_of_the_kernels_stay_as_they_are() {
         drop(node);
     }
     assert_eq!(run(&Guard::default(), &script).out, before);
+}
+
+/// Runs what follows where landlock_create_ruleset(2) is answered as by a kernel without it: prctl(2) with a
+/// filter of four instructions.
+const NO_LANDLOCK: &str = "
+    my $prctl = {x86_64 => 157, aarch64 => 167}->{(POSIX::uname())[4]};
+    my $errno = 0x50000 | POSIX::ENOSYS();
+    my $filter = pack('SCCL' x 4, 0x20, 0, 0, 0, 0x15, 0, 1, 444, 6, 0, 0, $errno, 6, 0, 0, 0x7fff0000);
+    syscall($prctl, 38, 1, 0, 0, 0) == 0 && syscall($prctl, 22, 2, pack('Sx![P]P', 4, $filter)) == 0 or die $!;
+    exec @ARGV";
+
+#[test]
+fn a_kernel_without_landlock_is_told_of_once() {
+    const TEST: &str = "a_kernel_without_landlock_is_told_of_once";
+    if !can_jail(TEST) {
+        return;
+    }
+    let told = |program, before: &[&str], more: &[&str]| {
+        let node = Node::start(program, before, more);
+        node.log().matches("the kernel has no landlock (Linux 5.19, ").count()
+    };
+    let without = ["-MPOSIX", "-e", NO_LANDLOCK];
+    assert_eq!(told("perl", &without, &[]), 1);
+    assert_eq!(told("perl", &without, &["--privileges", "all"]), 0);
+    assert_eq!(told("env", &[], &[]), 0);
 }

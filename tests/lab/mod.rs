@@ -16,6 +16,7 @@ mod leftovers;
 mod machine;
 mod network;
 mod role;
+mod store;
 mod usage;
 
 pub use cache::{Cache, Mode, Served};
@@ -28,6 +29,7 @@ pub use leftovers::{NO_IDLE, assert_nothing_left, leftovers, names, target_mount
 pub use machine::{Lab, node_binary, signal_inside, unique, wait_for};
 pub use network::Network;
 pub use role::CacheRole;
+pub use store::{assert_shows, closure_of, valid};
 pub use usage::{Peak, Usage};
 
 /// Says that a test is skipped, past the harness's capture. CI has all that it takes, so there a
@@ -39,16 +41,24 @@ pub fn skipped(test: &str, reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{test} is skipped in CI: {reason}");
 }
 
-/// The machine, or a visible skip.
+/// What could be made, or a visible skip.
 #[macro_export]
-macro_rules! lab {
-    () => {
-        match $crate::lab::Lab::new() {
-            Ok(lab) => lab,
+macro_rules! or_skip {
+    ($made:expr) => {
+        match $made {
+            Ok(made) => made,
             Err(reason) => {
                 $crate::lab::skipped(module_path!(), &reason);
                 return;
             }
         }
+    };
+}
+
+/// The machine, or a visible skip.
+#[macro_export]
+macro_rules! lab {
+    () => {
+        $crate::or_skip!($crate::lab::Lab::new())
     };
 }

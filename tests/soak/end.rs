@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::lab::{eventually, leftovers, names};
-use crate::samples::valid;
+use crate::lab::{eventually, leftovers, names, valid};
 use crate::summary::without_names;
 use crate::world::World;
 

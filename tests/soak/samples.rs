@@ -6,10 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
 use tokio::time::interval;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, valid};
 use crate::world::World;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -111,15 +110,4 @@ fn size(dir: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.filter_map(Result::ok).map(of).sum()
-}
-
-/// Sorted.
-pub(crate) fn valid(lab: &Lab) -> Vec<String> {
-    lab.inside(|| {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let database = Connection::open_with_flags("/nix/var/nix/db/db.sqlite", flags).unwrap();
-        database.busy_timeout(Duration::from_secs(10)).unwrap();
-        let mut all = database.prepare("select path from ValidPaths order by path").unwrap();
-        all.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-    })
 }

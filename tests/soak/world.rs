@@ -1,6 +1,6 @@
 //! The machine, the node that lives in it just now, and what is known of both.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use nix_csi::grpc::client::{Code, Status};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 
-use crate::lab::{Cache, Lab, Node, Volume, names};
+use crate::lab::{Cache, Lab, Node, Volume, closure_of, names};
 use crate::sources;
 use crate::summary::{metrics, without_names};
 use crate::tree::{self, Tree};
@@ -76,7 +76,7 @@ pub(crate) struct World {
     pub(crate) end: Instant,
     pub(crate) counts: Counts,
     /// What a root of somebody else's holds.
-    pub(crate) kept: Vec<String>,
+    pub(crate) kept: BTreeSet<String>,
     settings: Vec<String>,
     /// What each store path holds, for ever.
     trees: Mutex<HashMap<String, Arc<Tree>>>,
@@ -88,7 +88,7 @@ impl World {
         let web = lab.cache().await;
         sources::push_flakes(&lab, &web);
         let root = lab.closure(&["--argstr", "seed", "kept"]);
-        let kept = closure(&lab, &root);
+        let kept = closure_of(&lab, &root);
         let (secret, public) = lab.signing_key("lab");
         let cache = format!("file://{}?compression=none", lab.path("cache").display());
         let own = ["--cache", &cache, "--trusted-public-key", &public, "--signing-key"];
@@ -240,7 +240,7 @@ impl World {
         if let Some(known) = self.closures.lock().unwrap().get(root) {
             return known.clone();
         }
-        let paths = closure(&self.lab, root.to_str().unwrap());
+        let paths: Vec<_> = closure_of(&self.lab, root.to_str().unwrap()).into_iter().collect();
         let all: Vec<_> = paths.iter().map(String::as_str).collect();
         self.lab.ok("nix-store", &[&["--verify-path"], &all[..]].concat());
         let trees: Vec<_> = self.lab.inside(|| {
@@ -258,11 +258,4 @@ impl World {
         self.closures.lock().unwrap().insert(root.to_owned(), paths.clone());
         paths
     }
-}
-
-fn closure(lab: &Lab, root: &str) -> Vec<String> {
-    let mut paths: Vec<_> =
-        lab.ok("nix-store", &["-qR", root]).lines().map(str::to_owned).collect();
-    paths.sort();
-    paths
 }

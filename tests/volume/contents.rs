@@ -49,8 +49,7 @@ async fn a_volume_holds_its_closure_its_result_and_its_database() {
     let volume = lab.volume("one", &[("storePath", &root)]);
     node.publish(&volume).await.unwrap();
 
-    let mut paths = closure_of(&lab, &root);
-    paths.sort();
+    let paths: Vec<_> = closure_of(&lab, &root).into_iter().collect();
     let at = volume.target.as_path();
     lab.inside(|| {
         assert_eq!(names(at), ["store", "var"]);

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-#[path = "../mount/compare.rs"]
-mod compare;
 #[path = "../lab/mod.rs"]
 mod lab;
 

@@ -1,35 +1,16 @@
 //! What these tests ask of a machine again and again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::compare;
+use crate::lab::{self, Lab, Volume};
 pub(crate) use crate::lab::{
-    Gate, NO_IDLE, assert_all_ok, assert_nothing_left, code, leftovers, names, publish_all,
-    target_mounts, unpublish_all, until, volumes,
+    Gate, NO_IDLE, assert_all_ok, assert_nothing_left, assert_shows as assert_shows_paths,
+    closure_of, code, leftovers, names, publish_all, target_mounts, unpublish_all, until, volumes,
 };
-use crate::lab::{Lab, Volume};
 
-pub(crate) fn closure_of(lab: &Lab, root: &str) -> Vec<String> {
-    lab.ok("nix-store", &["-qR", root]).lines().map(str::to_owned).collect()
-}
-
-/// Every entry of the volume's store is the store's own, and there are no others.
+/// The whole of that path's closure, and nothing else.
 pub(crate) fn assert_shows(lab: &Lab, volume: &Volume, root: &str) {
-    let paths = closure_of(lab, root);
-    assert_shows_paths(lab, volume, &paths);
-}
-
-pub(crate) fn assert_shows_paths(lab: &Lab, volume: &Volume, paths: &[String]) {
-    let shown = volume.target.join("store");
-    lab.inside(|| {
-        let name = |path: &String| path.strip_prefix("/nix/store/").unwrap().to_owned();
-        let mut expected: Vec<_> = paths.iter().map(name).collect();
-        expected.sort();
-        assert_eq!(names(&shown), expected);
-        for path in paths {
-            compare::same(Path::new(path), &shown.join(name(path)), true);
-        }
-    });
+    lab::assert_shows(lab, volume, &closure_of(lab, root));
 }
 
 pub(crate) fn record(lab: &Lab, volume: &Volume) -> PathBuf {

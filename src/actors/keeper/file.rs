@@ -2,35 +2,20 @@
 
 use std::path::Path;
 
-use actix::{AsyncContext, Handler, Message};
+use actix::Handler;
 
 use super::FILE;
 use super::actor::Keeper;
-use crate::actors::core::{Ctx, blocking, tell};
+use crate::actors::core::{Ctx, blocking};
 use crate::actors::metrics;
-use crate::actors::reconciler::{TICK, directory, read_text, watch};
+use crate::actors::reconciler::{self, Look, directory, read_text};
 use crate::model::SourceList;
-
-/// The file may have changed.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct ReadFile;
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Tick;
 
 impl Keeper {
     pub(super) fn follow(&mut self, ctx: &mut Ctx<Self>) {
-        let Some(file) = &self.config.file else {
-            return;
-        };
-        tell(&ctx.address(), Tick);
-        let address = ctx.address();
-        let watched = watch([directory(file)].into(), move || tell(&address, ReadFile));
-        ctx.effect(watched, |_, error, _| {
-            tracing::warn!(%error, "file events are not heard; a look each {TICK:?} remains");
-        });
+        if let Some(file) = &self.config.file {
+            reconciler::follow([directory(file)].into(), ctx);
+        }
     }
 
     /// What the file says counts from now on; one that can't be read changes nothing. Whether there is
@@ -84,19 +69,10 @@ pub(super) fn list(file: &Path) -> Result<SourceList, String> {
     Ok(SourceList { sources, refused: refused.into_iter().map(told).collect() })
 }
 
-impl Handler<ReadFile> for Keeper {
+impl Handler<Look> for Keeper {
     type Result = ();
 
-    fn handle(&mut self, _: ReadFile, ctx: &mut Ctx<Self>) {
+    fn handle(&mut self, _: Look, ctx: &mut Ctx<Self>) {
         self.read_again(ctx);
-    }
-}
-
-impl Handler<Tick> for Keeper {
-    type Result = ();
-
-    fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
-        self.read_again(ctx);
-        ctx.effect(tokio::time::sleep(TICK), |_, (), ctx| tell(&ctx.address(), Tick));
     }
 }

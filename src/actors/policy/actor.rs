@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, Message};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
@@ -12,9 +12,9 @@ use tokio::time::sleep;
 use super::handle::{Known, PolicyHandle, PolicyReport};
 use super::last_good::{load, save, text_in};
 use super::{KEY, KIND, PART};
-use crate::actors::core::{Backoff, Ctx, blocking, impl_supervised, supervise, tell};
+use crate::actors::core::{Backoff, Ctx, blocking, impl_supervised, supervise};
 use crate::actors::metrics;
-use crate::actors::reconciler::{Looking, TICK, directory, watch};
+use crate::actors::reconciler::{self, Look, Looking, TICK, directory};
 use crate::health::{Condition, Health};
 use crate::k8s::{Api, Change, ConfigData};
 use crate::model::Policy;
@@ -61,15 +61,6 @@ pub(in crate::actors) fn start(
 
 /// What the source has: `Ok(None)` is nothing.
 type Found = Result<Option<String>, String>;
-
-/// The file may have changed.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Look;
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Tick;
 
 // What counted counts until the source answers.
 impl_supervised!(Policies, "policy", |this| {
@@ -241,14 +232,7 @@ impl Policies {
             PolicySource::ConfigMap { namespace, name, api } => {
                 Self::follow(api.watch_config_map(namespace, name), ctx);
             }
-            PolicySource::File(file) => {
-                tell(&ctx.address(), Tick);
-                let address = ctx.address();
-                let watched = watch([directory(file)].into(), move || tell(&address, Look));
-                ctx.effect(watched, |_, error, _| {
-                    tracing::warn!(%error, "file events are not heard; a look each {TICK:?} remains");
-                });
-            }
+            PolicySource::File(file) => reconciler::follow([directory(file)].into(), ctx),
         }
     }
 }
@@ -276,15 +260,6 @@ impl Handler<Look> for Policies {
 
     fn handle(&mut self, _: Look, ctx: &mut Ctx<Self>) {
         self.read(ctx);
-    }
-}
-
-impl Handler<Tick> for Policies {
-    type Result = ();
-
-    fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
-        self.read(ctx);
-        ctx.effect(sleep(TICK), |_, (), ctx| tell(&ctx.address(), Tick));
     }
 }
 

@@ -1,13 +1,10 @@
 //! The actor.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
-
-use actix::{Actor, Addr, AsyncContext, Handler, Message};
+use actix::{Actor, Addr, Handler};
 
 use super::conf::{self, Judged, NixConf};
 use super::sync::{Item, Known, Outcome, directory, sync};
-use super::watch::{Looking, TICK, watch};
+use super::watch::{Look, Looking, follow};
 use crate::actors::child::{ChildProcess, Renew};
 use crate::actors::core::{Ctx, blocking, impl_supervised, tell};
 use crate::actors::metrics;
@@ -34,31 +31,21 @@ pub struct ConfigReconciler {
     conf: Looking,
     /// Something may have been replaced that nix-daemon was not told of.
     is_anew: bool,
-    ticking: bool,
 }
 
 impl_supervised!(ConfigReconciler, "reconciler", |this| {
     this.known.fill(Known::default());
     this.judged = Judged::default();
-    (this.files, this.conf, this.ticking) = (Looking::default(), Looking::default(), false);
+    (this.files, this.conf) = (Looking::default(), Looking::default());
     this.is_anew = true;
 });
-
-/// Something may have changed.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Look;
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Tick;
 
 impl ConfigReconciler {
     pub fn new(config: ReconcilerConfig) -> Self {
         let known = vec![Known::default(); config.items.len()];
         let judged = Judged::default();
         let (files, conf) = (Looking::default(), Looking::default());
-        Self { config, known, judged, files, conf, is_anew: false, ticking: false }
+        Self { config, known, judged, files, conf, is_anew: false }
     }
 
     fn looked(&mut self, outcomes: Vec<Outcome>) {
@@ -128,15 +115,9 @@ impl Actor for ConfigReconciler {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        tell(&ctx.address(), Tick);
         let sources = self.config.items.iter().map(|item| item.kind.watched(&item.source));
         let conf = self.config.conf.iter().map(|conf| directory(&conf.source));
-        let sources: HashSet<PathBuf> = sources.chain(conf).collect();
-        let address = ctx.address();
-        let watched = watch(sources, move || tell(&address, Look));
-        ctx.effect(watched, |_, error, _| {
-            tracing::warn!(%error, "file events are not heard; a look each {TICK:?} remains");
-        });
+        follow(sources.chain(conf).collect(), ctx);
     }
 }
 
@@ -146,20 +127,5 @@ impl Handler<Look> for ConfigReconciler {
     fn handle(&mut self, _: Look, ctx: &mut Ctx<Self>) {
         self.look_at_files(ctx);
         self.look_at_conf(ctx);
-    }
-}
-
-impl Handler<Tick> for ConfigReconciler {
-    type Result = ();
-
-    fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
-        tell(&ctx.address(), Look);
-        if !self.ticking {
-            self.ticking = true;
-            ctx.effect(tokio::time::sleep(TICK), |this, (), ctx| {
-                this.ticking = false;
-                tell(&ctx.address(), Tick);
-            });
-        }
     }
 }

@@ -43,6 +43,31 @@ pub(super) fn render(files: &BTreeMap<String, Vec<PublicKey>>) -> String {
     each.fold(String::new(), |text, key| text + "restrict " + &key.to_string() + "\n")
 }
 
+/// A file of public keys, as the operator has written it: sshd lets in those that are in it, for nothing but its
+/// one command.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = crate::fuzz::text(data);
+    let keys = match parse(&text) {
+        Ok(keys) => keys,
+        Err(why) => {
+            assert!(why.starts_with("line "), "{why}");
+            return crate::fuzz::refusal(&why);
+        }
+    };
+    let shown = render(&[("a".to_owned(), keys.clone()), ("b".to_owned(), keys.clone())].into());
+    let lines = shown.lines().map(|line| line.strip_prefix("restrict ").expect("what forbids"));
+    let lines: Vec<_> = lines.collect();
+    assert!(lines.iter().all(|line| line.split(' ').count() == 2 && text.contains(line)));
+    assert!(!shown.replace('\n', "").contains(char::is_control), "{shown:?}");
+    let mut again = parse(&lines.join("\n")).expect("what it wrote");
+    let mut once = keys;
+    once.sort_unstable();
+    once.dedup();
+    again.sort_unstable();
+    assert_eq!(again, once);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

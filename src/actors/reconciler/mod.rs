@@ -18,9 +18,11 @@ mod watch;
 pub use actor::{ConfigReconciler, ReconcilerConfig};
 pub use conf::NixConf;
 pub(super) use files::{read_text, write_if_other};
+#[cfg(any(test, fuzzing))]
+pub(crate) use keys::fuzz as fuzz_keys;
 pub(super) use sync::directory;
 pub use sync::{Item, Kind, bring_up_to_date};
-pub(super) use watch::{Looking, TICK, watch};
+pub(super) use watch::{Look, Looking, TICK, follow};
 
 /// What there is in logs and metrics.
 pub(super) const KINDS: [&str; 7] = [

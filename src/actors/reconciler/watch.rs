@@ -4,8 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use actix::{AsyncContext, Handler, Message};
 use futures::StreamExt;
 use inotify::{Inotify, WatchMask};
+
+use crate::actors::core::{Ctx, Supervised, tell};
 
 /// For directories that appear later, and for file systems that tell nothing.
 pub(in crate::actors) const TICK: Duration = Duration::from_secs(10);
@@ -13,6 +16,29 @@ pub(in crate::actors) const TICK: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_millis(100);
 /// Bytes; a few dozen events.
 const BUFFER: usize = 4096;
+
+/// Something may have changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(in crate::actors) struct Look;
+
+/// Tells the actor to look: now, whenever something happens in one of these directories, and each [`TICK`].
+pub(in crate::actors) fn follow<A: Supervised + Handler<Look>>(
+    directories: HashSet<PathBuf>,
+    ctx: &mut Ctx<A>,
+) {
+    let address = ctx.address();
+    let watched = watch(directories, move || tell(&address, Look));
+    ctx.effect(watched, |_, error, _| {
+        tracing::warn!(%error, "file events are not heard; a look each {TICK:?} remains");
+    });
+    tick(ctx);
+}
+
+fn tick<A: Supervised + Handler<Look>>(ctx: &mut Ctx<A>) {
+    tell(&ctx.address(), Look);
+    ctx.effect(tokio::time::sleep(TICK), |_, (), ctx| tick(ctx));
+}
 
 /// A look at something, one at a time.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,10 +67,7 @@ impl Looking {
 }
 
 /// Calls `changed` for events in these directories; those that are not there yet are tried again.
-pub(in crate::actors) async fn watch(
-    mut missing: HashSet<PathBuf>,
-    changed: impl Fn(),
-) -> std::io::Error {
+async fn watch(mut missing: HashSet<PathBuf>, changed: impl Fn()) -> std::io::Error {
     let events = match Inotify::init() {
         Ok(events) => events,
         Err(error) => return error,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::document::{Count, InvalidPolicy, invalid};
-use super::rules::{By, Said};
+use super::rules::{By, Preset, Said};
 use crate::model::VolumeSize;
 
 /// Bytes: with less, Nix does not even start.
@@ -39,13 +39,18 @@ const TIME: &str = "evaluationTime";
 const MEMORY: &str = "evaluationMemory";
 
 impl Limits {
-    pub(super) fn none(by: &By) -> Self {
-        let by = by.clone();
+    pub(super) fn of(preset: Preset) -> Self {
+        let (at_once, time, memory) = match preset {
+            Preset::Open => (None, None, None),
+            // Half of the slots that a node has where nothing else is set: no team has them all.
+            Preset::Strict => (Some(2), Some(Duration::from_secs(300)), Some(2 << 30)),
+        };
+        let by = By::Preset(preset);
         Self {
-            builds: Said { value: None, by: by.clone() },
-            evaluations: Said { value: None, by: by.clone() },
-            time: Said { value: None, by: by.clone() },
-            memory: Said { value: None, by },
+            builds: Said { value: at_once, by: by.clone() },
+            evaluations: Said { value: at_once, by: by.clone() },
+            time: Said { value: time, by: by.clone() },
+            memory: Said { value: memory, by },
         }
     }
 

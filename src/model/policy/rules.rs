@@ -103,7 +103,7 @@ impl Rules {
             public_keys: Said { value: Arc::new([]), by: by.clone() },
             signed: Said { value: false, by: by.clone() },
             substituters: Said { value: Stores::Any, by: by.clone() },
-            limits: Limits::none(&by),
+            limits: Limits::of(preset),
         }
     }
 

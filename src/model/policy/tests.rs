@@ -259,14 +259,15 @@ fn limits_are_inherited_and_say_where_they_stand() {
     let bound = |most, rule: &str| Some(Bound { most, rule: rule.to_owned() });
     assert_eq!(other.builds(), bound(2, "default.maxBuilds"));
     assert_eq!(web.evaluations(), bound(1, "namespaces.web.maxEvaluations"));
-    assert_eq!(other.evaluations(), None);
+    assert_eq!(other.evaluations(), bound(2, "preset strict, maxEvaluations"));
     for limits in [web, other] {
         let time = limits.time().unwrap();
         assert_eq!((time.most.as_secs(), &*time.rule), (90, "default.evaluationTime"));
     }
     let memory = web.memory().unwrap();
     assert_eq!((memory.most, &*memory.rule), (1 << 30, "namespaces.web.evaluationMemory"));
-    assert_eq!(other.memory(), None);
+    let memory = other.memory().unwrap();
+    assert_eq!((memory.most, &*memory.rule), (2 << 30, "preset strict, evaluationMemory"));
     let list = policy.rules("web").list();
     let shown: Vec<_> = list.iter().map(|(key, value, by)| (*key, &**value, &**by)).collect();
     assert_eq!(
@@ -278,6 +279,31 @@ fn limits_are_inherited_and_say_where_they_stand() {
             ("evaluationMemory", "1073741824", "namespaces.web.evaluationMemory"),
         ]
     );
+}
+
+/// As docs/policy.md has them.
+#[test]
+fn one_team_of_many_has_not_all_of_a_node() {
+    let shown = |text: &str| {
+        let rules = Policy::parse(text).unwrap().rules("x").list();
+        let rows = rules.into_iter().filter(|(key, ..)| {
+            key.starts_with("evaluation") || key.starts_with("max") && *key != "maxSize"
+        });
+        rows.map(|(key, value, _)| format!("{key} {value}")).collect::<Vec<_>>()
+    };
+    let strict = [
+        "maxVolumes none",
+        "maxBuilds 2",
+        "maxEvaluations 2",
+        "evaluationTime 5m",
+        "evaluationMemory 2147483648",
+    ];
+    assert_eq!(shown("preset: strict"), strict);
+    let none = strict.map(|row| format!("{} none", row.split_once(' ').unwrap().0));
+    assert_eq!(shown("preset: open"), none);
+    let taken_back = "preset: strict\ndefault: {maxBuilds: none, maxEvaluations: none, \
+                      evaluationTime: none, evaluationMemory: none}";
+    assert_eq!(shown(taken_back), none);
 }
 
 /// Whether the entry lets the node ask the store that it has under this URL.

@@ -27,6 +27,8 @@ mod target;
 pub use choice::{Choice, Down};
 pub(super) use effective::effective;
 use named::{is_lost, is_nameless, is_same};
+#[cfg(any(test, fuzzing))]
+pub(crate) use target::fuzz;
 use target::{Routes, Target};
 
 /// How long an answer is believed. It costs little to ask again, and a command that meets one that

@@ -157,6 +157,46 @@ fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
     is_name.then(|| (host.to_owned(), port))
 }
 
+/// ssh's options, what no proxy is for, and URLs, a line each. What is asked is what the URL names.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = crate::fuzz::text(data);
+    let mut lines = text.splitn(3, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let environment = [("NIX_SSHOPTS", line()), ("no_proxy", line()), ("http_proxy", "http://p")];
+    let routes = Routes::new(&environment.map(|(name, value)| (name.into(), value.into())));
+    for url in line().split_whitespace() {
+        let plain = Target::of(url, &Routes::default());
+        let routed = Target::of(url, &routes);
+        // A proxy, or ssh's own way, hides a place and shows none.
+        let is_same = match (&plain, &routed) {
+            (Target::Ssh { host, .. }, Target::Ssh { host: routed, .. }) => host == routed,
+            _ => plain == routed || routed == Target::Unknown,
+        };
+        assert!(is_same, "{url:?}: {plain:?} and {routed:?}");
+        let bare = |host: &str, port| {
+            let is_v6 = host.contains(':');
+            if is_v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        };
+        let again = match &plain {
+            Target::Unknown => continue,
+            Target::Directory(path) => {
+                assert!(url.contains(path.to_str().expect("of a text")));
+                continue;
+            }
+            Target::Tcp { host, port } => format!("https://{}", bare(host, *port)),
+            Target::Ssh { host, port } => format!("ssh-ng://nix@{}", bare(host, *port)),
+            Target::Http { host, port, path } => {
+                // One request, of one line.
+                assert!(!path.contains(char::is_whitespace) && path.starts_with('/'), "{path:?}");
+                let path = path.strip_suffix("/nix-cache-info").expect("what is asked for");
+                format!("http://{}{path}", bare(host, *port))
+            }
+        };
+        assert_eq!(Target::of(&again, &Routes::default()), plain, "{url:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
