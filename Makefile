@@ -4,7 +4,7 @@ T ?=
 MINUTES ?= 20
 KILL_EVERY ?= 60
 
-.PHONY: help build demo test soak fuzz check fmt docs sanity e2e bench nightly clean
+.PHONY: help build demo test soak fuzz check fmt docs weakened sanity e2e bench nightly clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -39,8 +39,12 @@ check: ## format, lints, licences, workflows and tests
 fmt: ## format the code
 	cargo fmt
 
-docs: ## write the tables of docs/security.md anew, from deploy/
-	NIX_CSI_RENEW_DOCS=1 cargo test --locked --test deployed the_documentation_has_what_is_rendered
+docs: ## write the tables of docs/security.md and docs/threats.md anew, from deploy/ and tests/weakened/
+	NIX_CSI_RENEW_DOCS=1 cargo test --locked --test deployed the_documentation_has
+
+weakened: ## take each protection of docs/threats.md away and see its tests fail; T=word (root)
+	@scripts/install-nix.sh e2fsprogs openssh-server iproute2
+	scripts/weakened.sh $(T)
 
 sanity: ## csi-sanity against the real driver (root)
 	scripts/sanity.sh
@@ -52,7 +56,7 @@ bench: ## run the benchmarks, which write target/bench.json (root)
 	@scripts/install-nix.sh
 	cargo bench --locked --bench publish
 
-nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, fuzzing, aarch64, other versions of Nix, a build done twice, all of e2e (root)
+nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, fuzzing, protections taken away, aarch64, other versions of Nix, a build done twice, all of e2e (root)
 	@$(MAKE) --no-print-directory bench
 	NIX_CSI_FULL=1 scripts/test.sh builds
 	NIX_CSI_FULL=1 scripts/test.sh crowd
@@ -60,6 +64,7 @@ nightly: ## what is too slow for each change: benchmarks, builds of minutes, a s
 	NIX_CSI_FULL=1 scripts/test.sh greedy
 	@$(MAKE) --no-print-directory soak MINUTES=20
 	@$(MAKE) --no-print-directory fuzz MINUTES=10
+	@$(MAKE) --no-print-directory weakened
 	scripts/check-aarch64.sh
 	scripts/test-nix-versions.sh
 	scripts/reproducible.sh

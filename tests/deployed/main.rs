@@ -1,11 +1,12 @@
-//! docs/security.md has what `deploy/` asks of a cluster as tables, and each entry has its reason.
-//! `make docs` writes them anew.
+//! docs/security.md has what `deploy/` asks of a cluster as tables, and each entry has its reason; docs/threats.md
+//! has the tests of the threat model. `make docs` writes them anew.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod manifests;
 mod reasons;
 mod tables;
+mod threats;
 mod workflows;
 
 use std::fs;
@@ -43,19 +44,29 @@ fn generated() -> String {
     text
 }
 
-#[test]
-fn the_documentation_has_what_is_rendered() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md");
+/// Between the marks of a documentation file is `generated`; it is written there when it is to be renewed.
+fn assert_current(name: &str, generated: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let text = fs::read_to_string(&file).unwrap();
     let (before, rest) = text.split_once(BEGIN).unwrap();
     let (_, after) = rest.split_once(END).unwrap();
-    let current = [before, BEGIN, &generated(), END, after].concat();
+    let current = [before, BEGIN, generated, END, after].concat();
     if std::env::var_os("NIX_CSI_RENEW_DOCS").is_some() {
         fs::write(&file, &current).unwrap();
     }
     let text = fs::read_to_string(&file).unwrap();
     let other = text.lines().zip(current.lines()).find(|(is, should)| is != should);
-    assert!(text == current, "docs/security.md is not current: run `make docs`: {other:#?}");
+    assert!(text == current, "{name} is not current: run `make docs`: {other:#?}");
+}
+
+#[test]
+fn the_documentation_has_what_is_rendered() {
+    assert_current("docs/security.md", &generated());
+}
+
+#[test]
+fn the_documentation_has_the_tests_of_each_threat() {
+    assert_current("docs/threats.md", &threats::markdown());
 }
 
 /// As the table says of users.

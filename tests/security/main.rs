@@ -8,6 +8,7 @@ mod lab;
 
 mod build;
 mod disk;
+mod environment;
 mod evaluate;
 mod greedy;
 mod in_store;
