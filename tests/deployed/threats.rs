@@ -84,18 +84,21 @@ impl Weakened {
 /// The table of docs/threats.md.
 pub(crate) fn markdown() -> String {
     let all = Weakened::all();
-    let mut text = "| who | must never | what is in the way | test | fails when |\n\
-                    | --- | --- | --- | --- | --- |\n"
-        .to_owned();
-    for cell in CELLS {
-        for one in all.iter().filter(|one| one.cell() == *cell) {
-            let tests: Vec<_> =
-                one.tests().map(|(program, name)| format!("`{program}/{name}`")).collect();
-            let cells = [cell.0, cell.1, one.one("Stops"), &tests.join(", "), one.one("Weakened")];
-            text += &format!("| {} |\n", cells.join(" | "));
-        }
-    }
-    text
+    let head = "| who | must never | what is in the way | test | fails when |\n\
+                | --- | --- | --- | --- | --- |\n";
+    let of_cell = |cell| all.iter().filter(move |one| one.cell() == cell);
+    let line = |one: &Weakened| {
+        let (who, never) = one.cell();
+        let tests: Vec<_> =
+            one.tests().map(|(program, name)| format!("`{program}/{name}`")).collect();
+        let cells = [who, never, one.one("Stops"), &tests.join(", "), one.one("Weakened")];
+        format!("| {} |\n", cells.join(" | "))
+    };
+    CELLS
+        .iter()
+        .flat_map(|cell| of_cell(*cell))
+        .map(line)
+        .fold(head.to_owned(), |text, l| text + &l)
 }
 
 #[test]
