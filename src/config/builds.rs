@@ -42,7 +42,7 @@ pub struct BuildSettings {
     /// Memory of one evaluation.
     #[arg(long, env = "NIX_CSI_EVAL_MEMORY", default_value = "4GiB", value_parser = memory)]
     pub eval_memory: ByteSize,
-    /// Disk of all evaluations of one namespace: what they fetch and make outside of the node's store.
+    /// Disk of all evaluations of one namespace: what they fetch and make outside of the node's store; none is no limit.
     #[arg(long, env = "NIX_CSI_EVAL_DISK", default_value = "8GiB", value_parser = disk)]
     pub eval_disk: ByteSize,
     /// Longest time of one evaluation, with the sources that it fetches; 0s is no limit.
@@ -115,10 +115,13 @@ impl From<EvalModeArg> for EvalMode {
 /// With less, no fetched source has room beside what Nix makes in a store of its own.
 fn disk(text: &str) -> Result<ByteSize, String> {
     const LEAST: ByteSize = ByteSize::mib(64);
+    if text == "none" {
+        return Ok(ByteSize::b(u64::MAX));
+    }
     match text.parse::<ByteSize>() {
         Ok(size) if size >= LEAST => Ok(size),
         Ok(size) => Err(format!("{size} is less than the {LEAST} that evaluations need")),
-        Err(_) => Err("write a size such as 8GiB".to_owned()),
+        Err(_) => Err("write a size such as 8GiB, or none".to_owned()),
     }
 }
 

@@ -105,8 +105,8 @@ impl Beneath {
         }
     }
 
-    /// Bytes on disk, or some number above `most`. A file of several names here counts once in all, an empty one
-    /// too, and what can't be looked at is more than any limit.
+    /// Bytes on disk, or some number above `most`. Each name counts something, what a file of several names has counts
+    /// once in all, and what is too deep to be looked at is more than any limit.
     pub(super) fn disk(&self, most: u64) -> io::Result<u64> {
         let (mut bytes, mut todo, mut names) = (0u64, vec![PathBuf::from(".")], 1);
         while let Some(path) = todo.pop() {
@@ -117,6 +117,7 @@ impl Beneath {
                     Err(Errno::NOENT) => continue,
                     found => found?,
                 };
+                let blocks = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(BLOCK);
                 if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
                     let path = path.join(&name);
                     names += path.as_os_str().len();
@@ -124,11 +125,10 @@ impl Beneath {
                         return Ok(u64::MAX);
                     }
                     todo.push(path);
-                    bytes += LEAST;
+                    bytes = bytes.saturating_add(blocks.max(LEAST));
                 } else {
-                    let blocks = u64::try_from(found.st_blocks).unwrap_or(0);
                     let links = usize::try_from(found.st_nlink).unwrap_or(usize::MAX).max(1);
-                    bytes += (blocks * BLOCK).max(LEAST) / links as u64;
+                    bytes = bytes.saturating_add((blocks / links as u64).max(LEAST));
                 }
             }
             if bytes > most {
@@ -152,12 +152,18 @@ pub(super) fn remove(tree: &Path) -> io::Result<()> {
             if unlink(&top, &name)? {
                 continue;
             }
-            let inner = openat(&top, &name, LISTED, Mode::empty())?;
+            let inner = match openat(&top, &name, LISTED, Mode::empty()) {
+                Err(Errno::NOENT) => continue,
+                inner => inner?,
+            };
             let mut children = Dir::read_from(&inner)?;
             while let Some(child) = next(&mut children)? {
                 if !unlink(&inner, &child)? {
                     moved += 1;
-                    renameat(&inner, &child, &top, format!("{own:016x}-{moved}"))?;
+                    match renameat(&inner, &child, &top, format!("{own:016x}-{moved}")) {
+                        Err(Errno::NOENT) => {}
+                        renamed => renamed?,
+                    }
                 }
             }
             unlink(&top, &name)?;

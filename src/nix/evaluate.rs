@@ -9,6 +9,7 @@ use crate::model::{FetchFrom, Limits, Secret, Sight, Source, StorePath, Viewer};
 
 use super::bounds;
 use super::classify::{Asked, classify};
+use super::error::io_error;
 use super::eval_jail::{Seen, Sights};
 use super::eval_programs::{self, Found};
 use super::evaluator::{Task, Within, command, settings};
@@ -103,8 +104,6 @@ pub(super) async fn lock(
 struct Place {
     dirs: TenantDirs,
     dir: Arc<TenantDir>,
-    /// Bytes that it may have.
-    disk: u64,
     /// What it sees of the node's store, if it has one of its own.
     programs: Option<Arc<Found>>,
     secret: Option<Secret>,
@@ -118,14 +117,12 @@ impl Place {
         let nix = nix.clone();
         let made = tokio::task::spawn_blocking(move || {
             let evaluator = &nix.config.evaluator;
-            let name = hex::encode(&viewer.digest()[..12]);
+            let whose = hex::encode(&viewer.digest()[..12]);
             let Viewer { tenant, sight, secret, limits, fetch_from, tokens: _ } = viewer;
             let netrc = secret.as_ref().map(|secret| nix.netrc_file(secret)).transpose()?.flatten();
+            let tenant = hex::encode(&Sha256::digest(tenant.to_string())[..12]);
             let (dir, programs) = match sight {
-                Sight::Store => {
-                    let name = hex::encode(&Sha256::digest(tenant.to_string())[..12]);
-                    (nix.tenant_dirs.home(evaluator, &name)?, None)
-                }
+                Sight::Store => (nix.tenant_dirs.home(evaluator, &tenant)?, None),
                 Sight::Own if nix.config.guard.is_none() || nix.config.daemon_socket.is_none() => {
                     return Err(NixError::Command {
                         what: "an evaluation that must not see the store".to_owned(),
@@ -133,12 +130,12 @@ impl Place {
                     });
                 }
                 Sight::Own => {
-                    let dir = nix.tenant_dirs.own(evaluator, &name)?;
+                    let dir = nix.tenant_dirs.own(evaluator, &tenant, &whose)?;
                     (dir, Some(eval_programs::find(&nix)?))
                 }
             };
-            let (dirs, disk) = (nix.tenant_dirs.clone(), evaluator.disk);
-            Ok(Self { dirs, dir, disk, programs, secret, netrc, limits, fetch_from })
+            let dirs = nix.tenant_dirs.clone();
+            Ok(Self { dirs, dir, programs, secret, netrc, limits, fetch_from })
         });
         let what = "making a home for the evaluation";
         made.await.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic)))
@@ -147,7 +144,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.dirs.leave(self.dir.clone(), self.disk);
+        self.dirs.leave(&self.dir);
     }
 }
 
@@ -179,17 +176,20 @@ async fn run(
     let (limit, rule) = bounds::time(place.limits.as_ref(), config.limits.evaluate);
     let ended = {
         let on_line = |line: &[u8]| progress.update(|p| log.line(line, p));
-        let ended = limit.bound(process::run(&spec, &settings, on_line, ()));
+        let ended = limit.bound(process::run(&spec, &settings, on_line, place.dir.clone()));
         tokio::select! {
             biased;
             ended = ended => ended,
-            () = place.dir.clone().outgrown(place.disk) => return Err(too_large(nix, place)),
+            grown = place.dir.outgrown() => return Err(match grown {
+                Ok(()) => too_large(nix, place),
+                Err(err) => io_error("measure", &config.evaluator.homes, err).into(),
+            }),
         }
     };
     let Some(ended) = ended else {
         return Err(TimedOut { rule, ..TimedOut::whole(Step::Evaluate, limit) }.into());
     };
-    let (ended, ()) = ended?;
+    let (ended, _) = ended?;
     if ended.exit.is_ok() {
         return Ok(ended.stdout);
     }
@@ -213,7 +213,7 @@ async fn run(
 /// Who comes next begins with nothing.
 fn too_large(nix: &Inner, place: &Place) -> RealiseError {
     nix.tenant_dirs.distrust(&place.dir);
-    bounds::disk_exceeded(place.disk)
+    bounds::disk_exceeded(nix.config.evaluator.disk)
 }
 
 /// What helps is another thing there.

@@ -80,6 +80,7 @@ mod stage;
 mod stall;
 mod substituters;
 mod tenant_dirs;
+mod tenant_disk;
 mod text;
 mod version;
 mod workers;

@@ -20,7 +20,7 @@ pub struct Redactor {
 impl Redactor {
     /// `secrets` are values such as those of [`secrets_of_access_tokens`].
     pub fn new(secrets: impl IntoIterator<Item = String>) -> Self {
-        let forms = secrets.into_iter().flat_map(forms);
+        let forms = secrets.into_iter().flat_map(|secret| forms(&secret));
         Self { secrets: forms.filter(|secret| secret.len() >= MIN_SECRET).collect() }
     }
 
@@ -99,14 +99,19 @@ impl fmt::Debug for Redactor {
     }
 }
 
-/// A secret as it may be said: as it is, in lines, and as it is shown.
-fn forms(secret: String) -> Vec<String> {
-    if !secret.contains(char::is_control) {
-        return vec![secret];
+/// A secret as it may be said: as it is, in lines, and as it is shown; each also without the space around it, which
+/// may be lost.
+fn forms(secret: &str) -> Vec<String> {
+    let mut forms = vec![secret.to_owned()];
+    if secret.contains(char::is_control) {
+        forms.extend(secret.split(char::is_control).map(str::to_owned));
+        forms.push(text::clean(secret, usize::MAX));
     }
-    let lines = secret.split(char::is_control).map(str::to_owned);
-    let shown = [text::clean(&secret, usize::MAX)];
-    lines.chain(shown).chain([secret.clone()]).collect()
+    let trimmed: Vec<_> = forms.iter().map(|form| form.trim().to_owned()).collect();
+    forms.extend(trimmed);
+    forms.sort_unstable();
+    forms.dedup();
+    forms
 }
 
 /// The pairs of `github.com=ghp_x gitlab.com=PAT:abc`, Nix's setting `access-tokens`: its value alone,
@@ -260,6 +265,12 @@ mod tests {
         }
         // A user name ends at a control character, which is not shown.
         assert_eq!(redactor.shown("https://u:p\u{7}q@h/", 100), "https://h/");
+    }
+
+    #[test]
+    fn the_space_around_a_secret_may_be_lost() {
+        let redactor = redactor(&[" ghp_abc", "def\u{0}ghi \t"]);
+        assert_eq!(redactor.clean("ghp_abc: ghp_abc, defghi"), "***:***, ***");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Directories of tenants, in which evaluations write.
 //!
-//! - `<homes>/<whose>`: a home with the fetchers' caches, of who sees the node's store.
-//! - `<homes>/<whose>.own`: a store, shown to the evaluator as `/nix`, and a home, of who does not. It has what the
-//!   tenant's evaluations, or those with one secret, fetch and make, is nobody else's, and nothing is built in it:
-//!   what an evaluation comes to is copied to the node's store.
+//! - `<homes>/<tenant>`: a home with the fetchers' caches, of who sees the node's store.
+//! - `<homes>/<tenant>-<whose>.own`: a store, shown to the evaluator as `/nix`, and a home, of who does not. It has
+//!   what the tenant's evaluations, or those with one secret, fetch and make, is nobody else's, and nothing is built
+//!   in it: what an evaluation comes to is copied to the node's store.
 //!
-//! One that has more on disk than it may ends the evaluations in it. One that is half as large, is not used for
-//! long, or is suspected to be broken is retired: who is in it goes on, and with the last of them it is removed.
+//! A tenant with more on disk than it may have ends its evaluations ([`super::tenant_disk`]). What is too large, not
+//! used for long, or suspected to be broken is retired: who is in it goes on, and with the last of them it is removed.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
@@ -16,43 +16,52 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 
 use crate::lock::lock;
 use crate::model::Vouched;
 
 use super::NixError;
-use super::beneath::{self, Beneath};
+use super::beneath::Beneath;
 use super::error::io_error;
 use super::evaluator::Evaluator;
+use super::tenant_disk::{Chores, Measure};
 
-const SUFFIX: &str = ".own";
-const RETIRED: &str = ".retired";
-const IDLE: Duration = Duration::from_hours(24);
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// Between two looks at how large a directory is in which somebody evaluates: so many times what the last one took.
-const PAUSES: u32 = 20;
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+pub(super) const SUFFIX: &str = ".own";
+pub(super) const RETIRED: &str = ".retired";
 /// Paths of a store that are known to be in it.
 const MOST_SHOWN: usize = 1 << 16;
 
 /// All of them; cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct TenantDirs(Arc<Inner>);
+pub(super) struct TenantDirs(pub(super) Arc<Inner>);
 
 #[derive(Debug, Default)]
-struct Inner {
-    current: Mutex<HashMap<PathBuf, Arc<TenantDir>>>,
-    looked: Mutex<Option<Instant>>,
+pub(super) struct Inner {
+    pub(super) current: Mutex<HashMap<PathBuf, Arc<TenantDir>>>,
+    /// Retired ones that somebody is in.
+    pub(super) held: Mutex<HashSet<PathBuf>>,
+    pub(super) chores: Mutex<Chores>,
+    measures: Mutex<HashMap<String, Weak<Measure>>>,
+}
+
+/// Where all of them are, and how many bytes a tenant may have there.
+#[derive(Debug, Clone)]
+pub(super) struct At {
+    pub(super) homes: PathBuf,
+    pub(super) disk: u64,
 }
 
 /// In use by who has it.
 #[derive(Debug)]
 pub(super) struct TenantDir {
+    pub(super) all: Weak<Inner>,
+    pub(super) at: At,
+    pub(super) tenant: String,
+    pub(super) measure: Arc<Measure>,
     place: Mutex<Place>,
     is_own: bool,
     shown: Mutex<HashSet<[u8; 32]>>,
@@ -65,12 +74,6 @@ struct Place {
 }
 
 impl TenantDir {
-    fn at(path: PathBuf) -> Arc<Self> {
-        let is_own = path.to_string_lossy().ends_with(SUFFIX);
-        let place = Mutex::new(Place { path, is_retired: false });
-        Arc::new(Self { place, is_own, shown: Mutex::default() })
-    }
-
     pub(super) fn nix(&self) -> PathBuf {
         self.path().join("nix")
     }
@@ -79,7 +82,7 @@ impl TenantDir {
         if self.is_own { self.path().join("home") } else { self.path() }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         lock(&self.place).path.clone()
     }
 
@@ -101,40 +104,18 @@ impl TenantDir {
         shown.insert(digest(path));
     }
 
-    /// Until it has more than `most` bytes on disk.
-    pub(super) async fn outgrown(self: Arc<Self>, most: u64) {
-        let mut pause = PAUSE.0;
-        loop {
-            tokio::time::sleep(pause).await;
-            let (this, began) = (self.clone(), Instant::now());
-            let size = tokio::task::spawn_blocking(move || this.size(most));
-            if size.await.is_ok_and(|size| size > most) {
-                return;
-            }
-            pause = (began.elapsed() * PAUSES).clamp(PAUSE.0, PAUSE.1);
-        }
-    }
-
-    /// Blocking.
-    fn size(&self, most: u64) -> u64 {
-        let size = self.open().and_then(|tree| tree.disk(most));
-        size.unwrap_or_else(|error| {
-            tracing::warn!(dir = %self.path().display(), %error, "can't tell how large it is");
-            0
-        })
-    }
-
     /// The next evaluation begins a new one.
-    fn retire(&self) {
+    fn retire(&self, held: &Mutex<HashSet<PathBuf>>) {
         let mut place = lock(&self.place);
         if place.is_retired {
             return;
         }
-        let mut aside = place.path.clone().into_os_string();
-        aside.push(format!(".{}{RETIRED}", unique()));
+        let aside = aside(&place.path);
+        lock(held).insert(aside.clone());
         match fs::rename(&place.path, &aside) {
-            Ok(()) => *place = Place { path: aside.into(), is_retired: true },
+            Ok(()) => *place = Place { path: aside, is_retired: true },
             Err(error) => {
+                lock(held).remove(&aside);
                 tracing::warn!(dir = %place.path.display(), %error, "a tenant's directory can't be retired");
             }
         }
@@ -144,100 +125,126 @@ impl TenantDir {
 impl Drop for TenantDir {
     fn drop(&mut self) {
         let place = lock(&self.place);
-        if place.is_retired {
-            let path = place.path.clone();
+        if let (true, Some(all)) = (place.is_retired, self.all.upgrade()) {
+            lock(&all.held).remove(&place.path);
             // It may hold much, and who drops it may be anywhere.
-            std::thread::spawn(move || remove(&path));
+            TenantDirs(all).tidy(&self.at, true, None);
         }
     }
 }
 
 impl TenantDirs {
-    /// Blocking. The home of whom this is the name, for as long as the result is held.
-    pub(super) fn home(&self, at: &Evaluator, name: &str) -> Result<Arc<TenantDir>, NixError> {
-        self.enter(at, at.homes.join(name))
+    /// Blocking. The tenant's home, for as long as the result is held.
+    pub(super) fn home(&self, at: &Evaluator, tenant: &str) -> Result<Arc<TenantDir>, NixError> {
+        self.enter(at, at.homes.join(tenant))
     }
 
-    /// Blocking. The same with a store of its own.
-    pub(super) fn own(&self, at: &Evaluator, name: &str) -> Result<Arc<TenantDir>, NixError> {
-        self.enter(at, at.homes.join(format!("{name}{SUFFIX}")))
+    /// Blocking. The same with a store of its own, of all the tenant's or of who has one secret.
+    pub(super) fn own(
+        &self,
+        at: &Evaluator,
+        tenant: &str,
+        whose: &str,
+    ) -> Result<Arc<TenantDir>, NixError> {
+        self.enter(at, at.homes.join(format!("{tenant}-{whose}{SUFFIX}")))
     }
 
     fn enter(&self, at: &Evaluator, path: PathBuf) -> Result<Arc<TenantDir>, NixError> {
-        self.look_at_times(at);
+        let (uid, at) = (at.uid, At { homes: at.homes.clone(), disk: at.disk });
+        self.tidy(&at, false, None);
         let mut current = lock(&self.0.current);
         if fs::symlink_metadata(&path).is_err() {
-            make(&at.homes, &path, at.uid).map_err(|err| io_error("create", &path, err))?;
+            self.make(&at.homes, &path, uid).map_err(|err| io_error("create", &path, err))?;
         }
         // When it was used last.
         let now = FileTimes::new().set_modified(SystemTime::now());
         let used = File::open(&path).and_then(|dir| dir.set_times(now));
         used.map_err(|err| io_error("use", &path, err))?;
-        Ok(current.entry(path).or_insert_with_key(|path| TenantDir::at(path.clone())).clone())
+        Ok(current.entry(path).or_insert_with_key(|path| self.at(&at, path.clone())).clone())
+    }
+
+    fn at(&self, at: &At, path: PathBuf) -> Arc<TenantDir> {
+        let tenant = tenant_of(&path);
+        let mut measures = lock(&self.0.measures);
+        measures.retain(|_, measure| measure.strong_count() > 0);
+        let measure = measures.get(&tenant).and_then(Weak::upgrade).unwrap_or_default();
+        measures.insert(tenant.clone(), Arc::downgrade(&measure));
+        drop(measures);
+        Arc::new(TenantDir {
+            all: Arc::downgrade(&self.0),
+            at: at.clone(),
+            tenant,
+            measure,
+            is_own: path.to_string_lossy().ends_with(SUFFIX),
+            place: Mutex::new(Place { path, is_retired: false }),
+            shown: Mutex::default(),
+        })
     }
 
     /// Something may be wrong with it.
-    pub(super) fn distrust(&self, dir: &TenantDir) {
-        let path = dir.path();
+    pub(super) fn distrust(&self, dir: &Arc<TenantDir>) {
         let mut current = lock(&self.0.current);
-        dir.retire();
-        current.remove(&path);
+        let path = dir.path();
+        dir.retire(&self.0.held);
+        if current.get(&path).is_some_and(|one| Arc::ptr_eq(one, dir)) {
+            current.remove(&path);
+        }
+    }
+
+    /// The same by its path, whoever is in it.
+    pub(super) fn retire(&self, at: &At, path: &Path) {
+        let mut current = lock(&self.0.current);
+        let dir = current.remove(path).unwrap_or_else(|| self.at(at, path.to_owned()));
+        dir.retire(&self.0.held);
     }
 
     /// After an evaluation: the next one is to have room.
-    pub(super) fn leave(&self, dir: Arc<TenantDir>, most: u64) {
-        let this = self.clone();
-        // It may hold much.
-        std::thread::spawn(move || {
-            if dir.size(most / 2) > most / 2 {
-                tracing::info!(dir = %dir.path().display(), "a tenant's directory is large: it is removed");
-                this.distrust(&dir);
-            }
-        });
+    pub(super) fn leave(&self, dir: &TenantDir) {
+        self.tidy(&dir.at, true, Some(dir.tenant.clone()));
     }
 
-    fn look_at_times(&self, at: &Evaluator) {
-        let mut looked = lock(&self.0.looked);
-        if looked.is_some_and(|then| then.elapsed() < LOOK_EVERY) {
-            return;
-        }
-        *looked = Some(Instant::now());
-        drop(looked);
-        let (this, homes, most) = (self.clone(), at.homes.clone(), at.disk / 2);
-        std::thread::spawn(move || {
-            if let Err(error) = this.look(&homes, most) {
-                tracing::warn!(dir = %homes.display(), %error, "can't look at the tenants' directories");
-            }
-        });
+    /// All of it at once, so that what the evaluators own is never made below what they own.
+    fn make(&self, homes: &Path, path: &Path, uid: u32) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(homes)?;
+        let new = aside(path);
+        lock(&self.0.held).insert(new.clone());
+        let made = make_parts(&new, path.to_string_lossy().ends_with(SUFFIX), uid);
+        let made = made.and_then(|()| fs::rename(&new, path));
+        lock(&self.0.held).remove(&new);
+        made
     }
+}
 
-    /// Retires what is too large or idle, and removes what a process before this one has retired.
-    fn look(&self, homes: &Path, most: u64) -> io::Result<()> {
-        let ours = format!(".{:016x}-", *PROCESS);
-        for entry in fs::read_dir(homes)? {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.ends_with(RETIRED) {
-                if !name.contains(&ours) {
-                    remove(&path);
-                }
-                continue;
-            }
-            // It may be gone by now.
-            let Ok(used) = fs::symlink_metadata(&path).and_then(|found| found.modified()) else {
-                continue;
-            };
-            let is_idle = SystemTime::now().duration_since(used).is_ok_and(|age| age > IDLE);
-            let is_large = || Beneath::open(&path)?.disk(most).map(|size| size > most);
-            if is_idle || is_large().unwrap_or(false) {
-                tracing::info!(dir = %path.display(), is_idle, "a tenant's directory is removed");
-                let mut current = lock(&self.0.current);
-                let dir = current.remove(&path).unwrap_or_else(|| TenantDir::at(path));
-                dir.retire();
-            }
-        }
-        Ok(())
+fn make_parts(new: &Path, is_own: bool, uid: u32) -> io::Result<()> {
+    let dir = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+    if !is_own {
+        dir(new)?;
+        return chown(new, Some(uid), Some(uid));
     }
+    for part in ["home", "nix/store", "nix/var"] {
+        dir(&new.join(part))?;
+    }
+    for part in ["home", "nix/var"] {
+        chown(new.join(part), Some(uid), Some(uid))?;
+    }
+    // Programs of the node's are shown in it. An evaluator moves nothing there that is not its own, or it could
+    // put others in their place.
+    fs::set_permissions(new.join("nix"), Permissions::from_mode(0o755))?;
+    chown(new.join("nix/store"), None, Some(uid))?;
+    fs::set_permissions(new.join("nix/store"), Permissions::from_mode(0o1775))
+}
+
+/// Another name for it, which is nobody's.
+fn aside(path: &Path) -> PathBuf {
+    let mut aside = path.to_owned().into_os_string();
+    aside.push(format!(".{}{RETIRED}", unique()));
+    aside.into()
+}
+
+/// By the name of one of its directories.
+pub(super) fn tenant_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.split(['-', '.']).next().unwrap_or_default().to_owned()
 }
 
 fn digest(path: &Vouched) -> [u8; 32] {
@@ -252,41 +259,12 @@ fn unique() -> String {
     format!("{:016x}-{}", *PROCESS, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// All of it at once, so that what the evaluators own is never made below what they own.
-fn make(homes: &Path, path: &Path, uid: u32) -> io::Result<()> {
-    let dir = |path: &Path, mode| DirBuilder::new().recursive(true).mode(mode).create(path);
-    dir(homes, 0o700)?;
-    let new = path.with_extension(format!("{}{RETIRED}", unique()));
-    if !path.to_string_lossy().ends_with(SUFFIX) {
-        dir(&new, 0o700)?;
-        chown(&new, Some(uid), Some(uid))?;
-        return fs::rename(&new, path);
-    }
-    for part in ["home", "nix/store", "nix/var"] {
-        dir(&new.join(part), 0o700)?;
-    }
-    for part in ["home", "nix/var"] {
-        chown(new.join(part), Some(uid), Some(uid))?;
-    }
-    // Programs of the node's are shown in it. An evaluator moves nothing there that is not its own, or it could
-    // put others in their place.
-    fs::set_permissions(new.join("nix"), Permissions::from_mode(0o755))?;
-    chown(new.join("nix/store"), None, Some(uid))?;
-    fs::set_permissions(new.join("nix/store"), Permissions::from_mode(0o1775))?;
-    fs::rename(&new, path)
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = beneath::remove(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(dir = %path.display(), %error, "a tenant's directory can't be removed");
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rustix::process::getuid;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -310,8 +288,9 @@ mod tests {
     fn one_is_removed_with_its_last_user_and_the_next_one_is_new() {
         let dir = tempfile::tempdir().unwrap();
         let (dirs, at) = (TenantDirs::default(), evaluator(dir.path()));
-        for enter in [TenantDirs::own, TenantDirs::home] {
-            let enter = || enter(&dirs, &at, "web").unwrap();
+        for is_own in [true, false] {
+            let enter = || if is_own { dirs.own(&at, "web", "x") } else { dirs.home(&at, "web") };
+            let enter = || enter().unwrap();
             let first = enter();
             assert!(Arc::ptr_eq(&first, &enter()));
             fs::write(first.path().join("mark"), "x").unwrap();
@@ -327,28 +306,44 @@ mod tests {
         }
     }
 
+    /// A tenant has one bound, whatever secrets it has.
     #[test]
     fn what_is_large_or_idle_goes_and_what_a_dead_process_left_too() {
         let dir = tempfile::tempdir().unwrap();
         let (dirs, at) = (TenantDirs::default(), evaluator(dir.path()));
-        let enter = |name: &str| dirs.own(&at, name).unwrap().path();
-        let home = |name: &str| dirs.home(&at, name).unwrap().path();
-        let (small, kept) = (enter("small"), home("small"));
-        let (large, idle) = ([enter("large"), home("large")], [enter("idle"), home("idle")]);
-        let old = FileTimes::new().set_modified(SystemTime::now() - 2 * IDLE);
-        for (large, idle) in large.iter().zip(&idle) {
-            fs::write(large.join("file"), vec![1; 1 << 20]).unwrap();
-            File::open(idle).unwrap().set_times(old).unwrap();
+        let own = |tenant: &str, whose: &str| dirs.own(&at, tenant, whose).unwrap();
+        let write =
+            |dir: &Path, kib: usize| fs::write(dir.join("file"), vec![1; kib << 10]).unwrap();
+        let age = |dir: &Path, hours: u64| {
+            let then = SystemTime::now() - Duration::from_hours(hours);
+            File::open(dir).unwrap().set_times(FileTimes::new().set_modified(then)).unwrap();
+        };
+        let [small, older, newer, idle] = [("b", "x"), ("a", "x"), ("a", "y"), ("b", "y")]
+            .map(|(tenant, whose)| own(tenant, whose));
+        let [home, large] = ["a", "c"].map(|tenant| dirs.home(&at, tenant).unwrap());
+        for dir in [&older, &newer] {
+            write(&dir.path(), 400);
         }
-        let left = dir.path().join(format!("x.own.{:016x}-0{RETIRED}", *PROCESS ^ 1));
+        write(&home.path(), 400);
+        write(&large.path(), 1000);
+        age(&older.path(), 1);
+        for dir in [&idle, &home] {
+            age(&dir.path(), 48);
+        }
+        let paths = [&small, &newer, &home, &older, &large, &idle].map(|dir| dir.path());
+        let left = dir.path().join(format!("x.own.0-0{RETIRED}"));
         fs::create_dir(&left).unwrap();
-        dirs.look(dir.path(), 1 << 19).unwrap();
-        wait(|| large.iter().chain(&idle).all(|dir| gone(dir)) && gone(&left));
-        assert!(!gone(&small) && !gone(&kept));
-        wait(|| fs::read_dir(dir.path()).unwrap().count() == 2);
+        for tenant in ["a", "c"] {
+            dirs.trim(&At { homes: at.homes.clone(), disk: at.disk }, tenant).unwrap();
+        }
+        drop([small, older, newer, idle, home, large]);
+        dirs.tidy(&At { homes: at.homes.clone(), disk: at.disk }, true, None);
+        wait(|| paths[3..].iter().all(|dir| gone(dir)) && gone(&left));
+        assert!(paths[..3].iter().all(|dir| !gone(dir)));
+        wait(|| fs::read_dir(dir.path()).unwrap().count() == 3);
         // As if nothing had been.
-        assert_eq!(enter("large"), large[0]);
-        assert!(!gone(&large[0].join("nix/store")) && !gone(&large[0].join("home")));
+        let again = own("a", "x");
+        assert!(again.path() == paths[3] && !gone(&again.nix().join("store")));
     }
 
     #[test]
@@ -359,32 +354,44 @@ mod tests {
         let (first, other) = (enter(), enter());
         let begun = other.home();
         fs::write(first.home().join("file"), vec![1; 1 << 20]).unwrap();
-        dirs.leave(first, 1 << 30);
-        dirs.leave(enter(), at.disk);
+        dirs.leave(&first);
+        drop(first);
         wait(|| gone(&begun));
         assert!(!gone(&other.home().join("file")) && gone(&enter().home().join("file")));
+        let left = other.home();
+        drop(other);
+        wait(|| gone(&left));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_grows_in_use_is_noticed() {
+    async fn what_grows_in_use_is_noticed_wherever_it_is_the_tenants() {
         let dir = tempfile::tempdir().unwrap();
         let (dirs, at) = (TenantDirs::default(), evaluator(dir.path()));
-        let used = dirs.own(&at, "web").unwrap();
-        let grows = used.clone().outgrown(at.disk);
-        tokio::pin!(grows);
-        let minute = Duration::from_secs(60);
-        tokio::time::timeout(minute, &mut grows).await.unwrap_err();
-        // Also where it was taken aside.
-        dirs.distrust(&used);
-        fs::write(used.nix().join("store/file"), vec![1; 1 << 20]).unwrap();
-        tokio::time::timeout(minute, &mut grows).await.unwrap();
+        let minutes = Duration::from_secs(120);
+        let (used, other) =
+            (dirs.own(&at, "web", "x").unwrap(), dirs.own(&at, "web", "y").unwrap());
+        let neighbour = dirs.home(&at, "db").unwrap();
+        fs::write(neighbour.home().join("file"), vec![1; 2 << 20]).unwrap();
+        tokio::time::timeout(minutes, used.outgrown()).await.unwrap_err();
+        // Half here, half there, and there it was taken aside.
+        dirs.distrust(&other);
+        for dir in [&used, &other] {
+            fs::write(dir.nix().join("store/file"), vec![1; 600 << 10]).unwrap();
+        }
+        tokio::time::timeout(minutes, used.outgrown()).await.unwrap().unwrap();
+        // Nobody is in there any more.
+        drop(other);
+        tokio::time::timeout(minutes, used.outgrown()).await.unwrap_err();
+        fs::remove_dir_all(dir.path()).unwrap();
+        let error = tokio::time::timeout(minutes, used.outgrown()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
     fn where_programs_are_shown_an_evaluator_moves_only_what_is_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let at = evaluator(dir.path());
-        let own = TenantDirs::default().own(&at, "web").unwrap();
+        let own = TenantDirs::default().own(&at, "web", "x").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode(&own.nix()), 0o755);
         assert_eq!(mode(&own.nix().join("store")), 0o1775);

@@ -14,7 +14,7 @@ const TOLD: &str = "what evaluations of its namespace fetch and make takes more 
                     raises --eval-disk)";
 
 async fn node(lab: &Lab) -> Node {
-    weak_node(lab, &["--eval-disk", "64MiB", "--eval-timeout", "90s"]).await
+    weak_node(lab, &["--eval-disk", "64MiB", "--eval-timeout", "10m"]).await
 }
 
 /// It is ended before its time is over, and the next one of the namespace has room.
@@ -34,13 +34,13 @@ async fn an_evaluation_that_fills_the_disk_is_ended_and_others_go_on() {
     // Of files in the store, in the home, and one.
     let files = "let text = builtins.concatStringsSep \"\" (builtins.genList (_: \"0123456789abcde\\n\") 65536); in \
         builtins.foldl' (all: n: builtins.seq (builtins.toFile \"x\" (text + toString n)) all) null \
-        (builtins.genList (n: n) 1000000)";
-    let home =
-        format!("{TAKEN}n=0; while n=$((n + 1)); do head -c 1000000 /dev/zero > $HOME/$n; done");
-    let one = format!("{TAKEN}exec dd if=/dev/zero of=$HOME/one bs=1M");
-    let empty = format!(
-        "{TAKEN}cd $HOME; n=0; while n=$((n + 1000)); do touch $(seq $n $((n + 999))); done"
+        (builtins.genList (n: n) 256)";
+    // Four times what it may have, and then it waits a minute to be ended.
+    let home = format!(
+        "{TAKEN}for n in $(seq 256); do head -c 1M /dev/zero > $HOME/$n; done; exec sleep 60"
     );
+    let one = format!("{TAKEN}exec dd if=/dev/zero of=$HOME/one bs=1M count=256");
+    let empty = format!("{TAKEN}cd $HOME; seq 65536 | xargs touch; exec sleep 60");
     let greedy = async {
         ends(there, "other", files).await;
         for text in [&home, &one, &empty] {
@@ -86,7 +86,7 @@ async fn caches_that_have_grown_large_are_gone_once_nobody_uses_them() {
         };
         made(10, "little").await;
         assert_eq!(marks(), 1);
-        made(25, "more").await;
+        made(49, "more").await;
         until("it to be gone", async || marks() == 0).await;
     }
 }

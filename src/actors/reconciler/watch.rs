@@ -37,7 +37,8 @@ pub(in crate::actors) fn follow<A: Supervised + Handler<Look>>(
 
 fn tick<A: Supervised + Handler<Look>>(ctx: &mut Ctx<A>) {
     tell(&ctx.address(), Look);
-    ctx.effect(tokio::time::sleep(TICK), |_, (), ctx| tick(ctx));
+    // Not before somebody polls it: an actor may also begin where its runtime ends.
+    ctx.effect(async { tokio::time::sleep(TICK).await }, |_, (), ctx| tick(ctx));
 }
 
 /// A look at something, one at a time.
