@@ -5,10 +5,12 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
+use std::time::Duration;
 
 use nix_csi::model::Shape::{Bounded, Writable};
 use nix_csi::model::{Shape, VolumeSize};
 use nix_csi::mount::{Attached, MountError, Mounts, Presentation, RealMounts, Usage};
+use tokio::time::Instant;
 
 use crate::world::{
     BOTH, World, assert_loops_below, can_bound, in_namespace, lose_mount, mount_tmpfs, unmount,
@@ -21,6 +23,14 @@ const MIB: u64 = 1 << 20;
 fn in_bounding_namespace(test: impl Fn(&World) + Send + Sync + 'static) {
     if can_bound() {
         in_namespace(test);
+    }
+}
+
+fn wait_for(done: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < end, "waited in vain");
+        std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 
@@ -97,6 +107,8 @@ fn a_full_volume_is_full_for_its_pod_alone() {
             assert!(usage(&mounts, "b").bytes_used < 3 * MIB);
 
             fs::remove_file(full.as_path().join("big")).unwrap();
+            // ext4 gives what was removed back to its image first.
+            wait_for(|| usage(&mounts, "a").bytes_available > written / 2);
             let again = fill(&full.as_path().join("again"));
             assert!(written.abs_diff(again) < MIB / 2, "{written}, then {again}");
             fs::remove_file(full.as_path().join("again")).unwrap();
