@@ -93,7 +93,10 @@ async fn a_daemon_that_does_not_see_files_of_secrets_is_warned_of() {
     let log = node.log();
     let said = log.lines().find(|line| line.contains("the lent nix-daemon does not see it"));
     let said = said.unwrap_or_else(|| panic!("{log}"));
-    assert!(said.contains("WARN") && said.contains(&format!("{}/secrets", run.display())), "{said}");
+    assert!(
+        said.contains("WARN") && said.contains(&format!("{}/secrets", run.display())),
+        "{said}"
+    );
     assert!(said.contains("without the netrc of a request's Secret; give --run-dir"), "{said}");
     // Nothing of the look is left.
     assert_eq!(lab::names(&run.join("secrets")), [""; 0]);

@@ -211,7 +211,7 @@ mod tests {
             ("dir", 1256, "f9bdf4296a6f94bac7ea57a72e672ea248e71626b713de2256ab9c9ea29f5eb5"),
         ] {
             let found = hash(&beneath, Path::new(part), bytes).unwrap().unwrap();
-            let found: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
+            let found = found.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
             assert_eq!(found, expected, "{part}");
         }
     }
