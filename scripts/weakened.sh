@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Whether the tests of docs/threats.md bite: each file of tests/weakened takes one protection away in a copy of
-# this tree, and the tests that it names must then fail (root):
+# this tree, and the tests that it names must then fail, with the text of its `Says:` if it has one (root):
 #   scripts/weakened.sh [WORD...]     those with a WORD in their name
 set -euo pipefail
 
@@ -45,23 +45,28 @@ done
 survived=0 broken=0
 for patch in "${patches[@]}"; do
   git -C "$tree" apply "$patch"
+  says=$(sed -n '1,/^$/s/^Says: //p' "$patch")
   while read -r program name; do
     tests=("$name")
     what="$(basename "$patch" .patch): $program::$name"
     if run; then
       echo "SURVIVED $what"
       survived=$((survived + 1))
-    elif grep -qF "test $name ... FAILED" "$log"; then
-      echo "fails    $what"
-    else
+    elif ! grep -qF "test $name ... FAILED" "$log"; then
       tail -n 40 "$log"
       echo "BROKEN   $what: it did not run"
       broken=$((broken + 1))
+    elif ! grep -qF -- "$says" "$log"; then
+      tail -n 40 "$log"
+      echo "BROKEN   $what: it fails, and not with: $says"
+      broken=$((broken + 1))
+    else
+      echo "fails    $what"
     fi
   done < <(sed -n 's/^Test: //p' "$patch")
   git -C "$tree" apply --reverse "$patch"
 done
 if ((survived + broken)); then
-  echo "$survived tests do not notice what was taken away, $broken did not run" >&2
+  echo "$survived tests do not notice what was taken away, $broken did not run or fail with another text" >&2
   exit 1
 fi

@@ -69,8 +69,8 @@ fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
         syscalls::can_be_refused().map_err(|e| no_seccomp(&e))?;
     }
     let log_filter = telemetry::init(&process.log, process.log_format).map_err(NodeError)?;
-    if process.privileges == PrivilegesArg::Least && !kernel::can_be_left() {
-        tracing::warn!("{NO_LANDLOCK}");
+    if process.privileges == PrivilegesArg::Least {
+        kernel::say_what_stays_open();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -81,10 +81,6 @@ fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
     let system = actix::System::with_tokio_rt(move || runtime.take().expect("one runtime"));
     system.block_on(life(log_filter))
 }
-
-const NO_LANDLOCK: &str = "the kernel has no landlock (Linux 5.19, and landlock in lsm= where that is set): Nix \
-                           commands that ask the daemon, and the operator's programs, are root without a \
-                           capability, and are left whatever in /proc, /sys and /dev root may write";
 
 fn no_seccomp(error: &std::io::Error) -> NodeError {
     NodeError(format!(

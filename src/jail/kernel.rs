@@ -52,11 +52,35 @@ fn leave() -> Result<(), SetupError> {
     left.map_err(|error| setup("leave", "/proc, /sys and /dev")(io::Error::other(error)))
 }
 
+/// Logs what this kernel leaves open for want of landlock.
+pub fn say_what_stays_open() {
+    if !can_be_left() {
+        tracing::warn!("{NO_LANDLOCK}");
+    } else if !has_scopes() {
+        tracing::info!(
+            "this kernel does not shut abstract Unix sockets off (Linux 6.12): evaluations reach those of \
+             their network namespace"
+        );
+    }
+}
+
+const NO_LANDLOCK: &str = "the kernel has no landlock (Linux 5.19, and landlock in lsm= where that is set): Nix \
+                           commands that ask the daemon, and the operator's programs, are root without a \
+                           capability, and are left whatever in /proc, /sys and /dev root may write";
+
 /// Whether the kernel has landlock: from 5.19 on as much of it as it takes, if `lsm=` does not leave it out.
-pub fn can_be_left() -> bool {
+fn can_be_left() -> bool {
     let access = AccessFs::from_write(ABI::V2);
-    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    ruleset.handle_access(access).is_ok()
+    required().handle_access(access).is_ok()
+}
+
+/// From 6.12 on.
+fn has_scopes() -> bool {
+    required().scope(Scope::from_all(ABI::V6)).is_ok()
+}
+
+fn required() -> Ruleset {
+    Ruleset::default().set_compatibility(CompatLevel::HardRequirement)
 }
 
 fn leave_files() -> Result<(), RulesetError> {

@@ -217,7 +217,7 @@ mod tests {
         };
         assert_eq!(withheld(BuildOn::Auto, "https://c").unwrap().unwrap(), Place::Here);
         let error = withheld(BuildOn::Cache, "https://c").unwrap().unwrap_err().to_string();
-        assert!(error.contains("default.substituters of the policy"), "{error}");
+        assert!(error.contains("the policy's substituters"), "{error}");
         assert!(error.contains("sets --build-on auto"), "{error}");
         for on in [BuildOn::Auto, BuildOn::Cache] {
             assert!(withheld(on, "ssh-ng://cache").is_none());

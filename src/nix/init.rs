@@ -66,7 +66,8 @@ impl RealNix {
 }
 
 /// What a cluster gives for a volume is often everybody's to write: whoever builds could put something else in the
-/// store's place, and Nix from 2.30 on builds nothing there.
+/// store's place, and Nix from 2.30 on builds nothing there. Some volumes keep their mode (a squashed NFS, a read-only
+/// mount): then it is Nix that refuses them.
 fn close(dir: &Path) -> Result<(), NixError> {
     const EVERYBODY_WRITES: u32 = 0o002;
     let mode = fs::metadata(dir).map_err(|err| io_error("look at", dir, err))?.permissions().mode();
@@ -74,7 +75,16 @@ fn close(dir: &Path) -> Result<(), NixError> {
         return Ok(());
     }
     let closed = Permissions::from_mode(mode & !EVERYBODY_WRITES);
-    fs::set_permissions(dir, closed).map_err(|err| io_error("close to others", dir, err))?;
-    tracing::info!(dir = %dir.display(), "everybody could write to it, and no longer can");
+    let dir_shown = dir.display();
+    match fs::set_permissions(dir, closed) {
+        Ok(()) => {
+            tracing::info!(dir = %dir_shown, "everybody could write to it, and no longer can");
+        }
+        Err(error) => tracing::warn!(
+            dir = %dir_shown,
+            "everybody can write to it, and it stays so: {error}; Nix from 2.30 on builds nothing \
+             there: take the right from others on the volume itself (chmod o-w)"
+        ),
+    }
     Ok(())
 }

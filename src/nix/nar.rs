@@ -185,6 +185,37 @@ mod tests {
 
     use super::*;
 
+    /// What `nix-store --dump … | sha256sum` said.
+    #[test]
+    fn a_tree_has_the_hash_that_nix_gave_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let executable = |name: &str, text: &str| {
+            fs::write(at(name), text).unwrap();
+            fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        fs::write(at("file"), "hello\n").unwrap();
+        executable("run", "#!/bin/sh\n");
+        symlink("../nowhere", at("link")).unwrap();
+        fs::create_dir_all(at("dir/empty")).unwrap();
+        fs::write(at("dir/a"), "a\n").unwrap();
+        fs::write(at("dir/B"), "").unwrap();
+        fs::write(at("dir/a b"), "x y").unwrap();
+        symlink("/etc/passwd", at("dir/link")).unwrap();
+        executable("dir/exe", "#!");
+        let beneath = Beneath::open(dir.path()).unwrap();
+        for (part, bytes, expected) in [
+            ("file", 120, "1c37d01af40be2e80691de3cc3df44377a699afbb17c68f080964b2fd071fc13"),
+            ("run", 160, "6283c1668260f903d1a895c0cd6b822fa4b68762bb0b17cedef2d39d97e26554"),
+            ("link", 128, "75b2351cdb3c426c3defe44df0ba16b64757940a556b5104502d43d6194c361b"),
+            ("dir", 1256, "f9bdf4296a6f94bac7ea57a72e672ea248e71626b713de2256ab9c9ea29f5eb5"),
+        ] {
+            let found = hash(&beneath, Path::new(part), bytes).unwrap().unwrap();
+            let found = found.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+            assert_eq!(found, expected, "{part}");
+        }
+    }
+
     /// As `nix-store --dump` has it.
     fn dumped(path: &Path) -> Option<Vec<u8>> {
         let output =

@@ -1,6 +1,6 @@
 //! Checks once, at start, that a lent daemon sees what this driver makes for it, since it may live in another mount
-//! namespace. A root at a path that it can't see is pruned, and its path collected below a mounted view; without the
-//! files of requests' secrets it fetches as nobody.
+//! namespace. A root at a path that it can't see is pruned, and its path collected below a mounted view: that is
+//! refused. Without the files of requests' secrets it fetches as nobody: that is said.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -47,12 +47,11 @@ impl RealNix {
             });
         }
         if !lists(&roots, &secret.0, &path) {
-            return Err(NixError::Command {
-                what: format!("finding a file in {}", config.secrets.display()),
-                detail: "the Nix daemon does not see it, so it would fetch without the netrc of a \
-                         request's Secret; give --run-dir a directory that it sees at the same path"
-                    .to_owned(),
-            });
+            tracing::warn!(
+                dir = %config.secrets.display(),
+                "the lent nix-daemon does not see it, so what it fetches it fetches without the netrc \
+                 of a request's Secret; give --run-dir a directory that it sees at the same path"
+            );
         }
         Ok(())
     }

@@ -153,3 +153,32 @@ async fn the_next_process_asks_too() {
     })
     .await;
 }
+
+/// As on a node that joins while the `ConfigMap` can't be read: what is taken away is gone, and to wait costs
+/// nothing.
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_is_not_known_yet_takes_nothing_away() {
+    with_world(|mut world| async move {
+        let source = world.buildable("app");
+        publish(&world, "a", "team", &source).await.unwrap();
+        let required = Settings { policy: true, policy_required: true, ..Settings::default() };
+        world.actors = world.restarted_with(required);
+        settle().await;
+        world.mounts.lose_mount(&target("a"));
+        world.mounts.fail_next(Op::Detach, MountError::Busy { target: target("a") });
+        world.unpublish("a").await.unwrap_err();
+        for _ in 0..2 {
+            let error = publish(&world, "a", "team", &source).await.unwrap_err();
+            assert!(matches!(*error, VolumeError::HalfDone { .. }), "{error}");
+            assert!(error.to_string().contains("the policy is not known"), "{error}");
+            settle().await;
+            assert_eq!((world.mounts.mounted(), world.names("records").len()), (0, 1));
+        }
+        write(&world, "preset: open");
+        settle().await;
+        publish(&world, "a", "team", &source).await.unwrap();
+        assert_eq!(world.mounts.mounted(), 1);
+        assert_eq!(world.nix.calls(&source).started, 1);
+    })
+    .await;
+}

@@ -30,6 +30,9 @@ const CELLS: &[(&str, &str)] = &[
     ("operator", "be surprised by an insecure default"),
 ];
 
+/// `Says` may be left out: text of how the tests fail.
+const KEYS: [&str; 6] = ["Who", "Never", "Stops", "Weakened", "Test", "Says"];
+
 /// One file of tests/weakened: a head of `Key: value` lines, and a patch.
 struct Weakened {
     name: String,
@@ -109,6 +112,10 @@ fn each_cell_has_a_test_that_was_seen_to_bite() {
     assert_eq!(have, cells);
     for one in &all {
         assert!(one.tests().next().is_some(), "{} has no Test", one.name);
+        assert!(one.values("Says").count() < 2, "{} has more than one Says", one.name);
+        for (key, _) in &one.head {
+            assert!(KEYS.contains(&&**key), "{}: no {key}", one.name);
+        }
         for (program, name) in one.tests() {
             let (module, function) = name.rsplit_once("::").unwrap();
             let file = root().join(format!("tests/{program}/{module}.rs"));

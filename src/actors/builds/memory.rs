@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Failure;
-use crate::model::{Limits, Source, StorePath, Viewer};
+use crate::model::{FetchFrom, Limits, Source, StorePath, Viewer};
 use crate::nix::{Lock, locked_revision};
 
 /// Entries of each kind; the oldest goes.
@@ -54,8 +54,8 @@ impl Key {
     pub(super) fn under(&self, viewer: &Viewer) -> Self {
         let limits = viewer.limits.as_ref();
         let (time, memory) = (limits.and_then(Limits::time), limits.and_then(Limits::memory));
-        let bounds = (time, memory, &viewer.fetch_from);
-        if bounds == (None, None, &None) {
+        let bounds = (time, memory, viewer.fetch_from.as_ref().map(FetchFrom::set));
+        if bounds == (None, None, None) {
             return self.clone();
         }
         let mut digest = Sha256::new();
@@ -408,6 +408,20 @@ mod tests {
         assert!(memory.too_early(&source, &local()).is_none());
         memory.learn(&source, &within(1), key, StorePath::parse(PATH).unwrap());
         assert!(memory.too_early(&source, &within(1)).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_with_some_stores_failed_for_who_has_the_same() {
+        let memory = Memory::new(CONFIG);
+        let source = Source::NixExpr("x".into());
+        let text = "preset: open\ndefault: {substituters: ['https://a.example', daemon]}\nnamespaces:\n  \
+                    same: {substituters: [daemon, 'https://a.example']}\n  fewer: {substituters: [daemon]}\n";
+        let policy = Policy::parse(text).unwrap();
+        let of = |name: &str| Viewer { fetch_from: policy.rules(name).fetch_from(), ..local() };
+        memory.learn_failure(Key::of(&source, &local()).under(&of("x")), &source, refused());
+        assert!(memory.too_early(&source, &of("same")).is_some());
+        assert!(memory.too_early(&source, &of("fewer")).is_none());
+        assert!(memory.too_early(&source, &local()).is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use super::record::{Record, RecordStore};
 use super::{ViewError, VolumeError};
 use crate::actors::core;
 use crate::actors::events::EventRecorder;
-use crate::actors::policy::{Access, AccessError};
+use crate::actors::policy::{Access, AccessError, PolicyError};
 use crate::actors::resolve::{Resolved, Resolver};
 use crate::crash::crash_point;
 use crate::model::{Sight, TargetPath, Tenant, Viewer, VolumeId, VolumeSpec};
@@ -146,10 +146,13 @@ impl Effects {
         }
         Ok(match access.check_again(&spec, sight, lease.view()).await {
             Ok(()) => Seen::Nothing,
-            Err(AccessError::Policy(cause)) => {
-                Seen::Refused(VolumeError::TakenBack { cause }.into())
-            }
-            Err(error) => return Err(half_done(error.into()).into()),
+            Err(AccessError::Policy(
+                cause @ (PolicyError::Refused { .. } | PolicyError::Narrowed),
+            )) => Seen::Refused(VolumeError::TakenBack { cause }.into()),
+            // Not known yet is no refusal: what is taken away does not come back.
+            Err(
+                error @ (AccessError::Policy(PolicyError::Awaited { .. }) | AccessError::Store(_)),
+            ) => return Err(half_done(error.into()).into()),
         })
     }
 

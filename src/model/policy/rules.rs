@@ -178,7 +178,7 @@ impl Rules {
 
     /// `None`: all of the node's substituters.
     pub fn fetch_from(&self) -> Option<FetchFrom> {
-        self.substituters.value.fetch_from(self.substituters.by.key("substituters"))
+        self.substituters.value.fetch_from()
     }
 
     /// What evaluations may read.

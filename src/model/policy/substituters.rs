@@ -1,7 +1,9 @@
 //! Whom a node may ask for what a namespace wants. A policy leaves out some of the node's substituters; it
 //! never adds one, and never changes how one is asked.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::refusal::some;
@@ -34,7 +36,7 @@ const NO_URL: &str =
     "it is no URL of a store, such as https://cache.example.org or ssh-ng://nix@nix-cache";
 
 /// A store's URL, as the policy names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Store(String);
 
 /// What two URLs of one store have in common.
@@ -116,24 +118,43 @@ pub(super) enum Stores {
     Only(Arc<[Store]>),
 }
 
-/// Those of the node's substituters that may be asked for a namespace, and the key of the policy that says so.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Those of the node's substituters that may be asked for a namespace. The same stores are the same in any order,
+/// and by any key of the policy: what fails is told to all who may ask the same, so that it does not name one's key.
+#[derive(Debug, Clone)]
 pub struct FetchFrom {
     stores: Arc<[Store]>,
-    pub rule: String,
+}
+
+impl PartialEq for FetchFrom {
+    fn eq(&self, other: &Self) -> bool {
+        self.set() == other.set()
+    }
+}
+
+impl Eq for FetchFrom {}
+
+impl Hash for FetchFrom {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.set().hash(state);
+    }
 }
 
 impl Stores {
     /// `None`: all that the node has.
-    pub(super) fn fetch_from(&self, rule: String) -> Option<FetchFrom> {
+    pub(super) fn fetch_from(&self) -> Option<FetchFrom> {
         match self {
             Self::Any => None,
-            Self::Only(stores) => Some(FetchFrom { stores: stores.clone(), rule }),
+            Self::Only(stores) => Some(FetchFrom { stores: stores.clone() }),
         }
     }
 }
 
 impl FetchFrom {
+    /// What makes two the same.
+    pub fn set(&self) -> BTreeSet<&str> {
+        self.stores.iter().map(|store| &*store.0).collect()
+    }
+
     /// Whether the store at `url`, as the node has it, may be asked.
     pub fn allows(&self, url: &str) -> bool {
         self.stores.iter().any(|store| store.is(url))
@@ -169,7 +190,7 @@ impl fmt::Display for Stores {
 impl fmt::Display for FetchFrom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: Vec<_> = self.stores.iter().map(ToString::to_string).collect();
-        write!(f, "{} of the policy lets this namespace fetch from ", self.rule)?;
+        f.write_str("the policy's substituters let this namespace fetch from ")?;
         if all.is_empty() { f.write_str("nowhere") } else { write!(f, "{} alone", some(&all)) }
     }
 }

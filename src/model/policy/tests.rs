@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::*;
 use crate::model::{Access, Layout, Sight, Source, VolumeSize, VolumeSpec};
@@ -358,6 +359,27 @@ fn one_store_has_many_urls() {
     }
 }
 
+/// So that what two namespaces may fetch is fetched once, whoever says so.
+#[test]
+fn the_same_stores_are_the_same_by_any_rule() {
+    let text = "preset: strict\ndefault: {substituters: ['https://a.example', 'https://b.example']}\n\
+                namespaces:\n  same: {substituters: ['https://b.example', 'https://a.example']}\n  \
+                fewer: {substituters: ['https://b.example']}\n";
+    let policy = Policy::parse(text).unwrap();
+    let of = |name: &str| policy.rules(name).fetch_from().unwrap();
+    let hashed = |name: &str| {
+        let mut hasher = DefaultHasher::new();
+        of(name).hash(&mut hasher);
+        hasher.finish()
+    };
+    assert_eq!(of("x"), of("same"));
+    assert_eq!(hashed("x"), hashed("same"));
+    assert_ne!(of("x"), of("fewer"));
+    assert_ne!(hashed("x"), hashed("fewer"));
+    // As they were written.
+    assert!(of("same").to_string().ends_with(" https://b.example, https://a.example alone"));
+}
+
 #[test]
 fn substituters_are_inherited_and_shown() {
     let text = "preset: strict\ndefault: {substituters: ['https://a.example', 'ssh-ng://nix@b']}\n\
@@ -367,11 +389,9 @@ fn substituters_are_inherited_and_shown() {
     assert_eq!(Policy::parse("preset: strict").unwrap().rules("x").fetch_from(), None);
     assert_eq!(policy.rules("all").fetch_from(), None);
     let told = |name: &str| policy.rules(name).fetch_from().unwrap().to_string();
-    let from = "default.substituters of the policy lets this namespace fetch from";
+    let from = "the policy's substituters let this namespace fetch from";
     assert_eq!(told("x"), format!("{from} https://a.example, ssh-ng://b alone"));
     for name in ["none", "empty"] {
-        let from =
-            format!("namespaces.{name}.substituters of the policy lets this namespace fetch from");
         assert_eq!(told(name), format!("{from} nowhere"));
         assert!(!policy.rules(name).fetch_from().unwrap().allows("https://a.example"));
     }

@@ -222,7 +222,7 @@ impl<V: Clone, P, U> Machine<V, P, U> {
         result: Outcome<Seen>,
     ) -> (State<V, P, U>, Effects<V, P, U>) {
         match state {
-            State::Checking { op, request, view, waiters, overtaken, .. } if op == done => {
+            State::Checking { op, request, view, verified, waiters, overtaken } if op == done => {
                 if !overtaken.is_empty() {
                     let target = request.target.clone();
                     return self.remove(Some((request, view)), target, overtaken);
@@ -243,9 +243,10 @@ impl<V: Clone, P, U> Machine<V, P, U> {
                         effects.insert(0, answer);
                         (state, effects)
                     }
+                    // Nothing was seen, and nothing changed.
                     Err(error) => {
                         let answer = Effect::AnswerPublish { waiters, result: Err(error) };
-                        (State::Mounted { request, view, verified: false }, vec![answer])
+                        (State::Mounted { request, view, verified }, vec![answer])
                     }
                 }
             }

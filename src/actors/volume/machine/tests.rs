@@ -82,6 +82,19 @@ fn a_vanished_mount_is_presented_again_with_its_first_resolution() {
     assert!(matches!(effects[..], [Effect::Present { view: 9, .. }]));
 }
 
+/// A look that fails says nothing of what is there.
+#[test]
+fn what_was_whole_stays_so_while_nobody_can_look() {
+    let mut machine = mounted();
+    for op in [1, 2] {
+        let effects = publish(&mut machine, "x", 1);
+        assert!(matches!(effects[..], [Effect::Check { verified: true, .. }]), "{effects:?}");
+        let failed = Err(Arc::new(VolumeError::Overtaken));
+        machine.step(Event::Checked { op, result: failed });
+        assert!(matches!(machine.state(), State::Mounted { view: 9, verified: true, .. }));
+    }
+}
+
 /// What was never whole is looked at so until it is.
 #[test]
 fn what_is_half_mounted_and_refused_is_taken_away() {
