@@ -30,8 +30,8 @@ use super::error::io_error;
 use super::evaluator::Evaluator;
 use super::tenant_disk::{Chores, Measure};
 
-pub(super) const SUFFIX: &str = ".own";
-pub(super) const RETIRED: &str = ".retired";
+const SUFFIX: &str = ".own";
+const RETIRED: &str = ".retired";
 /// Paths of a store that are known to be in it.
 const MOST_SHOWN: usize = 1 << 16;
 
@@ -41,7 +41,7 @@ pub(super) struct TenantDirs(pub(super) Arc<Inner>);
 
 #[derive(Debug, Default)]
 pub(super) struct Inner {
-    pub(super) current: Mutex<HashMap<PathBuf, Arc<TenantDir>>>,
+    current: Mutex<HashMap<PathBuf, Arc<TenantDir>>>,
     /// Retired ones that somebody is in.
     pub(super) held: Mutex<HashSet<PathBuf>>,
     pub(super) chores: Mutex<Chores>,
@@ -175,7 +175,7 @@ impl TenantDirs {
             at: at.clone(),
             tenant,
             measure,
-            is_own: path.to_string_lossy().ends_with(SUFFIX),
+            is_own: is_own(&path),
             place: Mutex::new(Place { path, is_retired: false }),
             shown: Mutex::default(),
         })
@@ -208,7 +208,7 @@ impl TenantDirs {
         DirBuilder::new().recursive(true).mode(0o700).create(homes)?;
         let new = aside(path);
         lock(&self.0.held).insert(new.clone());
-        let made = make_parts(&new, path.to_string_lossy().ends_with(SUFFIX), uid);
+        let made = make_parts(&new, is_own(path), uid);
         let made = made.and_then(|()| fs::rename(&new, path));
         lock(&self.0.held).remove(&new);
         made
@@ -239,6 +239,15 @@ fn aside(path: &Path) -> PathBuf {
     let mut aside = path.to_owned().into_os_string();
     aside.push(format!(".{}{RETIRED}", unique()));
     aside.into()
+}
+
+/// Whether a directory is a store of a tenant's own.
+pub(super) fn is_own(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(SUFFIX)
+}
+
+pub(super) fn is_retired(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(RETIRED)
 }
 
 /// By the name of one of its directories.

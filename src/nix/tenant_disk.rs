@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::lock::lock;
 
 use super::beneath::{self, Beneath};
-use super::tenant_dirs::{At, Inner, RETIRED, SUFFIX, TenantDir, TenantDirs, tenant_of};
+use super::tenant_dirs::{At, Inner, TenantDir, TenantDirs, is_own, is_retired, tenant_of};
 
 /// A store of a tenant's own goes when it was not used for so long. A home stays: what it caches may be of a forge that
 /// is down when it is needed.
@@ -142,10 +142,6 @@ fn dirs(homes: &Path, tenant: Option<&str>) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn is_retired(path: &Path) -> bool {
-    path.to_string_lossy().ends_with(RETIRED)
-}
-
 fn used(path: &Path) -> Option<SystemTime> {
     fs::symlink_metadata(path).and_then(|found| found.modified()).ok()
 }
@@ -201,7 +197,7 @@ impl TenantDirs {
         let mut stores = Vec::new();
         for path in dirs(&at.homes, Some(tenant))?.into_iter().filter(|path| !is_retired(path)) {
             let Some(bytes) = disk(&path, at.disk).unwrap_or(Some(u64::MAX)) else { continue };
-            if path.to_string_lossy().ends_with(SUFFIX) {
+            if is_own(&path) {
                 stores.push((used(&path), path, bytes));
             } else if bytes > at.disk / 8 * 7 {
                 self.retire_large(at, &path);
@@ -225,10 +221,10 @@ impl TenantDirs {
     }
 
     /// Retires stores that are idle, and removes what is retired and nobody is in.
-    pub(super) fn look(&self, at: &At) -> io::Result<()> {
+    fn look(&self, at: &At) -> io::Result<()> {
         let is_idle = |path: &Path| {
             let age = used(path).and_then(|used| SystemTime::now().duration_since(used).ok());
-            path.to_string_lossy().ends_with(SUFFIX) && age.is_some_and(|age| age > IDLE)
+            is_own(path) && age.is_some_and(|age| age > IDLE)
         };
         for path in dirs(&at.homes, None)? {
             if is_idle(&path) {
