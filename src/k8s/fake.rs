@@ -1,6 +1,6 @@
 //! [`Api`] in memory, for tests: pods that come and go at a word, Events that are kept, and faults.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -9,6 +9,8 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{Api, ApiError, Change, ConfigData, Event, EventName, Pod, PodChange};
+
+use crate::lock::lock;
 
 /// An API server of one node. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -47,7 +49,7 @@ impl Default for FakeApi {
 
 impl FakeApi {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Creates a pod, or changes the one with its uid.

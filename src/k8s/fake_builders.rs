@@ -1,6 +1,6 @@
 //! [`Builders`] in memory, for tests: pods that come and go at a word, and watches that break.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{BuilderChange, BuilderPod, Builders};
+
+use crate::lock::lock;
 
 /// A namespace of builders. Clones are the same one.
 #[derive(Debug, Clone, Default)]
@@ -38,7 +40,7 @@ impl State {
 
 impl FakeBuilders {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Creates a pod, or changes the one with its uid.

@@ -14,6 +14,7 @@ use super::copy;
 use super::failure::{failed, io_error};
 use super::layer::{Filled, StoreDir};
 use super::{MountError, sys};
+use crate::lock::lock;
 use crate::model::Closure;
 
 /// Links are waits for the journal; more threads than this gain nothing on one disk.
@@ -43,7 +44,7 @@ pub(super) fn fill(
             let name = std::ffi::CString::new(*name).unwrap_or_default();
             if let Err(e) = entry(store.fd(), to, &name, stat, &at) {
                 next.store(found.len(), Ordering::Relaxed);
-                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                *lock(&failure) = Some(e);
             }
         }
     };

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rustix::fs::{CWD, Dev, FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
@@ -11,6 +11,8 @@ use rustix::io::Errno;
 use super::MountError;
 use super::failure::{failed, io_error};
 use super::sys;
+
+use crate::lock::lock;
 
 const CONTROL: &str = "/dev/loop-control";
 /// `MISC_MAJOR` and `LOOP_CTRL_MINOR` of the kernel.
@@ -29,7 +31,7 @@ pub(super) struct Loop {
 }
 
 pub(super) fn attach(file: &File) -> Result<Loop, MountError> {
-    let _turn = ATTACHING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = lock(&ATTACHING);
     let path = Path::new(CONTROL);
     let (major, minor) = CONTROL_NUMBERS;
     let control = open(path, FileType::CharacterDevice, || Ok(makedev(major, minor)))?;

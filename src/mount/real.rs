@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, RwLock};
 
 use super::failure::failed;
 use super::layer::{LAYER, MNT};
@@ -14,6 +14,7 @@ use super::paths::Roots;
 use super::{
     Attached, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase, metadata, probe,
 };
+use crate::lock::lock;
 use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId};
 
 /// An `fsconfig` string has 255 bytes; a joined `lowerdir` holds a view's layer and the store.
@@ -163,7 +164,7 @@ impl RealMounts {
 
     /// Two calls for one target don't interleave, so that mounts don't stack.
     pub(super) fn lock_target(&self, target: &TargetPath) -> MutexGuard<'_, ()> {
-        self.targets[stripe(target)].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.targets[stripe(target)])
     }
 
     pub(super) fn view_lock(&self, id: &ViewId) -> &RwLock<()> {

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use crate::lock::lock;
 use crate::model::{Closure, Index, PathInfo, Registered, StoreGraph, StorePath};
 
 use super::NixError;
@@ -177,7 +178,7 @@ impl Database {
         let meta =
             std::fs::metadata(&self.file).map_err(|err| io_error("read", &self.file, err))?;
         let identity = (meta.dev(), meta.ino());
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         if open.as_ref().is_none_or(|o| o.identity != identity) {
             let connection = open_read_only(&self.file).map_err(|err| self.error("open", err))?;
             *open = Some(Open { identity, connection });

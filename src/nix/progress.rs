@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::text::{MAX_LINE_BYTES, clean};
+
+use crate::lock::lock;
 
 /// Lines of build log kept for error messages.
 const LOG_LINES: usize = 20;
@@ -87,10 +89,10 @@ pub struct ProgressSink(Arc<Mutex<Progress>>);
 
 impl ProgressSink {
     pub fn update(&self, change: impl FnOnce(&mut Progress)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.0));
     }
 
     pub fn snapshot(&self) -> Progress {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }

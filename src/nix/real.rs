@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rustix::io::Errno;
 
+use crate::lock::lock;
 use crate::model::{
     Announcement, Closure, FetchFrom, PodTokens, Secret, Source, StorePath, Viewer, Vouched,
 };
@@ -231,12 +232,12 @@ impl Inner {
     }
 
     pub(super) fn known_substituters(&self) -> MutexGuard<'_, Option<Substituters>> {
-        self.substituters.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.substituters)
     }
 
     /// The access tokens as they are, or were when they were good last.
     pub(super) fn tokens(&self) -> Result<Tokens, NixError> {
-        let mut last = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.tokens);
         match (self.config.evaluator.tokens(), &*last) {
             (Ok(tokens), _) => {
                 *last = Some(tokens.clone());

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::command::{Config, pairs, push_options, spec};
 use super::settings::{Setting, Settings, announcement};
 use super::text::{MAX_LINE_BYTES, clean};
 use super::{NixError, RealNix, process};
+use crate::lock::lock;
 use crate::model::Announcement;
 
 /// What helps where the kernel or the container refuses.
@@ -38,7 +39,7 @@ fn probe(number: u128) -> String {
 /// The number of the probe that was not built yet: tries that fail leave one derivation in all.
 fn next_probe() -> MutexGuard<'static, Option<u128>> {
     static NEXT: Mutex<Option<u128>> = Mutex::new(None);
-    NEXT.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&NEXT)
 }
 
 impl RealNix {

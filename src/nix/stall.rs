@@ -1,12 +1,14 @@
 //! Notices a command that waits for a store over ssh and hears nothing: unlike a download, that has no
 //! time limit in Nix, and a daemon that hangs behind a live sshd keeps it waiting for ever.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::time::{Instant, sleep_until};
 
 use super::Limit;
 use super::internal_log::LogReader;
+
+use crate::lock::lock;
 
 /// When any command last said something: one may wait in silence for what another fetches.
 #[derive(Clone, Default)]
@@ -30,13 +32,13 @@ impl Pulse {
     /// A line was read.
     pub(super) fn beat(&self, log: &LogReader) {
         let beat = Beat { last: Instant::now(), may_be_silent: log.may_be_silent() };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = beat;
-        *self.1.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(beat.last);
+        *lock(&self.0) = beat;
+        *lock(&self.1.0) = Some(beat.last);
     }
 
     fn now(&self) -> Beat {
-        let Beat { last, may_be_silent } = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let heard = *self.1.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Beat { last, may_be_silent } = *lock(&self.0);
+        let heard = *lock(&self.1.0);
         Beat { last: heard.map_or(last, |heard| heard.max(last)), may_be_silent }
     }
 

@@ -6,12 +6,13 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use sha2::{Digest, Sha256};
 
+use crate::lock::lock;
 use crate::read::{SMALL, text_at_most};
 
 /// The SHA-256 of a public key.
@@ -113,7 +114,7 @@ impl Shares {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<KeyId, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 }
 

@@ -18,6 +18,8 @@ use tokio::time::Instant;
 use super::desk::{ADMITTED, DONE, KEY_REFUSED, REFUSED, TURN, WANTED};
 use super::key::KeyId;
 
+use crate::lock::lock;
+
 #[derive(Clone, Copy)]
 struct Pace {
     /// Bytes: questions and their answers, logs of builds, small closures.
@@ -181,7 +183,7 @@ impl Meter {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -1,12 +1,13 @@
 //! One row of the table: a realisation, and who waits for it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use actix::Addr;
 
 use super::build::{BuildActor, Work};
 use super::messages::{BuildSummary, Realise, RealiseResult};
 use crate::actors::core::Reply;
+use crate::lock::lock;
 use crate::model::{FetchFrom, VolumeId};
 use crate::nix::{Progress, Stage};
 
@@ -34,7 +35,7 @@ impl Fetches {
     }
 
     fn now(&self) -> MutexGuard<'_, Whom> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -4,7 +4,7 @@
 //! short. Every step has a time limit, and the next collection begins anew.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -19,6 +19,7 @@ use super::used::{Used, Uses};
 use super::water::{Need, Watermarks};
 use super::why::drivers_directory;
 use crate::actors::core::blocking;
+use crate::lock::lock;
 use crate::model::{Index, StoreGraph, StorePath};
 use crate::nix::{Freed, Garbage, NixError, Space};
 
@@ -58,12 +59,12 @@ impl Default for Beat {
 
 impl Beat {
     fn at(&self, step: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (step, Instant::now());
+        *lock(&self.0) = (step, Instant::now());
     }
 
     /// The step under way, and for how long.
     pub fn last(&self) -> (&'static str, Duration) {
-        let (step, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (step, since) = *lock(&self.0);
         (step, since.elapsed())
     }
 }

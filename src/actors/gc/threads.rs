@@ -1,11 +1,13 @@
 //! What works on blocking threads, which nothing can stop: one that hangs must be the last.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::report::CollectError;
+
+use crate::lock::lock;
 
 /// Those of one collector; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +35,7 @@ impl Threads {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Vec<(&'static str, Instant)>) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut lock(&self.0))
     }
 }
 

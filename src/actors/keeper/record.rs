@@ -7,10 +7,11 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lock::lock;
 use crate::model::{Source, StorePath};
 use crate::read::{at_most, json, short};
 
@@ -59,7 +60,7 @@ impl RecordFile {
 
     /// What can't be read of it is warm no longer, and nothing else is lost; a copy of it all is set aside.
     pub(super) fn load(&self) -> Vec<Recorded> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.turn);
         let text = match at_most(&self.path, MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
@@ -85,7 +86,7 @@ impl RecordFile {
 
     /// Whole or not at all, also after a power failure.
     pub(super) fn save(&self, kept: Vec<Recorded>) -> io::Result<()> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.turn);
         let text = print(kept)?;
         if text.len() > MAX {
             return Err(io::Error::other(format!("it would have more than {MAX} bytes")));

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::grants::Grants;
 use super::handle::{Known, refused};
 use super::{PolicyError, PolicyHandle};
 use crate::actors::core::blocking;
+use crate::lock::lock;
 use crate::model::{PodInfo, Rules, Sight, SigningKey, Source, StorePath, Tenant, VolumeSpec};
 use crate::mount::{View, ViewId};
 use crate::nix::{Nix, NixError};
@@ -136,7 +137,7 @@ impl Inner {
         view: &View,
         keys: &Arc<[SigningKey]>,
     ) -> Result<Option<StorePath>, NixError> {
-        let known = || self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || lock(&self.signed);
         if known().get(&view.id) == Some(keys) {
             return Ok(None);
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{MountError, View, ViewId};
+use crate::lock::lock;
 use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId, VolumeSize};
 
 mod table;
@@ -107,7 +108,7 @@ impl FakeMounts {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.0)
     }
 
     /// The next call of `op` that has no earlier fault before it fails so, and changes nothing.

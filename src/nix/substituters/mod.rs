@@ -7,7 +7,7 @@
 //! ssh's configuration says otherwise, give `-F` in `NIX_SSHOPTS`, and Nix finds out.
 
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::redact::Redactor;
 use super::text::MAX_LINE_BYTES;
+use crate::lock::lock;
 use crate::model::FetchFrom;
 
 mod choice;
@@ -229,7 +230,7 @@ impl Substituters {
 
 impl Place {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 
     fn is_stale(&self, remember: Duration) -> bool {

@@ -9,11 +9,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::watch;
 
+use crate::lock::lock;
 use crate::model::Tenant;
 
 mod line;
@@ -184,7 +185,7 @@ struct Shared {
 
 impl Shared {
     fn room(&self) -> MutexGuard<'_, Room> {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.room)
     }
 
     /// Wakes who was admitted, and tells the others, without the lock.
