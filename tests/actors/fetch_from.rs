@@ -8,7 +8,7 @@ use nix_csi::actors::volume::VolumeError;
 use nix_csi::model::Source;
 use nix_csi::nix::RealiseError;
 
-use crate::policy::{self, settle, write};
+use crate::policy::{self, heed, settle, write};
 use crate::world::{World, with_world};
 
 const POLICY: &str = "preset: open\nnamespaces:\n  web: {substituters: [\"https://a.example\"]}\n  \
@@ -27,9 +27,7 @@ fn publish<'a>(
 #[tokio::test(start_paused = true)]
 async fn what_may_come_from_elsewhere_is_not_waited_for() {
     with_world(|mut world| async move {
-        write(&world, POLICY);
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, POLICY).await;
         let source = world.buildable("slow");
         let gate = world.nix.hold(source.clone());
         let after = async |name: &str, namespace: &str, seconds: u64| {
@@ -64,9 +62,7 @@ async fn what_may_come_from_elsewhere_is_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn what_counts_is_the_policy_at_the_time_of_the_fetch() {
     with_world(|mut world| async move {
-        write(&world, "preset: open\ndefault: {maxBuilds: 1}");
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, "preset: open\ndefault: {maxBuilds: 1}").await;
         let (slow, next) = (world.buildable("slow"), world.buildable("next"));
         let (gate, held) = (world.nix.hold(slow.clone()), world.nix.hold(next.clone()));
         let changes = async {
@@ -114,9 +110,7 @@ async fn what_counts_is_the_policy_at_the_time_of_the_fetch() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_of_who_may_not_fetch_from_everywhere_is_told_to_no_other() {
     with_world(|mut world| async move {
-        write(&world, POLICY);
-        world.heeds_policy();
-        settle().await;
+        heed(&mut world, POLICY).await;
         let source = world.buildable("missing");
         world.nix.fail(source.clone(), || RealiseError::BuildFailed {
             derivation: "missing".to_owned(),

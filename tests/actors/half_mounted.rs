@@ -8,14 +8,12 @@ use nix_csi::model::Source;
 use nix_csi::mount::MountError;
 use nix_csi::mount::fake::Op;
 
-use crate::policy::{publish, settle, write};
+use crate::policy::{heed, publish, settle, write};
 use crate::world::{Settings, World, target, with_world};
 
 /// A volume `a` of namespace `team` that is neither mounted nor gone, and its source.
 async fn half_mounted(world: &mut World) -> Source {
-    write(world, "preset: open");
-    world.heeds_policy();
-    settle().await;
+    heed(world, "preset: open").await;
     let source = world.buildable("app");
     fails_half_way(world);
     let error = publish(world, "a", "team", &source).await.unwrap_err();

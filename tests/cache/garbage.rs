@@ -1,8 +1,9 @@
 //! What a cache collects: who reads a path there uses it.
 
-use crate::lab::{CacheRole, Lab, Network, until};
+use crate::lab::{CacheRole, Lab, until};
 use crate::nodes::Client;
 use crate::or_skip;
+use crate::ssh::pair;
 
 /// Collects whatever was not used for so long, however full this machine's disk is.
 fn eager(older_than: &str) -> Vec<&str> {
@@ -42,12 +43,7 @@ fn age(lab: &Lab, closures: &[&String]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_read_stays_and_what_was_goes() {
-    let hosts = || {
-        let network = Network::new()?;
-        let (cache, node) = (network.host(1)?, network.host(2)?);
-        Ok::<_, String>((network, cache, node))
-    };
-    let (_network, cache, node) = or_skip!(hosts());
+    let (_network, cache, node) = or_skip!(pair());
     let (secret, public) = cache.signing_key("builder");
     let sign = ["--option", "secret-key-files", secret.to_str().unwrap()];
     let closure = |seed: &str| cache.unrooted(&[&sign[..], &["--argstr", "seed", seed]].concat());

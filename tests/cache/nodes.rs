@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::lab::{self, Lab, Network, Node};
 use crate::or_skip;
+use crate::ssh::pair;
 
 /// A node with a key for the cache, which believes `public`.
 pub(crate) struct Client {
@@ -59,12 +60,7 @@ pub(crate) fn machine_line(n: u8, lab: &Lab, jobs: usize, features: &str) -> Str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_fetches_what_is_signed_and_does_without_a_cache_that_is_down() {
-    let hosts = || {
-        let network = Network::new()?;
-        let (cache, node) = (network.host(1)?, network.host(2)?);
-        Ok::<_, String>((network, cache, node))
-    };
-    let (network, cache, b) = or_skip!(hosts());
+    let (network, cache, b) = or_skip!(pair());
     let (secret, public) = cache.signing_key("builder");
     let role = cache.cache_role(&["--signing-key", secret.to_str().unwrap()]);
     let client = Client::new(&b, &cache, &role, "b");
@@ -102,12 +98,7 @@ async fn a_node_fetches_what_is_signed_and_does_without_a_cache_that_is_down() {
 /// As the setting of before has it: then the cache decides what runs on the node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cache_that_is_trusted_is_believed_without_signatures() {
-    let hosts = || {
-        let network = Network::new()?;
-        let (cache, node) = (network.host(1)?, network.host(2)?);
-        Ok::<_, String>((network, cache, node))
-    };
-    let (_network, cache, b) = or_skip!(hosts());
+    let (_network, cache, b) = or_skip!(pair());
     let role = cache.cache_role(&[]);
     let client = Client::new(&b, &cache, &role, "b");
     let unsigned = cache.closure(&["--argstr", "seed", "unsigned"]);
@@ -126,12 +117,7 @@ async fn a_cache_that_is_trusted_is_believed_without_signatures() {
 /// Root of the cache writes what it likes into its store and its database; a signature is of the contents.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cache_gives_a_node_only_what_was_signed() {
-    let hosts = || {
-        let network = Network::new()?;
-        let (cache, node) = (network.host(1)?, network.host(2)?);
-        Ok::<_, String>((network, cache, node))
-    };
-    let (_network, cache, b) = or_skip!(hosts());
+    let (_network, cache, b) = or_skip!(pair());
     let (secret, public) = cache.signing_key("builder");
     let role = cache.cache_role(&[]);
     let client = Client::new(&b, &cache, &role, "b");

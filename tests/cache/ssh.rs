@@ -7,16 +7,16 @@ use std::path::Path;
 use crate::lab::{Lab, Network, eventually};
 use crate::or_skip;
 
-/// The cache, and a laptop with a key.
-fn hosts() -> Result<(Network, Lab, Lab), String> {
+/// The cache's machine, and another: a laptop's or a node's.
+pub(crate) fn pair() -> Result<(Network, Lab, Lab), String> {
     let network = Network::new()?;
-    let (cache, laptop) = (network.host(1)?, network.host(2)?);
-    Ok((network, cache, laptop))
+    let (cache, other) = (network.host(1)?, network.host(2)?);
+    Ok((network, cache, other))
 }
 
 #[test]
 fn a_key_gives_the_nix_protocol_and_nothing_else() {
-    let (_network, cache, laptop) = or_skip!(hosts());
+    let (_network, cache, laptop) = or_skip!(pair());
     let key = laptop.ssh_key("laptop");
     cache.authorize("laptop", &key);
     let mut role = cache.cache_role(&[]);
@@ -88,7 +88,7 @@ fn lacks_signature(error: &str) -> bool {
 
 #[test]
 fn only_what_a_trusted_key_has_signed_gets_in() {
-    let (_network, cache, laptop) = or_skip!(hosts());
+    let (_network, cache, laptop) = or_skip!(pair());
     let key = laptop.ssh_key("laptop");
     cache.authorize("laptop", &key);
     let (secret, public) = laptop.signing_key("node-1");
@@ -140,7 +140,7 @@ fn relay(lab: &Lab, key: &Path, known: &Path) -> std::path::PathBuf {
 
 #[test]
 fn a_laptop_builds_there_as_itself_and_runs_no_hook() {
-    let (_network, cache, laptop) = or_skip!(hosts());
+    let (_network, cache, laptop) = or_skip!(pair());
     let key = laptop.ssh_key("laptop");
     cache.authorize("laptop", &key);
     let role = cache.cache_role(&["--local-jobs", "1"]);
@@ -175,7 +175,7 @@ fn a_laptop_builds_there_as_itself_and_runs_no_hook() {
 /// As behind a router: all nodes of a cluster may have one address.
 #[test]
 fn many_may_come_from_one_address_at_once() {
-    let (_network, cache, laptop) = or_skip!(hosts());
+    let (_network, cache, laptop) = or_skip!(pair());
     let role = cache.cache_role(&[]);
     let script = format!(
         "for i in $(seq 100); do exec {{fd}}<>/dev/tcp/{}/22 || exit 1; fds=\"$fds $fd\"; done; \
@@ -197,7 +197,7 @@ fn many_may_come_from_one_address_at_once() {
 /// The cheapest cipher that an sshd has, and any of them.
 #[test]
 fn the_cipher_is_the_cheapest_that_both_have() {
-    let (_network, cache, _laptop) = or_skip!(hosts());
+    let (_network, cache, _laptop) = or_skip!(pair());
     let key = cache.ssh_key("host");
     let options = nix_csi::nix::ssh::SshClient::default().options();
     let chosen = |there: &str| {
@@ -225,7 +225,7 @@ fn the_cipher_is_the_cheapest_that_both_have() {
 
 #[test]
 fn a_child_that_dies_comes_back_and_a_cache_that_is_killed_leaves_none() {
-    let (_network, cache, laptop) = or_skip!(hosts());
+    let (_network, cache, laptop) = or_skip!(pair());
     let key = laptop.ssh_key("laptop");
     cache.authorize("laptop", &key);
     let role = cache.cache_role(&[]);
