@@ -17,6 +17,7 @@ demo: ## mount a real closure on this machine, show it, clean up (root)
 
 test: ## run the tests; T=word: those with the word in their path (root, or mounts are skipped)
 	@scripts/install-nix.sh e2fsprogs openssh-server iproute2
+	@scripts/install-helm.sh >/dev/null
 	@scripts/test.sh "$(T)"
 
 soak: ## everything at once for MINUTES=n, the node killed each KILL_EVERY=seconds, 0 is never (root)
@@ -39,7 +40,7 @@ check: ## format, lints, licences, workflows and tests
 fmt: ## format the code
 	cargo fmt
 
-docs: ## write the tables of docs/security.md and docs/threats.md anew, from deploy/ and tests/weakened/
+docs: ## write what is rendered and generated anew: deploy/manifests, tables of docs/security.md and docs/threats.md
 	NIX_CSI_RENEW_DOCS=1 cargo test --locked --test deployed the_documentation_has
 
 weakened: ## take each protection of docs/threats.md away and see its tests fail; T=word (root)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Makes the keys of a cache and its nodes, once, in a directory that kustomize takes as a resource:
-#   deploy/make-keys.sh DIR
+#   deploy/make-keys.sh DIR [NAMESPACE]
 # Keep DIR as secret as the cluster's own credentials; `kubectl apply -k` sends it. A file that is there
 # is left as it is, so that one key is renewed by removing its file and running this again; docs/keys.md says
 # in which order, so that nothing is interrupted. Who else may log in at the cache, such as a laptop: put its
 # public key into DIR/cache-keys/NAME.pub and list it in DIR/kustomization.yaml.
 set -euo pipefail
 
-dir=${1:?usage: make-keys.sh DIR}
+dir=${1:?usage: make-keys.sh DIR [NAMESPACE]} namespace=${2:-nix-csi}
 for program in ssh-keygen nix; do
   command -v "$program" >/dev/null || { echo "make-keys: $program is not installed" >&2; exit 1; }
 done
@@ -32,17 +32,17 @@ known=$(cat signing.pub 2>/dev/null || true)
 cp node.pub cache-keys/node.pub
 cp cache.pub node-keys/cache.pub
 # An earlier host key that still counts is in a file such as cache-host-old.pub.
-for name in nix-cache nix-cache.nix-csi nix-cache.nix-csi.svc; do
+for name in nix-cache "nix-cache.$namespace" "nix-cache.$namespace.svc"; do
   for key in cache-host*.pub; do
     echo "$name $(cut -d' ' -f1,2 "$key")"
   done
 done >known_hosts
 
 [[ ! -e kustomization.yaml ]] || exit 0
-cat >kustomization.yaml <<'EOF'
+cat >kustomization.yaml <<EOF
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
-namespace: nix-csi
+namespace: $namespace
 # Pods follow a change of who may log in without a restart, so the names stay.
 generatorOptions: {disableNameSuffixHash: true}
 secretGenerator:

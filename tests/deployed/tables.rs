@@ -194,6 +194,15 @@ fn token_of(pod: &Value) -> String {
 /// What a volume shows.
 fn source(volume: &Value, pod: &Value) -> String {
     if let Some(projected) = volume.get("projected") {
+        let maps: Vec<_> =
+            list(projected, "/sources").iter().filter_map(|of| of.get("configMap")).collect();
+        if maps.len() == list(projected, "/sources").len() {
+            return maps
+                .into_iter()
+                .map(|of| named("configMap", of, "/name"))
+                .collect::<Vec<_>>()
+                .join("; ");
+        }
         let known = SERVICE_ACCOUNT.map(|(path, of)| (path, of.to_owned()));
         assert_eq!(files_of(projected), known, "what {volume} is has no word here");
         return token_of(pod);
@@ -208,9 +217,13 @@ fn source(volume: &Value, pod: &Value) -> String {
     let Some((kind, of, name)) = found.next() else {
         panic!("what {volume} is has no word here");
     };
+    named(kind, of, name)
+}
+
+fn named(kind: &str, of: &Value, name: &str) -> String {
     let optional = if is_true(of, "/optional") { ", if there is one" } else { "" };
     match text(of, name) {
-        "" => (*kind).to_owned(),
+        "" => kind.to_owned(),
         "Memory" => format!("{kind}, in memory"),
         name => format!("{kind} {}{optional}", code(name)),
     }

@@ -1,4 +1,4 @@
-//! A cache beside the nodes, from the project's own manifests and keys.
+//! A cache beside the nodes, from the chart and keys of the project.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,8 @@ impl WithCache {
         assert!(make.unwrap().success());
         cluster.kubectl(&["apply", "-k", keys.path().to_str().unwrap()]);
         let this = Self { cluster, keys };
-        this.cluster.apply_kustomization("tests/e2e/deploy-cache");
+        this.cluster.kubectl(&["apply", "-f", "tests/e2e/install/volume.yaml"]);
+        this.cluster.upgrade(&["values.yaml", "cache-values.yaml"]);
         for what in ["daemonset/nix-csi-node", "statefulset/nix-cache"] {
             let status = ["-n", "nix-csi", "rollout", "status", what, "--timeout=180s"];
             if this.cluster.ask(&status).is_none() {
@@ -82,23 +83,13 @@ impl WithCache {
 
 impl Drop for WithCache {
     fn drop(&mut self) {
-        const MADE: [&str; 9] = [
-            "pod/other",
-            "deployment/decoys",
-            "statefulset/nix-cache",
-            "service/nix-cache",
-            "service/nix-cache-pods",
-            "service/nix-builders",
-            "networkpolicy/nix-csi-node",
-            "networkpolicy/nix-csi-cache",
-            "pod/nix-cache-0",
-        ];
+        const MADE: [&str; 3] = ["pod/other", "deployment/decoys", "pod/nix-cache-0"];
         let delete = ["delete", "--ignore-not-found", "--timeout=60s"];
         let within = ["-n", "nix-csi"];
+        self.cluster.upgrade(&["values.yaml"]);
         self.cluster.kubectl(&[&within[..], &delete, &MADE].concat());
         self.cluster.kubectl(&[&within[..], &delete, &["pvc/store-nix-cache-0"]].concat());
         self.cluster.kubectl(&[&delete[..], &["pv/nix-cache-store"]].concat());
-        self.cluster.apply_kustomization("tests/e2e/deploy");
         let rollout = ["rollout", "status", "daemonset/nix-csi-node", "--timeout=180s"];
         self.cluster.kubectl(&[&within[..], &rollout].concat());
     }

@@ -85,10 +85,22 @@ impl Cluster {
         serde_json::from_str(&self.kubectl(&[args, &["-o", "json"]].concat())).unwrap()
     }
 
-    /// Applies a kustomization that reaches beyond its own directory.
-    pub(crate) fn apply_kustomization(&self, dir: &str) {
-        let args = ["kustomize", "--load-restrictor", "LoadRestrictionsNone", dir];
-        self.apply_text(self.kubectl(&args).as_bytes());
+    /// What a Helm that must succeed says of the driver's release.
+    pub(crate) fn helm(&self, args: &[&str]) -> String {
+        let config = self.dir.join("admin.kubeconfig");
+        let mut command = Command::new(self.dir.join("helm"));
+        command.arg("--kubeconfig").arg(config).args(["--namespace", "nix-csi"]);
+        ok(&format!("helm {}", args.join(" ")), &command.args(args).output().unwrap())
+    }
+
+    /// The release as these files of tests/e2e/install have it; waits for nothing.
+    pub(crate) fn upgrade(&self, values: &[&str]) {
+        let files: Vec<_> = values.iter().map(|name| format!("tests/e2e/install/{name}")).collect();
+        let mut args = vec!["upgrade", "nix-csi", "deploy/chart"];
+        for file in &files {
+            args.extend(["--values", file]);
+        }
+        self.helm(&args);
     }
 
     pub(crate) fn apply(&self, objects: &[Value]) {

@@ -12,6 +12,7 @@ mod crowd;
 mod driver;
 mod events;
 mod exchange;
+mod install;
 mod kubelet;
 mod leftovers;
 mod many;

@@ -28,7 +28,7 @@ pub(crate) struct Used {
     pub(crate) peak_kilobytes: u64,
 }
 
-/// The rights of deploy/options/cache.
+/// The rights of the chart's cache.
 fn account() -> [Value; 3] {
     let api = "rbac.authorization.k8s.io";
     let meta = json!({ "name": "cache" });

@@ -1,0 +1,71 @@
+{{/* What objects of a component are called by. */}}
+{{- define "nix-csi.node" -}}
+{{ .Values.fullnameOverride }}-node
+{{- end -}}
+
+{{- define "nix-csi.labels" -}}
+app.kubernetes.io/name: {{ .Values.fullnameOverride }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{/* Of objects, not of what selects them: versions change. */}}
+{{- define "nix-csi.metadata" -}}
+labels:
+  {{- include "nix-csi.labels" . | nindent 2 }}
+  app.kubernetes.io/part-of: {{ .Values.fullnameOverride }}
+  app.kubernetes.io/instance: {{ .Release.Name }}
+  app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+  app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "nix-csi.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Probes of both roles: through the socket's own path, so that one that somebody has removed is seen as well. */}}
+{{- define "nix-csi.probes" -}}
+livenessProbe:
+  httpGet: {path: /healthz, port: metrics}
+  initialDelaySeconds: 10
+  periodSeconds: 10
+  timeoutSeconds: 7
+  failureThreshold: 6
+# Ready is registered: a rollout waits for it.
+readinessProbe:
+  httpGet: {path: /readyz, port: metrics}
+  periodSeconds: 2
+  timeoutSeconds: 7
+{{- end -}}
+
+{{/* Names and values; what is set by name in the values wins over the chart's own. */}}
+{{- define "nix-csi.env" -}}
+{{- $env := mergeOverwrite (dict) .own .set -}}
+{{- range $name, $value := $env }}
+- name: {{ $name }}
+  value: {{ $value | toString | quote }}
+{{- end -}}
+{{- end -}}
+
+{{- define "nix-csi.gc" -}}
+{{- $env := dict "NIX_CSI_GC_HIGH_WATERMARK" .highWatermark "NIX_CSI_GC_LOW_WATERMARK" .lowWatermark -}}
+{{- with .olderThan }}{{ $_ := set $env "NIX_CSI_GC_OLDER_THAN" . }}{{ end -}}
+{{- toYaml $env -}}
+{{- end -}}
+
+{{/* What a token's mount has: as the API server would mount it. */}}
+{{- define "nix-csi.token" -}}
+projected:
+  sources:
+    - serviceAccountToken: {path: token, expirationSeconds: 3607}
+    - configMap:
+        name: kube-root-ca.crt
+        items: [{key: ca.crt, path: ca.crt}]
+    - downwardAPI:
+        items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]
+{{- end -}}

@@ -1,0 +1,154 @@
+//! The chart in a cluster: what the API server says of it, and the driver's release as it comes, changes and goes.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::cluster::{Cluster, SOON, Space, wait_until};
+use crate::leftovers::{OnNode, nothing_left};
+use crate::programs::{DRIVER, deployment, package, pod};
+
+const CHART: &str = "deploy/chart";
+const VALUES: &str = "tests/e2e/install/values.yaml";
+/// How long a change of the release may take to be on the node.
+const WAIT: [&str; 3] = ["--wait", "--timeout", "180s"];
+/// All that a release makes has it.
+const OURS: &str = "app.kubernetes.io/part-of=nix-csi";
+
+fn reads(space: &Space<'_>, pods: &[String]) {
+    for pod in pods {
+        let said = space.kubectl(&["exec", pod, "--", "/nix/var/result/bin/hello"]);
+        assert!(said.contains("hello from release"), "{said}");
+    }
+}
+
+fn field(cluster: &Cluster, path: &str) -> String {
+    let path = format!("jsonpath={path}");
+    cluster.kubectl(&["-n", "nix-csi", "get", "daemonset", "nix-csi-node", "-o", &path])
+}
+
+/// Objects of the release, of every kind that the API server has.
+fn objects(cluster: &Cluster) -> Vec<String> {
+    let list = ["api-resources", "--verbs=list,delete", "-o", "name"];
+    let kinds = cluster.kubectl(&list).split_whitespace().collect::<Vec<_>>().join(",");
+    let get = ["get", &kinds, "-A", "-l", OURS, "-o", "name", "--ignore-not-found"];
+    cluster.kubectl(&get).lines().map(str::to_owned).collect()
+}
+
+fn is_registered(cluster: &Cluster) -> bool {
+    let names = "jsonpath={.items[*].spec.drivers[*].name}";
+    cluster.kubectl(&["get", "csinodes", "-o", names]).contains(DRIVER)
+}
+
+#[test]
+fn a_release_is_upgraded_rolled_back_uninstalled_and_no_pod_notices() {
+    let cluster = Cluster::get();
+    let space = cluster.space("release");
+    space.apply(vec![deployment("steady", 3, ("nixExpr", &package("release", "")))]);
+    space.all_running("app=steady", 3);
+    let pods = space.pods("app=steady");
+    let before = OnNode::now(&cluster);
+
+    let image = "{.spec.template.spec.containers[0].image}";
+    let hold = "{.spec.template.spec.containers[0].env[?(@.name=='NIX_CSI_HOLD')].value}";
+    let as_it_was = (field(&cluster, image), field(&cluster, hold));
+    assert_eq!(as_it_was, ("localhost/nix-csi:e2e".to_owned(), String::new()));
+    let other = ["--set", "image.tag=next,node.env.NIX_CSI_HOLD=50s,policy.preset=open"];
+    cluster.helm(&[&["upgrade", "nix-csi", CHART, "--values", VALUES][..], &other, &WAIT].concat());
+    let changed = (field(&cluster, image), field(&cluster, hold));
+    assert_eq!(changed, ("localhost/nix-csi:next".to_owned(), "50s".to_owned()));
+    assert!(objects(&cluster).contains(&"configmap/nix-csi-policy".to_owned()));
+    reads(&space, &pods);
+    assert_eq!(OnNode::now(&cluster), before, "the new driver uses what is mounted");
+
+    cluster.helm(&[&["rollback", "nix-csi"][..], &WAIT].concat());
+    assert_eq!((field(&cluster, image), field(&cluster, hold)), as_it_was);
+    assert!(!objects(&cluster).contains(&"configmap/nix-csi-policy".to_owned()));
+    reads(&space, &pods);
+    assert_eq!(OnNode::now(&cluster), before, "and so does the old one");
+
+    cluster.helm(&[&["uninstall", "nix-csi"][..], &WAIT].concat());
+    let reinstalled = std::panic::catch_unwind(|| {
+        wait_until("nothing of the release to be left", SOON, || objects(&cluster).is_empty());
+        wait_until("the kubelet to forget the driver", SOON, || !is_registered(&cluster));
+        reads(&space, &pods);
+        assert_eq!(OnNode::now(&cluster).mounts, before.mounts);
+    });
+    let install = ["install", "nix-csi", CHART, "--values", VALUES];
+    cluster.helm(&[&install[..], &WAIT].concat());
+    reinstalled.unwrap();
+    wait_until("the registration", SOON, || is_registered(&cluster));
+    reads(&space, &pods);
+    assert_eq!(space.pods("app=steady"), pods, "none was replaced");
+    assert_eq!(OnNode::now(&cluster), before, "the next driver takes over what is mounted");
+
+    space.apply(vec![pod("late", ("nixExpr", &package("release", "")), "hello")]);
+    space.succeeded("late");
+    drop(space);
+    nothing_left(&cluster);
+}
+
+/// What the API server has against objects that are sent to it, and not kept.
+fn dry_run(cluster: &Cluster, text: &str) -> Result<String, String> {
+    let mut command = Command::new(cluster.dir().join("kubectl"));
+    command.args(["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"]);
+    command.args(["--field-manager=nix-csi-test", "--force-conflicts"]);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+#[test]
+fn the_api_server_takes_each_object_with_every_option() {
+    let cluster = Cluster::get();
+    let crds = Command::new("scripts/install-crds.sh").output().unwrap();
+    assert!(crds.status.success(), "{crds:?}");
+    let crds = format!(
+        "{}/monitoring.coreos.com_podmonitors.yaml",
+        String::from_utf8(crds.stdout).unwrap().trim()
+    );
+    cluster.kubectl(&["apply", "--server-side", "-f", &crds]);
+    let established = ["wait", "--for=condition=Established", "-f", &crds, "--timeout=30s"];
+    cluster.kubectl(&established);
+    let refused = std::panic::catch_unwind(|| {
+        let mut options: Vec<_> = std::fs::read_dir("deploy/chart/ci")
+            .unwrap()
+            .map(|entry| entry.unwrap().path().to_str().unwrap().to_owned())
+            .collect();
+        options.sort();
+        assert!(options.len() > 5, "{options:?}");
+        for file in &options {
+            let text = cluster.helm(&["template", "nix-csi", CHART, "--values", file]);
+            let count = text.lines().filter(|line| line.starts_with("kind: ")).count();
+            let taken = dry_run(&cluster, &text).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert_eq!(taken.lines().count(), count, "{file}: {taken}");
+        }
+        // It would say so.
+        let text =
+            cluster.helm(&["template", "nix-csi", CHART]).replace("podInfoOnMount", "podInfo");
+        let error = dry_run(&cluster, &text).unwrap_err();
+        assert!(error.contains("unknown field \"spec.podInfo\""), "{error}");
+    });
+    cluster.kubectl(&["delete", "-f", &crds]);
+    refused.unwrap();
+}
+
+/// The plain manifests are the chart's own, in both forms.
+#[test]
+fn plain_manifests_are_taken_as_they_are() {
+    let cluster = Cluster::get();
+    for variant in ["default", "cache"] {
+        let dir = format!("deploy/manifests/{variant}");
+        let kustomized = cluster.kubectl(&["kustomize", &dir]);
+        let json = std::fs::read_to_string(format!("{dir}/nix-csi.json")).unwrap();
+        let count =
+            serde_json::from_str::<Value>(&json).unwrap()["items"].as_array().unwrap().len();
+        for text in [kustomized, json] {
+            let taken = dry_run(&cluster, &text).unwrap_or_else(|error| panic!("{dir}: {error}"));
+            assert_eq!(taken.lines().count(), count, "{dir}: {taken}");
+        }
+    }
+}
