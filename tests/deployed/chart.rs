@@ -72,6 +72,12 @@ fn a_wrong_value_is_refused_by_its_name() {
         let error = refused(&args);
         assert!(error.contains(words), "{args:?}: {error}");
     }
+    let field = "csiDriver.preventPodSchedulingIfMissing=true";
+    let error = refused(&["--set", field, "--kube-version", "1.35.4"]);
+    assert!(error.contains("Kubernetes v1.35.4 has no such field"), "{error}");
+    assert!(
+        template(&["--set", field, "--kube-version", "1.37.0"]).unwrap().contains("Missing: true")
+    );
 }
 
 /// Each value has its line in values.yaml and its place in the schema: what has a default is what is known.
