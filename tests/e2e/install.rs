@@ -27,12 +27,13 @@ fn field(cluster: &Cluster, path: &str) -> String {
     cluster.kubectl(&["-n", "nix-csi", "get", "daemonset", "nix-csi-node", "-o", &path])
 }
 
-/// Objects of the release, of every kind that the API server has.
+/// Objects of the release, of every kind that the API server has; its namespace is not the release's.
 fn objects(cluster: &Cluster) -> Vec<String> {
     let list = ["api-resources", "--verbs=list,delete", "-o", "name"];
     let kinds = cluster.kubectl(&list).split_whitespace().collect::<Vec<_>>().join(",");
     let get = ["get", &kinds, "-A", "-l", OURS, "-o", "name", "--ignore-not-found"];
-    cluster.kubectl(&get).lines().map(str::to_owned).collect()
+    let found = cluster.kubectl(&get);
+    found.lines().filter(|name| !name.starts_with("namespace/")).map(str::to_owned).collect()
 }
 
 fn is_registered(cluster: &Cluster) -> bool {
@@ -130,7 +131,7 @@ fn the_api_server_takes_each_object_with_every_option() {
         let text =
             cluster.helm(&["template", "nix-csi", CHART]).replace("podInfoOnMount", "podInfo");
         let error = dry_run(&cluster, &text).unwrap_err();
-        assert!(error.contains("unknown field \"spec.podInfo\""), "{error}");
+        assert!(error.contains(".spec.podInfo: field not declared"), "{error}");
     });
     cluster.kubectl(&["delete", "-f", &crds]);
     refused.unwrap();
@@ -151,4 +152,64 @@ fn plain_manifests_are_taken_as_they_are() {
             assert_eq!(taken.lines().count(), count, "{dir}: {taken}");
         }
     }
+}
+
+/// `deploy/deploy.sh` with the cluster's own programs; what it says, and whether it succeeds.
+fn deploy(cluster: &Cluster, args: &[&str]) -> (bool, String) {
+    let path = std::env::var("PATH").unwrap();
+    let mut command = Command::new("deploy/deploy.sh");
+    command.env("PATH", format!("{}:{path}", cluster.dir().display()));
+    command.env("KUBECONFIG", cluster.dir().join("admin.kubeconfig")).stdin(Stdio::null());
+    let output = command.args(["--values", VALUES]).args(args).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    (output.status.success(), said.concat())
+}
+
+#[test]
+fn deploying_without_a_release_asks_applies_and_removes_what_is_gone() {
+    const POLICY: &str = "configmap/nix-csi-policy";
+    let cluster = Cluster::get();
+    let space = cluster.space("deployed");
+    space.apply(vec![deployment("steady", 2, ("nixExpr", &package("release", "")))]);
+    space.all_running("app=steady", 2);
+    let pods = space.pods("app=steady");
+
+    let (done, said) = deploy(&cluster, &["--yes"]);
+    assert!(!done && said.contains("has a Helm release"), "{said}");
+    cluster.helm(&[&["uninstall", "nix-csi"][..], &WAIT].concat());
+    let deployed = std::panic::catch_unwind(|| {
+        let (done, said) = deploy(&cluster, &["--yes", "--prune", "--set", "policy.preset=open"]);
+        assert!(done, "{said}");
+        assert!(objects(&cluster).contains(&POLICY.to_owned()));
+        let bystander = ["-n", "nix-csi", "create", "configmap", "bystander"];
+        cluster.kubectl(&bystander);
+
+        let other = ["--prune", "--set", "node.env.NIX_CSI_HOLD=50s"];
+        let (done, said) = deploy(&cluster, &other);
+        assert!(!done && said.contains("--yes applies it"), "{said}");
+        for line in ["+          value: 50s", "configmap/nix-csi-policy would be removed"] {
+            assert!(said.lines().any(|said| said.trim_end() == line), "{line}: {said}");
+        }
+        assert!(!said.contains("bystander"), "{said}");
+        assert!(objects(&cluster).contains(&POLICY.to_owned()), "nothing was asked");
+
+        let (done, said) = deploy(&cluster, &[&["--yes"][..], &other].concat());
+        assert!(done, "{said}");
+        assert!(!objects(&cluster).contains(&POLICY.to_owned()));
+        let hold = "{.spec.template.spec.containers[0].env[?(@.name=='NIX_CSI_HOLD')].value}";
+        assert_eq!(field(&cluster, hold), "50s");
+        cluster.kubectl(&["-n", "nix-csi", "delete", "configmap", "bystander"]);
+        reads(&space, &pods);
+    });
+    let text = cluster.helm(&["template", "nix-csi", CHART, "--values", VALUES]);
+    let file = cluster.dir().join("release.yaml");
+    std::fs::write(&file, text).unwrap();
+    let delete = ["delete", "--ignore-not-found", "--timeout=60s", "-f", file.to_str().unwrap()];
+    cluster.kubectl(&delete);
+    cluster.kubectl(&["-n", "nix-csi", "delete", "--ignore-not-found", POLICY]);
+    cluster.helm(&[&["install", "nix-csi", CHART, "--values", VALUES][..], &WAIT].concat());
+    deployed.unwrap();
+    reads(&space, &pods);
+    drop(space);
+    nothing_left(&cluster);
 }

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Installs the driver, or changes what is installed, without a Helm release: renders the chart, shows what would
+# change, asks, and applies on the server's side.
+#   deploy/deploy.sh [--yes] [--prune] [--namespace NAMESPACE] [HELM OPTION...]
+# HELM OPTION is one of `helm template`, such as --set or --values. --prune also removes what an earlier deploy.sh
+# made and the chart does not have any more: of an apply set of kubectl's, so nothing else. --yes shows and asks
+# nothing. It needs helm, and kubectl 1.30 or newer.
+set -euo pipefail
+
+yes='' prune='' namespace=nix-csi options=()
+while (($#)); do
+  case $1 in
+    --yes) yes=1 ;;
+    --prune) prune=1 ;;
+    --namespace) namespace=${2:?deploy: --namespace needs a name} && shift ;;
+    --namespace=*) namespace=${1#*=} ;;
+    *) options+=("$1") ;;
+  esac
+  shift
+done
+chart=$(dirname "$0")/chart
+for program in helm kubectl; do
+  command -v "$program" >/dev/null || { echo "deploy: $program is not installed" >&2; exit 1; }
+done
+if helm --namespace "$namespace" status nix-csi >/dev/null 2>&1; then
+  echo "deploy: $namespace has a Helm release nix-csi: change it with helm upgrade" >&2
+  exit 1
+fi
+
+objects=$(mktemp)
+trap 'rm -f "$objects"' EXIT
+version=$(kubectl version --output=json | sed -n '/serverVersion/,$s/.*"gitVersion": "\(v[0-9.]*\).*/\1/p')
+helm template nix-csi "$chart" --namespace "$namespace" --kube-version "${version:?deploy: no API server}" \
+  --set namespace.create=true "${options[@]}" >"$objects"
+
+# Of Helm and of kubectl, which are no change.
+sed -i "/app.kubernetes.io\/managed-by:/d" "$objects"
+export KUBECTL_EXTERNAL_DIFF="diff -u -N -I applyset"
+
+apply() {
+  local args=(apply --server-side --force-conflicts --field-manager=nix-csi-deploy --filename="$objects")
+  # Who is in the set is its parent's to know, a ConfigMap.
+  [[ ! $prune ]] || args+=(--prune --applyset=configmaps/nix-csi-deployed --namespace="$namespace")
+  KUBECTL_APPLYSET=true kubectl "${args[@]}" "$@"
+}
+is_there() { kubectl get namespace "$namespace" >/dev/null 2>&1; }
+
+if [[ ! $yes ]]; then
+  if is_there; then
+    status=0
+    kubectl diff --server-side --force-conflicts --field-manager=nix-csi-deploy --filename="$objects" || status=$?
+    ((status <= 1)) || exit "$status"
+    [[ ! $prune ]] || apply --dry-run=server | sed -n 's/ pruned.*/ would be removed/p'
+  else
+    echo "namespace $namespace is not there yet: everything is new"
+  fi
+  [[ -t 0 ]] || { echo "deploy: nobody to ask at a terminal: --yes applies it" >&2; exit 1; }
+  read -r -p "apply this to $(kubectl config current-context)? [y/N] " answer
+  [[ $answer == [yY]* ]] || { echo "deploy: nothing was changed" >&2; exit 1; }
+fi
+# The set's parent is in it.
+is_there || kubectl create namespace "$namespace"
+apply
+kubectl --namespace "$namespace" rollout status --timeout=180s "$(
+  kubectl --namespace "$namespace" get daemonset --selector=app.kubernetes.io/component=node --output=name
+)"
