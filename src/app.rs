@@ -2,11 +2,14 @@
 
 mod actors;
 mod cache;
+mod clean;
 mod cluster;
 mod gc;
 mod nix;
 mod signals;
 mod ssh;
+
+pub use clean::clean;
 
 use std::fs;
 use std::path::Path;

@@ -4,6 +4,7 @@ mod builders;
 mod builds;
 mod cache;
 mod cache_role;
+mod clean;
 mod cluster;
 mod gc;
 mod keep;
@@ -20,6 +21,7 @@ pub use builders::BuilderSettings;
 pub use builds::{BuildSettings, EvalModeArg};
 pub use cache::{BuildOnArg, CacheSettings, RetryUploadsArgs, UploadsArgs, UploadsCommand};
 pub use cache_role::{CacheConfig, SSH_LISTEN};
+pub use clean::CleanArgs;
 pub use cluster::ClusterSettings;
 pub use gc::{GcArgs, GcSettings};
 pub use keep::{KeepSettings, PrefetchArgs};
@@ -64,6 +66,8 @@ pub enum Command {
     Policy(PolicyCommand),
     /// Collect garbage of a store, show what would go, or why a path stays (root).
     Gc(GcArgs),
+    /// Take away what a node leaves on this machine, once nothing of it is mounted (root).
+    Clean(CleanArgs),
 }
 
 #[derive(Debug, Clone, Args)]

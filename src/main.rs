@@ -34,6 +34,9 @@ fn main() -> ExitCode {
         Command::Cache(config) => {
             nix_csi::app::run_cache(*config).map_err(|error| Failure(error.to_string()))
         }
+        Command::Clean(args) => {
+            nix_csi::app::clean(&args).map_err(|error| Failure(error.to_string()))
+        }
         command => client(command),
     };
     match result {
@@ -57,7 +60,9 @@ fn client(command: Command) -> Result<(), Failure> {
             Command::Uploads(args) => cli::uploads(args).await,
             Command::Policy(command) => cli::policy(command).await,
             Command::Gc(args) => cli::gc(args).await,
-            Command::Node(_) | Command::Cache(_) => unreachable!("runs in main"),
+            Command::Node(_) | Command::Cache(_) | Command::Clean(_) => {
+                unreachable!("runs in main")
+            }
         }
     })
 }

@@ -259,10 +259,14 @@ pub(super) fn release_uploads(config: &NodeConfig) {
 
 /// Roots of nodes with other state directories are not ours to sweep.
 pub(super) fn roots_dir(config: &NodeConfig) -> PathBuf {
+    roots_of(&config.process.state_dir)
+}
+
+pub(super) fn roots_of(state_dir: &Path) -> PathBuf {
     let gcroots = Path::new(STORE_STATE).join("gcroots");
-    if config.process.state_dir == Path::new(DEFAULT_STATE_DIR) {
+    if state_dir == Path::new(DEFAULT_STATE_DIR) {
         return gcroots.join("nix-csi");
     }
-    let digest = Sha256::digest(config.process.state_dir.as_os_str().as_bytes());
+    let digest = Sha256::digest(state_dir.as_os_str().as_bytes());
     gcroots.join(format!("nix-csi-{}", hex::encode(&digest[..6])))
 }

@@ -21,7 +21,7 @@ pub use node::NodeService;
 pub use publish_request::Admittance;
 #[cfg(any(test, fuzzing))]
 pub(crate) use publish_request::fuzz_publish;
-pub use registration::RegistrationSocket;
+pub use registration::{RegistrationSocket, registration_socket};
 pub use server::serve;
 pub use socket::{BindError, Endpoint, InvalidEndpoint};
 

@@ -34,13 +34,17 @@ pub struct RegistrationSocket {
     info: PluginInfo,
 }
 
+/// The kubelet sends the socket's escaped path as `:authority`. With an `@` in it, what is before reads as user
+/// information and HTTP/2 lets the rest pass; without, it resets the stream.
+pub fn registration_socket(dir: &Path, driver: &str) -> PathBuf {
+    dir.join(format!("{driver}@reg.sock"))
+}
+
 impl RegistrationSocket {
     /// `dir` is the kubelet's plugins_registry, `csi` the driver's socket, and `endpoint` its path as
     /// the kubelet sees it.
     pub fn new(dir: &Path, driver: &str, csi: &Path, endpoint: &Path) -> Self {
-        // The kubelet sends the socket's escaped path as `:authority`. With an `@` in it, what is
-        // before reads as user information and HTTP/2 lets the rest pass; without, it resets the stream.
-        let socket = Endpoint::from(dir.join(format!("{driver}@reg.sock")));
+        let socket = Endpoint::from(registration_socket(dir, driver));
         let info = PluginInfo {
             r#type: CSI.to_owned(),
             name: driver.to_owned(),

@@ -65,6 +65,17 @@ pub const CRASH_POINTS: &[&str] = &[
     "remove-view-mnt-removed",
 ];
 
+/// Mount points at or below a directory, as this mount namespace has them.
+pub fn points_below(dir: &Path) -> Result<Vec<PathBuf>, MountError> {
+    let below = |mount: mountinfo::Mount| mount.point.starts_with(dir).then_some(mount.point);
+    Ok(mountinfo::read()?.into_iter().filter_map(below).collect())
+}
+
+/// Whether something is mounted at a path; nothing is where nothing is.
+pub fn is_mounted(path: &Path) -> Result<bool, MountError> {
+    sys::is_mount_root(path)
+}
+
 /// How a view shows the store's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -140,8 +140,9 @@ impl Beneath {
 }
 
 /// Removes a tree in which nobody works any more. How deep it is, its owner decides: what has directories in it is
-/// taken apart at the top.
-pub(super) fn remove(tree: &Path) -> io::Result<()> {
+/// taken apart at the top. Nothing may be mounted below it. On a mount point it is emptied, and the error is
+/// `EBUSY`.
+pub fn remove(tree: &Path) -> io::Result<()> {
     let top = open(tree, LISTED, Mode::empty())?;
     // Names that nobody has guessed.
     let (own, mut moved) = (RandomState::new().hash_one(tree), 0u64);

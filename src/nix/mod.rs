@@ -85,6 +85,7 @@ mod text;
 mod version;
 mod workers;
 
+pub use beneath::remove as remove_tree;
 pub use child::{ChildSpec, Readiness, RunningChild};
 pub use command::{CommandSpec, Config};
 pub use conf::ConfError;

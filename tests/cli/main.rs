@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod clean;
 mod client;
 mod http;
 #[path = "../lab/mod.rs"]

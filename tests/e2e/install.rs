@@ -154,13 +154,17 @@ fn plain_manifests_are_taken_as_they_are() {
     }
 }
 
-/// `deploy/deploy.sh` with the cluster's own programs; what it says, and whether it succeeds.
 fn deploy(cluster: &Cluster, args: &[&str]) -> (bool, String) {
+    run(cluster, "deploy/deploy.sh", &[&["--values", VALUES], args].concat())
+}
+
+/// A script with the cluster's own programs: whether it succeeds, and what it says.
+fn run(cluster: &Cluster, script: &str, args: &[&str]) -> (bool, String) {
     let path = std::env::var("PATH").unwrap();
-    let mut command = Command::new("deploy/deploy.sh");
+    let mut command = Command::new(script);
     command.env("PATH", format!("{}:{path}", cluster.dir().display()));
     command.env("KUBECONFIG", cluster.dir().join("admin.kubeconfig")).stdin(Stdio::null());
-    let output = command.args(["--values", VALUES]).args(args).output().unwrap();
+    let output = command.args(args).output().unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     (output.status.success(), said.concat())
 }
@@ -210,6 +214,61 @@ fn deploying_without_a_release_asks_applies_and_removes_what_is_gone() {
     cluster.helm(&[&["install", "nix-csi", CHART, "--values", VALUES][..], &WAIT].concat());
     deployed.unwrap();
     reads(&space, &pods);
+    drop(space);
+    nothing_left(&cluster);
+}
+
+/// What a driver leaves on its node: where, and what is there.
+fn left_on_node(cluster: &Cluster) -> String {
+    let places = [
+        "/run/nix-csi",
+        "/var/lib/nix-csi/nix",
+        "/var/lib/kubelet/plugins",
+        "/var/lib/kubelet/plugins_registry",
+    ];
+    let find =
+        ["find", places[0], places[1], places[2], places[3], "-mindepth", "1", "-maxdepth", "1"];
+    cluster.on_node(&find)
+}
+
+#[test]
+fn an_undeployed_driver_leaves_nothing_on_its_node() {
+    let cluster = Cluster::get();
+    let space = cluster.space("undeployed");
+    space.apply(vec![pod("steady", ("nixExpr", &package("release", "")), "serve")]);
+    space.running("steady");
+    let undeploy = |args: &[&str]| run(&cluster, "deploy/undeploy.sh", args);
+
+    let (done, said) = undeploy(&["--yes", "--store"]);
+    assert!(!done && said.contains(&format!("{}/steady", space.name)), "{said}");
+    reads(&space, &["steady".to_owned()]);
+    space.kubectl(&["delete", "pod", "steady", "--timeout=60s"]);
+    let (done, said) = undeploy(&[]);
+    assert!(!done && said.contains("--yes does it"), "{said}");
+    assert!(is_registered(&cluster));
+
+    let undeployed = std::panic::catch_unwind(|| {
+        let (done, said) = undeploy(&["--yes", "--store"]);
+        assert!(done && said.contains("is clean"), "{said}");
+        assert_eq!(left_on_node(&cluster), "", "{said}");
+        assert_eq!(objects(&cluster), [""; 0]);
+        let mounts = cluster.on_node(&["cat", "/proc/self/mountinfo"]);
+        assert!(!mounts.contains("/var/lib/nix-csi/nix"), "{mounts}");
+        wait_until("the kubelet to forget the driver", SOON, || !is_registered(&cluster));
+        // And what deploy.sh has made.
+        let (done, said) = deploy(&cluster, &["--yes", "--prune"]);
+        assert!(done, "{said}");
+        let (done, said) = undeploy(&["--yes"]);
+        assert!(done && said.contains("is clean"), "{said}");
+        assert_eq!(objects(&cluster), [""; 0]);
+        assert!(
+            left_on_node(&cluster).lines().all(|path| path.starts_with("/var/lib/nix-csi/nix/"))
+        );
+    });
+    cluster.helm(&[&["install", "nix-csi", CHART, "--values", VALUES][..], &WAIT].concat());
+    undeployed.unwrap();
+    space.apply(vec![pod("late", ("nixExpr", &package("release", "")), "hello")]);
+    space.succeeded("late");
     drop(space);
     nothing_left(&cluster);
 }

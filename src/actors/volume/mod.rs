@@ -25,6 +25,7 @@ pub use directory::{Directory, UnreadableVolume};
 pub use error::{ViewError, VolumeError};
 pub use machine::Request;
 pub use observe::{VolumeStats, VolumeStatus};
+pub use record::recorded;
 pub use volumes::{Volumes, VolumesConfig};
 
 #[cfg(any(test, fuzzing))]

@@ -203,6 +203,22 @@ impl RecordStore {
     }
 }
 
+/// Targets of the records in a directory, with whose pods they are; none if there is no directory. A file that
+/// can't be read as a record is an error: what it is about is not known.
+pub fn recorded(dir: PathBuf) -> Result<Vec<(TargetPath, Option<String>)>, VolumeError> {
+    let missing = fs::symlink_metadata(&dir).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    if missing {
+        return Ok(Vec::new());
+    }
+    let (records, unreadable) = RecordStore { dir }.read_all()?;
+    if let Some(Unreadable { path, reason, .. }) = unreadable.into_iter().next() {
+        let source = io::Error::new(io::ErrorKind::InvalidData, reason);
+        return Err(VolumeError::Record { verb: "read", path, source });
+    }
+    let pod = |pod: PodInfo| format!("pod {}/{}", pod.namespace, pod.name);
+    Ok(records.into_iter().map(|record| (record.target, record.pod.map(pod))).collect())
+}
+
 fn read(path: &Path, id: Option<&VolumeId>) -> Result<Record, String> {
     let text = at_most(path, MAX).map_err(|e| e.to_string())?;
     parse(&text, id)
