@@ -108,14 +108,17 @@ fn release_views(args: &CleanArgs) -> Result<(), NodeError> {
     Ok(())
 }
 
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
+}
+
 /// A mount point stays, empty.
 fn remove(path: &Path, how: impl Fn(&Path) -> io::Result<()>) -> Result<(), NodeError> {
     match how(path) {
         Ok(()) => println!("{} removed", path.display()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            println!("{} emptied", path.display());
-        }
+        // Busy, or, where the root file system is read-only, that.
+        Err(_) if is_empty(path) => println!("{} emptied", path.display()),
         Err(error) => return Err(fail(&format!("can't remove {}", path.display()))(&error)),
     }
     Ok(())

@@ -140,8 +140,7 @@ impl Beneath {
 }
 
 /// Removes a tree in which nobody works any more. How deep it is, its owner decides: what has directories in it is
-/// taken apart at the top. Nothing may be mounted below it. On a mount point it is emptied, and the error is
-/// `EBUSY`.
+/// taken apart at the top. Nothing may be mounted below it. A mount point is emptied, and then an error.
 pub fn remove(tree: &Path) -> io::Result<()> {
     let top = open(tree, LISTED, Mode::empty())?;
     // Names that nobody has guessed.

@@ -153,3 +153,24 @@ fn a_mount_of_somebody_else_is_not_emptied() {
     lab.ok("umount", &[other]);
     assert_eq!(clean(&lab, &[]).code, Some(0));
 }
+
+/// As in a container, whose root file system is read-only and whose volumes can't be removed.
+#[test]
+fn what_is_mounted_for_it_is_emptied() {
+    let lab = lab!();
+    lab.closure(&[]);
+    let outer = lab.path("outer");
+    let run = outer.join("run");
+    let [outer, run] = [&outer, &run].map(|path| path.to_str().unwrap());
+    lab.ok("mkdir", &[outer]);
+    lab.ok("mount", &["-t", "tmpfs", "outer", outer]);
+    lab.ok("mkdir", &[run]);
+    lab.ok("mount", &["-t", "tmpfs", "run", run]);
+    lab.ok("mkdir", &[&format!("{run}/volumes")]);
+    lab.ok("mount", &["-o", "remount,ro", outer]);
+    let said = run_in(&lab, ".", &["clean", "--run-dir", run]);
+    assert!(said.success().contains("LAB/outer/run emptied"), "{said:?}");
+    assert_eq!(lab.names(run), [""; 0]);
+    lab.ok("umount", &[run]);
+    lab.ok("umount", &[outer]);
+}
