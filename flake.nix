@@ -12,9 +12,10 @@
     {
       packages = forAll (all: builtins.removeAttrs all [ "shell" ] // { default = all.driver; });
       devShells = forAll (all: { default = all.shell; });
-      checks = forAll (all: { inherit (all) driver node cache manifests; });
+      checks = forAll (all: { inherit (all) driver node cache; });
       apps = forAll (all: {
         deploy = { type = "app"; program = "${all.deploy}/bin/nix-csi-deploy"; };
+        undeploy = { type = "app"; program = "${all.deploy}/bin/nix-csi-undeploy"; };
         push = { type = "app"; program = "${all.push}/bin/nix-csi-push"; };
       });
       nixosModules.default = import ./nix/module.nix;

@@ -1,6 +1,16 @@
-# deploy/deploy.sh with the programs it needs; it finds the chart beside itself.
-{ lib, writeShellScriptBin, bash, kubernetes-helm, kubectl, coreutils }:
-writeShellScriptBin "nix-csi-deploy" ''
-  export PATH=${lib.makeBinPath [ kubernetes-helm kubectl coreutils bash ]}:$PATH
-  exec ${bash}/bin/bash ${../deploy}/deploy.sh "$@"
-''
+# deploy/deploy.sh and undeploy.sh with the programs they need; the chart is beside them, and its dashboards.
+{ lib, writeShellScriptBin, symlinkJoin, bash, kubernetes-helm, kubectl, coreutils, gnused, diffutils }:
+let
+  source = lib.fileset.toSource {
+    root = ../.;
+    fileset = lib.fileset.unions [ ../deploy ../dashboards ];
+  };
+  script = name: writeShellScriptBin "nix-csi-${name}" ''
+    export PATH=${lib.makeBinPath [ kubernetes-helm kubectl coreutils gnused diffutils bash ]}:$PATH
+    exec ${bash}/bin/bash ${source}/deploy/${name}.sh "$@"
+  '';
+in
+symlinkJoin {
+  name = "nix-csi-deploy";
+  paths = map script [ "deploy" "undeploy" ];
+}

@@ -13,14 +13,6 @@ in
       defaultText = lib.literalExpression "the driver of this flake, built with the machine's nixpkgs";
       description = "The driver.";
     };
-    lendDaemon = mkOption {
-      type = types.bool;
-      default = true;
-      description = ''
-        Whether the machine's nix-daemon serves the driver. Without it the driver runs one of its own. Either way
-        the driver collects nothing unless NIX_CSI_GC_OLDER_THAN is among the settings.
-      '';
-    };
     settings = mkOption {
       type = types.attrsOf types.str;
       default = { };
@@ -53,11 +45,12 @@ in
       description = "Mounts Nix closures (nix-csi)";
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
-      after = [ "local-fs.target" "network-online.target" ] ++ lib.optional cfg.lendDaemon "nix-daemon.socket";
+      after = [ "local-fs.target" "network-online.target" "nix-daemon.socket" ];
       path = [ config.nix.package pkgs.git pkgs.openssh pkgs.e2fsprogs pkgs.gnutar pkgs.gzip pkgs.xz pkgs.bzip2 pkgs.zstd ];
       environment =
-        { NIX_CSI_SSHD = "${pkgs.openssh}/bin/sshd"; }
-        // optionalAttrs cfg.lendDaemon {
+        {
+          NIX_CSI_SSHD = "${pkgs.openssh}/bin/sshd";
+          # The machine's own daemon serves: one store has one collector, which is not ours.
           NIX_CSI_NIX_DAEMON_SOCKET = "/nix/var/nix/daemon-socket/socket";
         }
         // optionalAttrs cfg.kubelet.enable {

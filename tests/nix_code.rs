@@ -136,8 +136,8 @@ fn the_flake_has_the_same_for_both_architectures() {
             json!(["cache", "default", "deploy", "driver", "image", "manifests", "node", "push"]);
         assert_eq!(outputs["packages"][system], packages);
         assert_eq!(outputs["devShells"][system], json!(["default"]));
-        assert_eq!(outputs["checks"][system], json!(["cache", "driver", "manifests", "node"]));
-        assert_eq!(outputs["apps"][system], json!(["deploy", "push"]));
+        assert_eq!(outputs["checks"][system], json!(["cache", "driver", "node"]));
+        assert_eq!(outputs["apps"][system], json!(["deploy", "push", "undeploy"]));
     }
     assert_eq!(outputs["nixosModules"], json!({"default": 0}));
 }
@@ -177,15 +177,16 @@ fn the_modules_settings_are_the_drivers() {
 }
 
 #[test]
-fn a_single_machine_has_its_daemon_or_the_machines() {
+fn a_single_machine_lends_its_daemon_and_settings_win() {
     let Some(lent) = unit("enable = true;") else { return };
     let lent = lent.unwrap();
     let socket = "/nix/var/nix/daemon-socket/socket";
     assert_eq!(lent["environment"]["NIX_CSI_NIX_DAEMON_SOCKET"], socket);
     assert!(lent["environment"].get("NIX_CSI_REGISTRATION_DIR").is_none());
-    let settings = "enable = true; lendDaemon = false; settings.NIX_CSI_SSHD = \"/sshd\";";
+    let settings = "enable = true; settings.NIX_CSI_SSHD = \"/sshd\";";
     let own = unit(settings).unwrap().unwrap();
-    assert_eq!(own["environment"], json!({"NIX_CSI_SSHD": "/sshd"}));
+    let both = json!({"NIX_CSI_SSHD": "/sshd", "NIX_CSI_NIX_DAEMON_SOCKET": socket});
+    assert_eq!(own["environment"], both);
     assert_eq!(unit("").unwrap().unwrap(), Value::Null);
     assert!(unit("enabel = true;").unwrap().unwrap_err().contains("no option"));
 }

@@ -7,12 +7,12 @@ let
     outPath = "/nix/store/${args.name or args.pname}";
   };
   names = [
-    "openssh" "git" "e2fsprogs" "cacert" "busybox" "bash" "kubernetes-helm" "kubectl" "coreutils" "yq-go" "skopeo"
+    "openssh" "git" "e2fsprogs" "cacert" "busybox" "bash" "kubernetes-helm" "kubectl" "coreutils" "gnused" "diffutils" "skopeo"
     "cargo" "rustc" "clippy" "rustfmt" "go" "gnutar" "gzip" "xz" "bzip2" "zstd"
   ];
   plain = builtins.listToAttrs (map (name: { inherit name; value = made "package" { inherit name; }; }) names);
   lib = {
-    fileset = { toSource = args: args; unions = files: map (f: if builtins.pathExists f then f else throw "no ${toString f}") files; };
+    fileset = { toSource = { root, fileset }@args: args // { name = "source"; outPath = "/nix/store/source"; }; unions = files: map (f: if builtins.pathExists f then f else throw "no ${toString f}") files; };
     licenses.mit = "MIT";
     versions.majorMinor = version: builtins.head (builtins.match "([0-9]+[.][0-9]+).*" version);
     versionAtLeast = a: b: builtins.compareVersions a b >= 0;
@@ -21,7 +21,6 @@ let
     toInt = builtins.fromJSON;
     makeBinPath = packages: builtins.concatStringsSep ":" (map (p: "${p}/bin") packages);
     genAttrs = names: f: builtins.listToAttrs (map (name: { inherit name; value = f name; }) names);
-    optional = yes: it: if yes then [ it ] else [ ];
     optionalAttrs = yes: attrs: if yes then attrs else { };
     mkIf = yes: it: if yes then it else { };
     mkEnableOption = what: { default = false; description = what; type = "bool"; };
@@ -39,7 +38,7 @@ let
     dockerTools.buildLayeredImage = { name, tag, maxLayers, includeNixDB, contents, extraCommands, config }@args: made "image" args;
     linkFarm = name: entries: made "links" { inherit name entries; };
     writeText = name: text: made "text" { inherit name text; };
-    runCommand = name: args: script: made "command" (args // { inherit name script; });
+    symlinkJoin = { name, paths }@args: made "join" args;
     writeShellScriptBin = name: text: made "script" { inherit name text; };
     mkShell = { packages }@args: made "shell" (args // { name = "shell"; });
     callPackage = file: given:
