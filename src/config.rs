@@ -191,6 +191,7 @@ pub struct SourceArgs {
 
 #[derive(Debug, Args)]
 pub struct UnmountArgs {
+    /// Where it is mounted.
     pub directory: PathBuf,
     #[command(flatten)]
     pub sockets: Sockets,

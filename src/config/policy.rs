@@ -48,7 +48,10 @@ pub enum PolicyCommand {
     /// Say what a namespace may ask for, and of a volume whether it may and why not.
     Explain(ExplainArgs),
     /// Say whether a file has a policy that can be used.
-    Check { file: PathBuf },
+    Check {
+        /// The policy, as YAML or JSON.
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 mod chart;
 mod manifests;
 mod reasons;
+mod settings;
 mod tables;
 mod threats;
 mod workflows;
@@ -70,6 +71,11 @@ fn the_documentation_has_what_is_rendered() {
 #[test]
 fn the_documentation_has_the_tests_of_each_threat() {
     assert_current("docs/threats.md", &threats::markdown());
+}
+
+#[test]
+fn the_documentation_has_each_setting() {
+    assert_current("docs/settings.md", &settings::markdown());
 }
 
 /// As the table says of users.
