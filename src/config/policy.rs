@@ -49,7 +49,7 @@ pub enum PolicyCommand {
     Explain(ExplainArgs),
     /// Say whether a file has a policy that can be used.
     Check {
-        /// The policy, as YAML or JSON.
+        /// The policy, as YAML.
         file: PathBuf,
     },
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod chart;
+mod links;
 mod manifests;
 mod reasons;
 mod settings;
