@@ -4,6 +4,7 @@ mod builders;
 mod builds;
 mod cache;
 mod cache_role;
+mod check;
 mod clean;
 mod cluster;
 mod gc;
@@ -18,9 +19,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use builders::BuilderSettings;
-pub use builds::{BuildSettings, EvalModeArg};
+pub use builds::{BuildSettings, BuildsArgs, BuildsCommand, EvalModeArg, RetryArgs};
 pub use cache::{BuildOnArg, CacheSettings, RetryUploadsArgs, UploadsArgs, UploadsCommand};
 pub use cache_role::{CacheConfig, SSH_LISTEN};
+pub use check::{CanaryArgs, CheckArgs};
 pub use clean::CleanArgs;
 pub use cluster::ClusterSettings;
 pub use gc::{GcArgs, GcSettings};
@@ -66,6 +68,11 @@ pub enum Command {
     Policy(PolicyCommand),
     /// Collect garbage of a store, show what would go, or why a path stays (root).
     Gc(GcArgs),
+    /// Check an installation in a cluster: what runs, what is registered, and that a pod mounts a volume.
+    Check(CheckArgs),
+    /// What pods of `check` run.
+    #[command(hide = true)]
+    Canary(CanaryArgs),
     /// Take away what a node leaves on this machine, once nothing of it is mounted (root).
     Clean(CleanArgs),
 }
@@ -202,35 +209,6 @@ pub struct StatusArgs {
     /// `table` for people, `json` for programs.
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Output,
-    #[command(flatten)]
-    pub sockets: Sockets,
-}
-
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct BuildsArgs {
-    #[command(subcommand)]
-    pub command: Option<BuildsCommand>,
-    /// Stay, and show progress until interrupted.
-    #[arg(short, long)]
-    pub watch: bool,
-    /// `table` for people, `json` for programs: with --watch, an object a line for each change.
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Output,
-    #[command(flatten)]
-    pub sockets: Sockets,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum BuildsCommand {
-    /// Try what failed again at the next call, without waiting.
-    Retry(RetryArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct RetryArgs {
-    /// Numbers that `nix-csi builds` shows; all failures without any.
-    pub number: Vec<u64>,
     #[command(flatten)]
     pub sockets: Sockets,
 }

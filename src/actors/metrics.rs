@@ -8,7 +8,7 @@ use prometheus::{
 
 use crate::metrics::register;
 use crate::model::Refusal;
-use crate::nix::Stage;
+use crate::nix::{PUSH_ENDS, Stage};
 
 /// Seconds; a warm publish takes fractions of a millisecond, a build may take an hour.
 pub(super) const BUCKETS: &[f64] = &[
@@ -164,6 +164,19 @@ pub static UPLOADS_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     let help = "Closures that the upload queue had no room for.";
     register(IntCounter::new("nixcsi_uploads_dropped_total", help))
 });
+
+/// How the last push ended: the one that is 1.
+pub static LAST_UPLOAD: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "How the last push to the cache ended; none: there was none yet.";
+    register(IntGaugeVec::new(Opts::new("nixcsi_cache_last_upload", help), &["end"]))
+});
+
+/// `end` is one of [`PUSH_ENDS`].
+pub fn show_last_upload(end: &str) {
+    for known in PUSH_ENDS {
+        LAST_UPLOAD.with_label_values(&[known]).set(i64::from(known == end));
+    }
+}
 
 pub fn show_uploads(waiting: usize, sending: usize, dead: usize) {
     for (state, count) in [("waiting", waiting), ("sending", sending), ("dead", dead)] {

@@ -10,7 +10,7 @@ pub mod core;
 pub mod events;
 pub mod gc;
 pub mod keeper;
-mod metrics;
+pub(crate) mod metrics;
 pub mod node;
 pub mod pods;
 pub mod policy;

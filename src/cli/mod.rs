@@ -1,6 +1,9 @@
-//! What a person does at a terminal: a client of the node's sockets, one file per command.
+//! What a person does at a terminal: a client of the node's sockets, or of a cluster's API
+//! server; one file per command.
 
 mod builds;
+mod canary;
+mod check;
 mod gc;
 mod mount;
 mod policy;
@@ -13,6 +16,8 @@ mod uploads;
 use std::fmt::Display;
 
 pub use builds::builds;
+pub use canary::canary;
+pub use check::check;
 pub use gc::gc;
 pub use mount::mount;
 pub use policy::policy;

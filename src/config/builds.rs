@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
+use super::{Output, Sockets};
 use crate::model::MIN_EVALUATION_MEMORY;
 use crate::nix::EvalMode;
 
@@ -133,4 +134,33 @@ fn memory(text: &str) -> Result<ByteSize, String> {
         Ok(size) => Err(format!("{size} is less than the {LEAST} that Nix needs")),
         Err(_) => Err("write a size such as 4GiB".to_owned()),
     }
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BuildsArgs {
+    #[command(subcommand)]
+    pub command: Option<BuildsCommand>,
+    /// Stay, and show progress until interrupted.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// `table` for people, `json` for programs: with --watch, an object a line for each change.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    #[command(flatten)]
+    pub sockets: Sockets,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BuildsCommand {
+    /// Try what failed again at the next call, without waiting.
+    Retry(RetryArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RetryArgs {
+    /// Numbers that `nix-csi builds` shows; all failures without any.
+    pub number: Vec<u64>,
+    #[command(flatten)]
+    pub sockets: Sockets,
 }

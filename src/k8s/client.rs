@@ -12,19 +12,38 @@ use super::{ApiError, CALL_LIMIT};
 /// vanished without a word is noticed only then.
 pub(super) const WATCH_SECONDS: u32 = 60;
 
+const WHAT: &str = "configure the Kubernetes client";
+
 /// Reads the configuration; nothing is asked of the API server yet. Without a kubeconfig it is
 /// that of a pod: its service account and the addresses in its environment.
 pub(super) async fn open(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
-    let what = "configure the Kubernetes client";
-    let invalid = |e: &dyn ToString| ApiError::Invalid { what, reason: e.to_string() };
-    let mut config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(|e| invalid(&e))?;
-            let options = KubeConfigOptions::default();
-            Config::from_custom_kubeconfig(file, &options).await.map_err(|e| invalid(&e))?
-        }
+    let config = match kubeconfig {
+        Some(path) => of_file(path).await?,
         None => Config::incluster().map_err(|e| invalid(&e))?,
     };
+    connect(config)
+}
+
+/// As [`open`], but without a kubeconfig it is the one that kubectl would take (`KUBECONFIG`,
+/// `~/.kube/config`), and that of a pod where there is none.
+pub(super) async fn open_as_person(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
+    connect(match kubeconfig {
+        Some(path) => of_file(path).await?,
+        None => Config::infer().await.map_err(|e| invalid(&e))?,
+    })
+}
+
+fn invalid(error: &dyn ToString) -> ApiError {
+    ApiError::Invalid { what: WHAT, reason: error.to_string() }
+}
+
+async fn of_file(path: &Path) -> Result<Config, ApiError> {
+    let file = Kubeconfig::read_from(path).map_err(|e| invalid(&e))?;
+    let options = KubeConfigOptions::default();
+    Config::from_custom_kubeconfig(file, &options).await.map_err(|e| invalid(&e))
+}
+
+fn connect(mut config: Config) -> Result<Client, ApiError> {
     // Whoever calls knows how long it is worth it.
     config.default_retry = false;
     config.connect_timeout = Some(CALL_LIMIT);

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 mod builders;
+mod check;
 mod client;
 mod error;
 mod event;
@@ -25,6 +26,7 @@ mod watch;
 pub use builders::{
     ANNOTATIONS, BUILDER_LABELS, BuilderChange, BuilderPod, Builders, RealBuilders,
 };
+pub use check::{CanaryNodes, CheckOptions, ClusterCheck, Row, Verdict, canary_expression};
 pub use error::ApiError;
 pub use event::{Event, EventName, Kind};
 pub use kubelet_dir::KubeletVolume;

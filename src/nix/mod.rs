@@ -99,7 +99,7 @@ pub use gc_lock::sweep_staging;
 pub use holes::{Hole, holes};
 pub use progress::{Progress, ProgressSink, Stage};
 pub use push::PushTo;
-pub use push_error::PushError;
+pub use push_error::{ENDS as PUSH_ENDS, PushError};
 pub use real::RealNix;
 pub use secret::{check_access_tokens, check_signing_key};
 pub use secret_file::sweep_secrets;

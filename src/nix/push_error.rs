@@ -34,6 +34,14 @@ const GONE: [&str; 10] = [
 const NO_ENTRY: [&str; 4] =
     ["Permission denied (", "Host key verification failed", "ssh: ", "nix-csi relay: "];
 
+const SIGNING: &str = "signing failed: ";
+const FULL: &str = "no space left in the cache: ";
+const AWAY: &str = "the cache does not answer: ";
+
+/// How a push ends, for people: `none` is one that was not yet.
+pub const ENDS: [&str; 9] =
+    ["none", "ok", "unreachable", "key-refused", "host-key", "signing", "full", "refused", "other"];
+
 /// Whether a line of ssh's, or of who is asked at its other end, says why there is no session.
 pub(super) fn is_no_entry(line: &str) -> bool {
     contains_any(line, &NO_ENTRY)
@@ -60,6 +68,21 @@ impl PushError {
             Self::Temporary { .. } => "temporary",
             Self::Refused { .. } => "refused",
             Self::Gone { .. } => "gone",
+        }
+    }
+
+    /// What a person has to look at: one of [`ENDS`], by what ssh and Nix said.
+    pub fn end(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "refused",
+            Self::Temporary { cause } if cause.starts_with(SIGNING) => "signing",
+            Self::Temporary { cause } if cause.starts_with(FULL) => "full",
+            Self::Temporary { cause } if cause.contains("Permission denied (") => "key-refused",
+            Self::Temporary { cause } if cause.contains("Host key verification failed") => {
+                "host-key"
+            }
+            Self::Temporary { cause } if cause.starts_with(AWAY) => "unreachable",
+            Self::Gone { .. } | Self::Temporary { .. } => "other",
         }
     }
 
@@ -90,7 +113,7 @@ pub(super) fn classify(doing: Doing, exit: Exit, log: &LogReader) -> PushError {
         // The key, or our own daemon: it is the same for every closure.
         Doing::Signing => {
             let cause = log.errors().next().map_or_else(|| silent(exit, log), cause);
-            PushError::Temporary { cause: format!("signing failed: {cause}") }
+            PushError::Temporary { cause: format!("{SIGNING}{cause}") }
         }
         Doing::Copying => of_copy(exit, log),
     }
@@ -104,20 +127,20 @@ fn of_copy(exit: Exit, log: &LogReader) -> PushError {
     let full =
         |words: &&str| log.errors().flat_map(|m| m.text.lines()).find(|l| l.contains(*words));
     if let Some(line) = NO_SPACE.iter().find_map(full) {
-        return temporary(format!("no space left in the cache: {}", cut(line)));
+        return temporary(format!("{FULL}{}", cut(line)));
     }
     if let Some(message) = log.errors().find(|m| m.text.contains(BAD_CALL)) {
         return temporary(format!("{}: {REFUSES_NONE}", cause(message)));
     }
     // ssh says why on a line of its own; Nix only that nobody is there.
     if let Some(line) = log.plain().filter(|line| is_no_entry(line)).last() {
-        return temporary(format!("the cache does not answer: {}", cut(line)));
+        return temporary(format!("{AWAY}{}", cut(line)));
     }
     let is_away = |m: &&Message| {
         contains_any(&m.text, &GONE) || is_of_a_network(&m.text) || is_the_servers(&m.text)
     };
     if let Some(message) = log.errors().find(is_away) {
-        return temporary(format!("the cache does not answer: {}", cause(message)));
+        return temporary(format!("{AWAY}{}", cause(message)));
     }
     // What is not known is taken for one closure's fault: the others then go on.
     PushError::Refused { cause: cause(first) }
@@ -219,6 +242,31 @@ mod tests {
         }
         let killed = classify(Doing::Copying, Exit::Signal(9), &log(&[]));
         assert!(killed.to_string().contains("killed"), "{killed}");
+    }
+
+    #[test]
+    fn a_key_that_is_refused_is_told_from_a_cache_that_is_down() {
+        for (lines, end) in [
+            (
+                vec!["ssh: connect to host c port 22: Connection refused", "E cannot connect to"],
+                "unreachable",
+            ),
+            (vec!["E cannot open connection to remote store 'ssh-ng://c'"], "unreachable"),
+            (
+                vec!["nix@c: Permission denied (publickey).", "E cannot connect to 'c'"],
+                "key-refused",
+            ),
+            (vec!["Host key verification failed.", "E cannot connect to 'c'"], "host-key"),
+            (vec!["E writing to file: No space left on device"], "full"),
+            (vec!["E cannot add path 'x' because it lacks a valid signature"], "refused"),
+            (vec![], "other"),
+        ] {
+            let found = copied(&lines).end();
+            assert_eq!(found, end, "{lines:?}");
+            assert!(ENDS.contains(&found));
+        }
+        let signing = classify(Doing::Signing, Exit::Code(1), &log(&["E opening file '/k'"]));
+        assert_eq!(signing.end(), "signing");
     }
 
     /// It is no closure's fault.

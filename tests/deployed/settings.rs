@@ -1,5 +1,7 @@
 //! From the command line's definition to docs/settings.md.
 
+use std::fmt::Write as _;
+
 use clap::builder::PossibleValue;
 use clap::{Arg, Command, CommandFactory};
 use nix_csi::config::Cli;
@@ -48,7 +50,7 @@ fn what(argument: &Arg) -> String {
             ' ' => "blanks".to_owned(),
             other => format!("`{other}`"),
         };
-        text += &format!(". In the environment separated by {between}");
+        let _ = write!(text, ". In the environment separated by {between}");
     }
     text.trim().to_owned()
 }
@@ -58,7 +60,7 @@ fn table(arguments: &[&Arg]) -> String {
     for argument in arguments {
         let env = argument.get_env().map(|name| format!("`{}`", name.to_str().unwrap()));
         let cells = [flag(argument), env.unwrap_or_default(), default(argument), what(argument)];
-        text += &format!("| {} |\n", cells.join(" | "));
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text + "\n"
 }
@@ -77,10 +79,10 @@ fn section(command: &Command, name: &str) -> String {
             headings.push(argument.get_help_heading());
         }
     }
-    headings.sort_by_key(|heading| heading.is_some());
+    headings.sort_by_key(Option::is_some);
     for heading in headings {
         if let Some(heading) = heading {
-            text += &format!("### {heading} (`{name}`)\n\n");
+            let _ = write!(text, "### {heading} (`{name}`)\n\n");
         }
         let of: Vec<_> =
             all.iter().copied().filter(|argument| argument.get_help_heading() == heading).collect();

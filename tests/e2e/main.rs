@@ -7,6 +7,7 @@
 mod answerer;
 mod builds;
 mod cache;
+mod check;
 mod cluster;
 mod crowd;
 mod driver;

@@ -8,10 +8,10 @@ use crate::programs::{package, pod};
 use tokio::time::Instant;
 
 /// Ends with a policy that allows everything: one that is gone leaves the last one in force.
-struct Written<'a>(&'a Cluster);
+pub(crate) struct Written<'a>(pub(crate) &'a Cluster);
 
 impl Written<'_> {
-    fn write(&self, text: &str) {
+    pub(crate) fn write(&self, text: &str) {
         self.0.apply(&[json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",

@@ -88,6 +88,7 @@ impl_supervised!(CacheUploader, "uploads", |this| {
 
 impl CacheUploader {
     pub fn new(nix: Arc<dyn Nix>, config: UploadsConfig) -> Self {
+        metrics::show_last_upload("none");
         let UploadsConfig { to, derivations, records, roots, attempts, slots, used } = config;
         Self {
             disk: Disk::new(Files { nix: nix.clone(), records, roots }),

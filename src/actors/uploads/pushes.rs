@@ -51,6 +51,9 @@ impl CacheUploader {
         };
         let outcome = result.as_ref().map_or_else(PushError::kind, |()| "ok");
         metrics::UPLOAD_SECONDS.with_label_values(&[outcome]).observe(took.as_secs_f64());
+        if !matches!(result, Err(PushError::Gone { .. })) {
+            metrics::show_last_upload(result.as_ref().map_or_else(PushError::end, |()| "ok"));
+        }
         let Err(error) = result else {
             return self.uploaded(batch, ctx);
         };
