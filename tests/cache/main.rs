@@ -6,6 +6,7 @@
 mod lab;
 
 mod crowd;
+mod ends;
 mod flow;
 mod garbage;
 mod hangs;

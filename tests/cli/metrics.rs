@@ -56,7 +56,8 @@ fn promised() -> BTreeSet<String> {
 fn collect(dir: &Path, names: &mut BTreeSet<String>) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.map(Result::unwrap) {
-        if entry.file_type().unwrap().is_dir() {
+        // The chart has the dashboards by a link.
+        if entry.path().is_dir() {
             collect(&entry.path(), names);
             continue;
         }

@@ -21,6 +21,7 @@ async fn a_full_disk() {
     assert!(why.starts_with("no space left in the cache: "), "{why}");
     let (ok, text) = uploads(&lab, &node, &[]);
     assert!(ok && text.contains("No space left on device"), "{text}");
+    assert!(node.metrics().contains("nixcsi_cache_last_upload{end=\"full\"} 1\n"));
     assert!(text.contains("1 waiting"), "{text}");
 
     lab.ok("mount", &["-o", "remount,size=8m", &cache]);
