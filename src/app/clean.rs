@@ -12,10 +12,9 @@ use crate::model::STORE_DIR;
 use crate::mount::{self, Mounts as _, PresentationChoice, RealMounts};
 use crate::nix::remove_tree;
 
-/// What is removed, in this order: an end in between leaves what the next `clean` finds.
+/// What else is removed, in this order. Last comes the directory whose lock keeps a node from starting.
 fn directories(args: &CleanArgs) -> Vec<PathBuf> {
-    let mut all =
-        vec![nix::roots_of(&args.state_dir), args.state_dir.clone(), args.run_dir.clone()];
+    let mut all = vec![nix::roots_of(&args.state_dir), args.state_dir.clone()];
     let socket = args.endpoint.path();
     // The kubelet's own convention: plugins/<driver>/csi.sock.
     if let Some(dir) = socket.parent()
@@ -23,7 +22,28 @@ fn directories(args: &CleanArgs) -> Vec<PathBuf> {
     {
         all.push(dir.to_owned());
     }
+    all.push(args.run_dir.clone());
     all
+}
+
+/// What the store's directory has. A store that somebody else uses as well is refused.
+fn whole_store() -> Result<Vec<PathBuf>, NodeError> {
+    let store = Path::new(STORE_DIR).parent().unwrap_or(Path::new(STORE_DIR));
+    for (file, whose) in [
+        ("var/nix/daemon-socket/socket", "the socket of a nix-daemon of this machine's"),
+        ("var/nix/profiles/system", "a NixOS"),
+        ("var/nix/profiles/default", "what is installed for this machine's users"),
+    ] {
+        if fs::symlink_metadata(store.join(file)).is_ok() {
+            return Err(NodeError(format!(
+                "--store: {} is {whose}: the store is not this driver's alone, leave --store out",
+                store.join(file).display()
+            )));
+        }
+    }
+    let entries = fs::read_dir(store).map_err(|e| fail("can't list the store")(&e))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    paths.collect::<Result<_, _>>().map_err(|e| fail("can't list the store")(&e))
 }
 
 /// What says that it is done.
@@ -42,20 +62,14 @@ pub fn clean(args: &CleanArgs) -> Result<(), NodeError> {
 
 fn remove_all(args: &CleanArgs) -> Result<(), NodeError> {
     let _locks = [lock("--run-dir", &args.run_dir)?, lock("--state-dir", &args.state_dir)?];
+    let store = if args.store { whole_store()? } else { Vec::new() };
     release_views(args)?;
-    let mut all = directories(args);
-    if args.store {
-        // Each by itself: /nix may be a mount point.
-        let store = Path::new(STORE_DIR).parent().unwrap_or(Path::new(STORE_DIR));
-        let entries = fs::read_dir(store).map_err(|e| fail("can't list the store")(&e))?;
-        for entry in entries {
-            all.push(entry.map_err(|e| fail("can't list the store")(&e))?.path());
-        }
-    }
-    for dir in &all {
+    let own = directories(args);
+    for dir in store.iter().chain(&own) {
         let mounted = mount::points_below(dir).map_err(|e| NodeError(e.to_string()))?;
-        // The directory itself may be a volume of this container.
-        if let Some(point) = mounted.iter().find(|point| *point != dir) {
+        // These may be volumes of this container.
+        let may_be = |point: &PathBuf| *point == args.run_dir || *point == args.state_dir;
+        if let Some(point) = mounted.iter().find(|point| !may_be(point)) {
             return Err(NodeError(format!(
                 "{} is still mounted: unmount it, then run this again",
                 point.display()
@@ -66,8 +80,9 @@ fn remove_all(args: &CleanArgs) -> Result<(), NodeError> {
         let socket = crate::grpc::registration_socket(dir, &args.driver_name);
         remove(&socket, |socket| fs::remove_file(socket))?;
     }
-    for dir in &all {
-        remove(dir, remove_tree)?;
+    for path in store.iter().chain(&own) {
+        let is_file = fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_dir());
+        remove(path, |path| if is_file { fs::remove_file(path) } else { remove_tree(path) })?;
     }
     Ok(())
 }

@@ -151,6 +151,14 @@ fn a_mount_of_somebody_else_is_not_emptied() {
     }
     lab.ok("test", &["-e", &file]);
     lab.ok("umount", &[other]);
+    // Nor is what is beside the store.
+    lab.ok("mkdir", &["/nix/backup"]);
+    lab.ok("mount", &["-t", "tmpfs", "other", "/nix/backup"]);
+    lab.ok("touch", &["/nix/backup/file"]);
+    let said = clean(&lab, &["--store"]);
+    assert!(said.failure().contains("/nix/backup is still mounted"), "{said:?}");
+    lab.ok("test", &["-e", "/nix/backup/file"]);
+    lab.ok("umount", &["/nix/backup"]);
     assert_eq!(clean(&lab, &[]).code, Some(0));
 }
 
@@ -173,4 +181,26 @@ fn what_is_mounted_for_it_is_emptied() {
     assert_eq!(lab.names(run), [""; 0]);
     lab.ok("umount", &[run]);
     lab.ok("umount", &[outer]);
+}
+
+#[test]
+fn a_store_that_others_use_stays() {
+    let lab = lab!();
+    let root = lab.closure(&[]);
+    for (file, word) in [
+        ("daemon-socket/socket", "a nix-daemon"),
+        ("profiles/system", "NixOS"),
+        ("profiles/default", "users"),
+    ] {
+        let file = format!("/nix/var/nix/{file}");
+        lab.ok("mkdir", &["-p", Path::new(&file).parent().unwrap().to_str().unwrap()]);
+        lab.ok("ln", &["-s", "nowhere", &file]);
+        let said = clean(&lab, &["--store"]);
+        assert!(said.failure().contains(word) && said.failure().contains(&file), "{said:?}");
+        lab.ok("test", &["-e", &root]);
+        lab.ok("rm", &[&file]);
+    }
+    lab.ok("touch", &["/nix/a file"]);
+    assert_eq!(clean(&lab, &["--store"]).code, Some(0));
+    assert_eq!(lab.names("/nix"), [""; 0]);
 }

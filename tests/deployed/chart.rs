@@ -68,6 +68,19 @@ fn a_wrong_value_is_refused_by_its_name() {
         (["--set", "gc.highWatermark=101"], "/gc/highWatermark"),
         (["--set", "node.startupTaint=true,node.registrarSidecar.enabled=true"], "set one of them"),
         (["--set", "node.keep=a#b,node.keepConfigMap=c"], "set one of them"),
+        (["--set", "node.storePath=/nix"], "/node/storePath"),
+        (["--set", "node.updateStrategy.rollingUpdate.maxSurge=1"], "'maxSurge' not allowed"),
+        (["--set", "gc.lowWatermark=90"], "gc.lowWatermark: 90 is above gc.highWatermark 85"),
+        (["--set", "node.podLabels.app=x"], "node.podLabels: app is the chart's own"),
+        (["--set", "node.env.NIX_CSI_NODE_NAME=x"], "node.env.NIX_CSI_NODE_NAME: the chart sets"),
+        (
+            ["--set", "node.extraEnv[0].name=NIX_CSI_HTTP"],
+            "node.extraEnv: NIX_CSI_HTTP is set already",
+        ),
+        (
+            ["--set", "cache.enabled=true,cache.buildOn=cache,cache.builders.enabled=false"],
+            "nothing would build",
+        ),
     ] {
         let error = refused(&args);
         assert!(error.contains(words), "{args:?}: {error}");
@@ -156,7 +169,7 @@ fn what_is_set_is_rendered() {
     let key = "cache.authorizedKeys.me=ssh-ed25519 AAAA me";
     let keys = with(&["--set", "cache.enabled=true", "--set", key]);
     let keys = &object(&keys, "ConfigMap", "nix-cache-authorized")["data"];
-    assert_eq!(keys, &json!({ "me.pub": "ssh-ed25519 AAAA me" }));
+    assert_eq!(keys, &json!({ "chart-me.pub": "ssh-ed25519 AAAA me" }));
 }
 
 /// A copy of the chart whose `keys/` has a key.
@@ -170,7 +183,7 @@ fn public_keys_beside_the_chart_may_log_in() {
     let args = ["template", "nix-csi", copy.to_str().unwrap(), "--set", "cache.enabled=true"];
     let objects = parse(&run_helm(&args).unwrap());
     let keys = &object(&objects, "ConfigMap", "nix-cache-authorized")["data"];
-    assert_eq!(keys, &json!({ "laptop.pub": "ssh-ed25519 AAAA laptop" }));
+    assert_eq!(keys, &json!({ "chart-laptop.pub": "ssh-ed25519 AAAA laptop" }));
 }
 
 #[test]

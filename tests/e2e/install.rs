@@ -45,6 +45,8 @@ fn is_registered(cluster: &Cluster) -> bool {
 fn a_release_is_upgraded_rolled_back_uninstalled_and_no_pod_notices() {
     let cluster = Cluster::get();
     let space = cluster.space("release");
+    // Of other tests, and not the release's.
+    cluster.kubectl(&["-n", "nix-csi", "delete", "--ignore-not-found", "configmap/nix-csi-policy"]);
     space.apply(vec![deployment("steady", 3, ("nixExpr", &package("release", "")))]);
     space.all_running("app=steady", 3);
     let pods = space.pods("app=steady");

@@ -52,6 +52,24 @@ readinessProbe:
 {{- end -}}
 {{- end -}}
 
+{{/* Refuses what would be there twice, or what selects pods. */}}
+{{- define "nix-csi.own-names" -}}
+{{- $what := .what -}}
+{{- range list "NIX_CSI_NODE_NAME" "NIX_CSI_NODE_ID" "NIX_CSI_NAMESPACE" "NIX_CSI_BUILDER_NAMESPACE" }}
+{{- if hasKey $.values.env . }}{{ fail (printf "%s.env.%s: the chart sets it by itself" $what .) }}{{ end }}
+{{- end }}
+{{- range $.values.extraEnv }}
+{{- if or (has .name $.own) (hasKey $.values.env .name) (has .name (list "NIX_CSI_NODE_NAME" "NIX_CSI_NODE_ID" "NIX_CSI_NAMESPACE")) }}
+{{- fail (printf "%s.extraEnv: %s is set already: give it by %s.env, or not at all" $what .name $what) }}
+{{- end }}
+{{- end }}
+{{- range $label, $_ := $.values.podLabels }}
+{{- if or (eq $label "app") (hasPrefix "app.kubernetes.io/" $label) }}
+{{- fail (printf "%s.podLabels: %s is the chart's own, and selects the pods" $what $label) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "nix-csi.gc" -}}
 {{- $env := dict "NIX_CSI_GC_HIGH_WATERMARK" .highWatermark "NIX_CSI_GC_LOW_WATERMARK" .lowWatermark -}}
 {{- with .olderThan }}{{ $_ := set $env "NIX_CSI_GC_OLDER_THAN" . }}{{ end -}}
