@@ -2,39 +2,38 @@
 # Installs the driver, or changes what is installed, without a Helm release: renders the chart, shows what would
 # change, asks, and applies on the server's side.
 #   deploy/deploy.sh [--yes] [--prune] [--namespace NAMESPACE] [HELM OPTION...]
-# HELM OPTION is one of `helm template`, such as --set or --values. --prune also removes what an earlier deploy.sh
-# made and the chart does not have any more: of an apply set of kubectl's, so nothing else. --yes shows and asks
-# nothing. It needs helm, and kubectl 1.30 or newer.
+# HELM OPTION is one of `helm template`, such as --set or --values. --prune also removes what an earlier
+# `deploy.sh --prune` made and the chart does not have any more: of an apply set of kubectl's, so nothing else, and
+# never the namespace. --yes shows and asks nothing. It needs helm, and kubectl 1.30 or newer.
 set -euo pipefail
 
+fail() { echo "deploy: $*" >&2; exit 1; }
 yes='' prune='' namespace=nix-csi options=()
 while (($#)); do
   case $1 in
     --yes) yes=1 ;;
     --prune) prune=1 ;;
-    --namespace) namespace=${2:?deploy: --namespace needs a name} && shift ;;
+    -n | --namespace) namespace=${2:?deploy: --namespace needs a name} && shift ;;
     --namespace=*) namespace=${1#*=} ;;
+    --kube* | --dry-run*) fail "$1 would count for helm alone: which cluster it is say by KUBECONFIG and \`kubectl config\`" ;;
     *) options+=("$1") ;;
   esac
   shift
 done
 chart=$(dirname "$0")/chart
 for program in helm kubectl; do
-  command -v "$program" >/dev/null || { echo "deploy: $program is not installed" >&2; exit 1; }
+  command -v "$program" >/dev/null || fail "$program is not installed"
 done
-if helm --namespace "$namespace" status nix-csi >/dev/null 2>&1; then
-  echo "deploy: $namespace has a Helm release nix-csi: change it with helm upgrade" >&2
-  exit 1
-fi
+release=$(kubectl --namespace "$namespace" get daemonsets --selector=app.kubernetes.io/component=node \
+  --output='jsonpath={.items[*].metadata.annotations.meta\.helm\.sh/release-name}')
+[[ ! $release ]] || fail "$namespace has a Helm release $release: change it with helm upgrade"
 
 objects=$(mktemp)
 trap 'rm -f "$objects"' EXIT
 version=$(kubectl version --output=json | sed -n '/serverVersion/,$s/.*"gitVersion": "\(v[0-9.]*\).*/\1/p')
+# What it has of Helm is not so here.
 helm template nix-csi "$chart" --namespace "$namespace" --kube-version "${version:?deploy: no API server}" \
-  --set namespace.create=true "${options[@]}" >"$objects"
-
-# Of Helm and of kubectl, which are no change.
-sed -i "/app.kubernetes.io\/managed-by:/d" "$objects"
+  "${options[@]}" --set namespace.create=false | sed '/app.kubernetes.io\/managed-by:/d' >"$objects"
 export KUBECTL_EXTERNAL_DIFF="diff -u -N -I applyset"
 
 apply() {
@@ -43,7 +42,7 @@ apply() {
   [[ ! $prune ]] || args+=(--prune --applyset=configmaps/nix-csi-deployed --namespace="$namespace")
   KUBECTL_APPLYSET=true kubectl "${args[@]}" "$@"
 }
-is_there() { kubectl get namespace "$namespace" >/dev/null 2>&1; }
+is_there() { [[ $(kubectl get namespace "$namespace" --ignore-not-found --output=name) ]]; }
 
 if [[ ! $yes ]]; then
   if is_there; then
@@ -54,12 +53,13 @@ if [[ ! $yes ]]; then
   else
     echo "namespace $namespace is not there yet: everything is new"
   fi
-  [[ -t 0 ]] || { echo "deploy: nobody to ask at a terminal: --yes applies it" >&2; exit 1; }
+  [[ -t 0 ]] || fail 'nobody to ask at a terminal: --yes applies it'
   read -r -p "apply this to $(kubectl config current-context)? [y/N] " answer
-  [[ $answer == [yY]* ]] || { echo "deploy: nothing was changed" >&2; exit 1; }
+  [[ $answer == [yY]* ]] || fail 'nothing was changed'
 fi
-# The set's parent is in it.
+# Not of the set: it has what is not the chart's, such as keys. The label is the privileged container's.
 is_there || kubectl create namespace "$namespace"
+kubectl label --overwrite namespace "$namespace" pod-security.kubernetes.io/enforce=privileged
 apply
 kubectl --namespace "$namespace" rollout status --timeout=180s "$(
   kubectl --namespace "$namespace" get daemonset --selector=app.kubernetes.io/component=node --output=name
