@@ -24,7 +24,7 @@ dockerTools.buildLayeredImage {
   tag = driver.version;
   # Paths of a layer each; the rest share one.
   maxLayers = 60;
-  # `nix-csi bootstrap` asks Nix for the environment's closure.
+  # `nix-csi bootstrap` reads the environment's closure from it.
   includeNixDB = true;
   # The database has what is among the contents only; those themselves are links into /nix, so files are copied below.
   contents = [ (linkFarm "nix-csi-image" { "share/nix-csi/environment" = environment; }) ];

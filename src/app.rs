@@ -47,7 +47,7 @@ fn fail(what: &str) -> impl Fn(&dyn std::fmt::Display) -> NodeError {
 /// Runs a node until a signal or a core part's end.
 pub fn run(config: NodeConfig) -> Result<(), NodeError> {
     if let Some(point) = &config.crash_at {
-        arm(point)?;
+        crate::crash::arm(point).map_err(NodeError)?;
     }
     on_runtime(&config.process.clone(), capabilities::NODE, |log_filter| node(config, log_filter))
 }
@@ -90,18 +90,6 @@ fn no_seccomp(error: &std::io::Error) -> NodeError {
         "can't refuse system calls to Nix's programs: seccomp: {error}: the kernel needs \
          CONFIG_SECCOMP_FILTER, and who starts this must let it set filters; --privileges all refuses none"
     ))
-}
-
-#[cfg(debug_assertions)]
-#[expect(clippy::unnecessary_wraps, reason = "a release build refuses")]
-fn arm(point: &str) -> Result<(), NodeError> {
-    crate::crash::arm(point);
-    Ok(())
-}
-
-#[cfg(not(debug_assertions))]
-fn arm(_: &str) -> Result<(), NodeError> {
-    Err(NodeError("--crash-at is for debug builds".to_owned()))
 }
 
 async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError> {

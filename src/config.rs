@@ -1,5 +1,6 @@
 //! The command line and the environment, read here and nowhere else.
 
+mod bootstrap;
 mod builders;
 mod builds;
 mod cache;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use bootstrap::BootstrapArgs;
 pub use builders::BuilderSettings;
 pub use builds::{BuildSettings, BuildsArgs, BuildsCommand, EvalModeArg, RetryArgs};
 pub use cache::{BuildOnArg, CacheSettings, RetryUploadsArgs, UploadsArgs, UploadsCommand};
@@ -32,6 +34,7 @@ pub use process::{LogFormat, PrivilegesArg, ProcessSettings};
 pub use ssh::{SshSettings, SshdSettings};
 
 use crate::grpc::Endpoint;
+use crate::model::StorePath;
 use crate::mount::PresentationChoice;
 
 /// Where state is, unless a setting says otherwise.
@@ -75,6 +78,8 @@ pub enum Command {
     Canary(CanaryArgs),
     /// Take away what a node leaves on this machine, once nothing of it is mounted (root).
     Clean(CleanArgs),
+    /// Copy the environment of an image that Nix has built into the store that is mounted over it.
+    Bootstrap(BootstrapArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -237,6 +242,10 @@ fn node_id(text: &str) -> Result<String, String> {
 fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() { Ok(path) } else { Err("write an absolute path".to_owned()) }
+}
+
+fn store_path(text: &str) -> Result<StorePath, String> {
+    StorePath::parse(text).map_err(|error| error.to_string())
 }
 
 /// `name:base64`, as `nix key convert-secret-to-public` prints it; a mounted file ends in a newline.

@@ -5,10 +5,16 @@
 static ARMED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
 /// From now on the process kills itself with SIGKILL when it reaches the point `name`. The first
-/// call wins.
+/// call wins. An error in a release build.
 #[cfg(debug_assertions)]
-pub fn arm(name: &str) {
+pub fn arm(name: &str) -> Result<(), String> {
     let _ = ARMED.set(name.to_owned());
+    Ok(())
+}
+
+#[cfg(not(debug_assertions))]
+pub fn arm(_: &str) -> Result<(), String> {
+    Err("--crash-at is for debug builds".to_owned())
 }
 
 /// Dies here if armed with `name`.

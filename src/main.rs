@@ -60,6 +60,7 @@ fn client(command: Command) -> Result<(), Failure> {
             Command::Uploads(args) => cli::uploads(args).await,
             Command::Policy(command) => cli::policy(command).await,
             Command::Gc(args) => cli::gc(args).await,
+            Command::Bootstrap(args) => cli::bootstrap(args).await,
             Command::Check(args) => cli::check(args).await,
             Command::Canary(args) => cli::canary(&args),
             Command::Node(_) | Command::Cache(_) | Command::Clean(_) => {

@@ -1,6 +1,7 @@
-//! What a person does at a terminal: a client of the node's sockets, or of a cluster's API
-//! server; one file per command.
+//! What a person does at a terminal, as a client of the node's sockets or of a cluster's API server, or on a
+//! store; one file per command.
 
+mod bootstrap;
 mod builds;
 mod canary;
 mod check;
@@ -15,6 +16,7 @@ mod uploads;
 
 use std::fmt::Display;
 
+pub use bootstrap::bootstrap;
 pub use builds::builds;
 pub use canary::canary;
 pub use check::check;

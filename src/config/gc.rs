@@ -61,7 +61,7 @@ pub struct GcArgs {
     #[arg(long, conflicts_with = "explain")]
     pub dry_run: bool,
     /// Say why a path stays, or when it would go. Changes nothing.
-    #[arg(long, value_parser = store_path, value_name = "PATH")]
+    #[arg(long, value_parser = super::store_path, value_name = "PATH")]
     pub explain: Option<StorePath>,
     /// What nothing holds and was not used for so long goes.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "1h", value_name = "TIME")]
@@ -90,8 +90,4 @@ pub struct GcArgs {
 fn some_time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time < LEAST { Err("write 100ms or more".to_owned()) } else { Ok(time) }
-}
-
-fn store_path(text: &str) -> Result<StorePath, String> {
-    StorePath::parse(text).map_err(|error| error.to_string())
 }

@@ -45,6 +45,15 @@ pub const NODE: CapabilitySet = DAEMON
 /// Of a cache, which mounts nothing itself.
 pub const CACHE: CapabilitySet = DAEMON.union(SSHD).union(CapabilitySet::SETPCAP);
 
+/// Of `nix-store --import`, which builds nothing.
+pub const IMPORT: CapabilitySet = CapabilitySet::CHOWN // the new store's group
+    .union(CapabilitySet::FOWNER) // and modes, in a store that may be another user's
+    .union(CapabilitySet::DAC_OVERRIDE);
+
+/// Of a bootstrap: its child's, and what it takes to guard it.
+pub const BOOTSTRAP: CapabilitySet =
+    IMPORT.union(CapabilitySet::KILL).union(CapabilitySet::SETPCAP);
+
 /// Of a guard, once its program runs: to end it, and what it has started as whomever.
 pub(super) const WATCH: CapabilitySet = CapabilitySet::KILL;
 

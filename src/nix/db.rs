@@ -1,7 +1,8 @@
 //! Reads the store's SQLite database. Blocking, read-only, in single statements or short
 //! transactions: a long one would keep Nix from truncating its write-ahead log.
 //!
-//! Never opened as `immutable`, which misses what is committed but still in the log.
+//! Never opened as `immutable`, which misses what is committed but still in the log; but for an image's, where
+//! nothing can be written and the log is empty.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -10,6 +11,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use crate::lock::lock;
 use crate::model::{Closure, Index, PathInfo, Registered, StoreGraph, StorePath};
@@ -38,6 +40,8 @@ pub(super) type Known = Option<Vec<StorePath>>;
 /// The store's database, with one connection that is kept while the file is the same.
 pub(super) struct Database {
     file: PathBuf,
+    /// Of an image.
+    is_still: bool,
     open: Mutex<Option<Open>>,
 }
 
@@ -49,7 +53,12 @@ struct Open {
 
 impl Database {
     pub(super) fn new(state_dir: &Path) -> Self {
-        Self { file: state_dir.join("db/db.sqlite"), open: Mutex::new(None) }
+        Self { file: state_dir.join("db/db.sqlite"), is_still: false, open: Mutex::new(None) }
+    }
+
+    /// Of a store that may lie on a read-only file system, where SQLite can't have its files beside the log.
+    pub(super) fn of_image(state_dir: &Path) -> Self {
+        Self { is_still: true, ..Self::new(state_dir) }
     }
 
     pub(super) fn file(&self) -> &Path {
@@ -167,7 +176,7 @@ impl Database {
 
     /// With a connection of its own.
     pub(super) fn aside(&self) -> Self {
-        Self { file: self.file.clone(), open: Mutex::new(None) }
+        Self { file: self.file.clone(), is_still: self.is_still, open: Mutex::new(None) }
     }
 
     pub(super) fn read<T>(
@@ -180,7 +189,8 @@ impl Database {
         let identity = (meta.dev(), meta.ino());
         let mut open = lock(&self.open);
         if open.as_ref().is_none_or(|o| o.identity != identity) {
-            let connection = open_read_only(&self.file).map_err(|err| self.error("open", err))?;
+            let uri = self.uri()?;
+            let connection = open_read_only(&uri).map_err(|err| self.error("open", err))?;
             *open = Some(Open { identity, connection });
         }
         let result = match &*open {
@@ -194,27 +204,52 @@ impl Database {
         result.map_err(|err| self.error(verb, err))
     }
 
+    fn uri(&self) -> Result<String, NixError> {
+        let uri = read_only_uri(&self.file);
+        if !(self.is_still && is_on_read_only(&self.file)?) {
+            return Ok(uri);
+        }
+        let log = self.file.with_file_name("db.sqlite-wal");
+        match std::fs::metadata(&log) {
+            Ok(meta) if meta.len() > 0 => {
+                let reason = "what is in it can't be read where nothing can be written";
+                Err(io_error("leave out", &log, std::io::Error::other(reason)))
+            }
+            _ => Ok(uri + "&immutable=1"),
+        }
+    }
+
     pub(super) fn error(&self, verb: &'static str, source: rusqlite::Error) -> NixError {
         NixError::Database { verb, path: self.file.clone(), source }
     }
 }
 
-fn open_read_only(file: &Path) -> rusqlite::Result<Connection> {
+fn is_on_read_only(file: &Path) -> Result<bool, NixError> {
+    let stat = statvfs(file).map_err(|err| io_error("look at", file, err.into()))?;
+    Ok(stat.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+fn open_read_only(uri: &str) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(read_only_uri(file), flags)?;
+    let connection = Connection::open_with_flags(uri, flags)?;
     connection.busy_timeout(BUSY)?;
     Ok(connection)
 }
 
-/// `file:…?mode=ro`, with everything escaped that a URI could take for its own.
+/// `file:…?mode=ro`.
 pub(super) fn read_only_uri(file: &Path) -> String {
+    format!("file:{}?mode=ro", escaped(file))
+}
+
+/// With everything escaped that a URI could take for its own.
+pub(super) fn escaped(path: &Path) -> String {
     use std::fmt::Write;
     use std::os::unix::ffi::OsStrExt;
 
-    let mut uri = String::from("file:");
-    for byte in file.as_os_str().as_bytes() {
+    let mut uri = String::new();
+    for byte in path.as_os_str().as_bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
                 uri.push(char::from(*byte));
@@ -224,7 +259,7 @@ pub(super) fn read_only_uri(file: &Path) -> String {
             }
         }
     }
-    uri + "?mode=ro"
+    uri
 }
 
 #[cfg(test)]

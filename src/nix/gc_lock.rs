@@ -88,6 +88,11 @@ impl GcLock {
         }
     }
 
+    /// The shared lock, once no collector runs; until it is dropped none begins.
+    pub(super) fn hold(&self) -> Result<File, NixError> {
+        wait_for_lock(&self.lock, FlockOperation::LockShared)
+    }
+
     /// The shared lock, or `None` while a collector runs. Dropping the file releases it.
     fn try_shared(&self) -> Result<Option<File>, NixError> {
         try_lock(&self.lock, FlockOperation::NonBlockingLockShared)
@@ -196,6 +201,16 @@ pub(super) fn try_lock(path: &Path, how: FlockOperation) -> Result<Option<File>,
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => Ok(None),
         Err(err) => Err(io_error("lock", path, err.into())),
+    }
+}
+
+/// Blocking. The same with an operation that waits.
+pub(super) fn wait_for_lock(path: &Path, how: FlockOperation) -> Result<File, NixError> {
+    loop {
+        // None: a signal came.
+        if let Some(file) = try_lock(path, how)? {
+            return Ok(file);
+        }
     }
 }
 

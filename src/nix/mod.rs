@@ -14,6 +14,7 @@ use crate::model::{Closure, FetchFrom, PodTokens, Secret, Source, StorePath, Vie
 
 mod account;
 mod beneath;
+pub mod bootstrap;
 mod bounds;
 mod child;
 mod classify;

@@ -1,7 +1,7 @@
-//! The hash of a tree's NAR, as Nix has it in its database (nix, `dumpPath`); of a tree of somebody else's.
+//! A tree as a NAR (nix, `dumpPath`), and its hash, as Nix has it in its database; of a tree of somebody else's.
 
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::vec;
@@ -17,8 +17,19 @@ const CHUNK: usize = 64 << 10;
 
 /// Blocking. SHA-256 of the NAR of what is at `path`; `None`: nothing that has one of exactly `bytes` bytes.
 pub(super) fn hash(tree: &Beneath, path: &Path, bytes: u64) -> io::Result<Option<[u8; 32]>> {
+    dump(tree, path, bytes, io::sink())
+}
+
+/// Blocking. The same, and the NAR itself goes to `out`; with `None` a part of it. Errors of reading and of writing.
+pub(super) fn dump(
+    tree: &Beneath,
+    path: &Path,
+    bytes: u64,
+    out: impl Write,
+) -> io::Result<Option<[u8; 32]>> {
     let mut nar = Nar {
         tree,
+        out,
         hash: Context::new(&SHA256),
         left: bytes,
         names: 0,
@@ -45,8 +56,9 @@ impl From<io::Error> for Stop {
     }
 }
 
-struct Nar<'a> {
+struct Nar<'a, W> {
     tree: &'a Beneath,
+    out: W,
     hash: Context,
     /// Bytes that are still to come.
     left: u64,
@@ -62,31 +74,34 @@ struct Level {
     bytes: usize,
 }
 
-impl Nar<'_> {
+impl<W: Write> Nar<'_, W> {
     fn take(&mut self, bytes: u64) -> Result<(), Stop> {
         self.left = self.left.checked_sub(bytes).ok_or(Stop::Other)?;
         Ok(())
     }
 
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        self.out.write_all(bytes)
+    }
+
     fn length(&mut self, bytes: u64) -> Result<(), Stop> {
         self.take(8)?;
-        self.hash.update(&bytes.to_le_bytes());
-        Ok(())
+        Ok(self.put(&bytes.to_le_bytes())?)
     }
 
     /// To a multiple of eight.
     fn padding(&mut self, bytes: u64) -> Result<(), Stop> {
         let zeros = bytes.wrapping_neg() % 8;
         self.take(zeros)?;
-        self.hash.update(&[0; 8][..usize::try_from(zeros).unwrap_or(0)]);
-        Ok(())
+        Ok(self.put(&[0; 8][..usize::try_from(zeros).unwrap_or(0)])?)
     }
 
     fn word(&mut self, word: &[u8]) -> Result<(), Stop> {
         let bytes = word.len() as u64;
         self.length(bytes)?;
         self.take(bytes)?;
-        self.hash.update(word);
+        self.put(word)?;
         self.padding(bytes)
     }
 
@@ -172,6 +187,7 @@ impl Nar<'_> {
                 read => read?,
             };
             self.hash.update(&self.chunk[..read]);
+            self.out.write_all(&self.chunk[..read])?;
             left -= read as u64;
         }
         self.padding(bytes)

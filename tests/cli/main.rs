@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod bootstrap;
 mod check;
 mod clean;
 mod client;

@@ -41,10 +41,10 @@ fn helper() {
     let shapes = [Shape::ReadOnly, Shape::Idmapped, Shape::Writable, BOUNDED];
     let shape = shapes.into_iter().find(|a| format!("{a:?}") == shape);
     if when == "start" {
-        nix_csi::crash::arm(&point);
+        nix_csi::crash::arm(&point).unwrap();
     }
     let mounts = world.open(presentation.unwrap());
-    nix_csi::crash::arm(&point);
+    nix_csi::crash::arm(&point).unwrap();
     life(&world, &mounts, shape.unwrap());
 }
 
