@@ -40,7 +40,7 @@ check: ## format, lints, licences, workflows and tests
 fmt: ## format the code
 	cargo fmt
 
-docs: ## write what is rendered and generated anew: deploy/manifests, tables of docs/security.md and docs/threats.md
+docs: ## write what is rendered and generated anew: deploy/manifests, tables of docs/security.md, threats.md, settings.md, metrics.md
 	NIX_CSI_RENEW_DOCS=1 cargo test --locked --test deployed the_documentation_has
 
 weakened: ## take each protection of docs/threats.md away and see its tests fail; T=word (root)

@@ -5,11 +5,13 @@ mod cache;
 mod clean;
 mod cluster;
 mod gc;
+mod metrics;
 mod nix;
 mod signals;
 mod ssh;
 
 pub use clean::clean;
+pub use metrics::metric_families;
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,30 @@
 //! The process's one Prometheus registry, and how metrics get into it.
 
+use std::sync::Mutex;
+
 use prometheus::core::Collector;
+use prometheus::proto::MetricType;
 use prometheus::{Encoder, TextEncoder};
+
+use crate::lock::lock;
+
+/// What is registered under one name, also before its first sample.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Family {
+    pub name: String,
+    pub help: String,
+    pub kind: &'static str,
+    pub labels: Vec<String>,
+}
+
+static REGISTERED: Mutex<Vec<Family>> = Mutex::new(Vec::new());
+
+/// What has been registered so far, by name.
+pub fn families() -> Vec<Family> {
+    let mut families = lock(&REGISTERED).clone();
+    families.sort();
+    families
+}
 
 /// Registers a metric at its first use.
 ///
@@ -12,7 +35,27 @@ pub fn register<C: Collector + Clone + 'static>(metric: prometheus::Result<C>) -
     let metric = metric.expect("a valid metric name");
     #[expect(clippy::expect_used, reason = "each family is registered by one LazyLock")]
     prometheus::default_registry().register(Box::new(metric.clone())).expect("a new metric name");
+    // Who has no samples yet is not gathered, and tells its kind and its labels all the same.
+    for (desc, family) in metric.desc().into_iter().zip(metric.collect()) {
+        lock(&REGISTERED).push(Family {
+            name: desc.fq_name.clone(),
+            help: desc.help.clone(),
+            kind: kind(family.get_field_type()),
+            labels: desc.variable_labels.clone(),
+        });
+    }
     metric
+}
+
+/// As the text format has it.
+pub fn kind(of: MetricType) -> &'static str {
+    match of {
+        MetricType::COUNTER => "counter",
+        MetricType::GAUGE => "gauge",
+        MetricType::HISTOGRAM => "histogram",
+        MetricType::SUMMARY => "summary",
+        MetricType::UNTYPED => "untyped",
+    }
 }
 
 /// The registry in Prometheus' text format.

@@ -227,6 +227,24 @@ pub fn show_registry() {
     LazyLock::force(&REGISTRY_WATCHES_LOST);
 }
 
+/// Registers all that a node or a cache may have.
+pub fn register_all() {
+    super::core::register_metrics();
+    super::gc::metrics::register_all();
+    show_all();
+    show_registry();
+    show_last_upload("none");
+    for histogram in [&PUBLISH_SECONDS, &REALISE_SECONDS, &STAGE_SECONDS, &UPLOAD_SECONDS] {
+        LazyLock::force(histogram);
+    }
+    for gauge in [&PROGRESS, &VOLUMES, &CHILD_UP, &CHILDREN_RETIRED] {
+        LazyLock::force(gauge);
+    }
+    for counter in [&CHILD_EXITS, &CHILD_RENEWALS, &KEEP_FAILURES] {
+        LazyLock::force(counter);
+    }
+}
+
 /// Shows what has not happened yet as zero: an alert sees the first time only so.
 pub fn show_all() {
     super::gc::metrics::show_all();

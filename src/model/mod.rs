@@ -37,7 +37,7 @@ pub use secret::{ACCESS_TOKENS, InvalidSecret, NETRC, Secret};
 pub use sight::Sight;
 pub use signature::{SigningKey, Vouched};
 pub use size::{InvalidSize, SIZE, VolumeSize};
-pub use source::{HOST_USERS, InvalidSource, Source, System, choose_source};
+pub use source::{ATTRIBUTES, HOST_USERS, InvalidSource, Source, System, choose_source};
 pub use source_list::{InvalidEntry, SourceList};
 pub use spec::{Access, Layout, PodInfo, Secrets, Shape, VolumeSpec};
 pub use ssh_key::{InvalidPublicKey, PublicKey, check_known_hosts};

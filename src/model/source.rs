@@ -12,6 +12,9 @@ const MAX_SYSTEM: usize = 64;
 /// What is said about the pod, not about the source.
 pub const HOST_USERS: &str = "hostUsers";
 const SOURCE_KEYS: [&str; 4] = ["storePath", "flakeRef", "nixExpr", "expression"];
+/// All keys of `volumeAttributes`, beside systems and the kubelet's own.
+pub const ATTRIBUTES: [&str; 6] =
+    [SOURCE_KEYS[0], SOURCE_KEYS[1], SOURCE_KEYS[2], SOURCE_KEYS[3], HOST_USERS, SIZE];
 
 /// A Nix system such as `x86_64-linux`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,8 +153,7 @@ pub fn choose_source(
     system: &System,
 ) -> Result<Source, InvalidSource> {
     let own: Vec<&String> = attributes.keys().filter(|k| !k.contains('/')).collect();
-    let is_known =
-        |k: &str| SOURCE_KEYS.contains(&k) || k == HOST_USERS || k == SIZE || System::is_key(k);
+    let is_known = |k: &str| ATTRIBUTES.contains(&k) || System::is_key(k);
     if let Some(unknown) = own.iter().find(|k| !is_known(k)) {
         return Err(InvalidSource::UnknownKey { key: unknown.chars().take(80).collect() });
     }

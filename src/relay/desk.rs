@@ -42,6 +42,13 @@ static TRANSFERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     register(IntGaugeVec::new(Opts::new("nixcsi_cache_transfers", help), &["state"]))
 });
 
+/// Registers all metrics of the desk.
+pub fn register_metrics() {
+    LazyLock::force(&SESSIONS);
+    LazyLock::force(&REFUSALS);
+    LazyLock::force(&TRANSFERS);
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub sessions: usize,

@@ -23,7 +23,7 @@ mod desk;
 mod key;
 mod meter;
 
-pub use desk::{Desk, Limits};
+pub use desk::{Desk, Limits, register_metrics};
 use key::KeyId;
 #[cfg(any(test, fuzzing))]
 pub(crate) use key::fuzz as fuzz_key;

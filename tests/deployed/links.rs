@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::manifests::root;
 
-fn files() -> Vec<PathBuf> {
+/// The pages of the documentation.
+pub(crate) fn files() -> Vec<PathBuf> {
     let rooms = ["", "docs", "deploy"].map(|room| root().join(room));
     let entries = rooms.iter().flat_map(|room| fs::read_dir(room).unwrap());
     let files = entries.map(|entry| entry.unwrap().path());

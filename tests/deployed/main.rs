@@ -1,11 +1,15 @@
 //! docs/security.md has what `deploy/` asks of a cluster as tables, and each entry has its reason; docs/threats.md
-//! has the tests of the threat model. `make docs` writes them anew.
+//! has the tests of the threat model; docs/settings.md and docs/metrics.md have what the code has. `make docs` writes
+//! them anew.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod attributes;
 mod chart;
 mod links;
 mod manifests;
+mod messages;
+mod metrics;
 mod reasons;
 mod settings;
 mod tables;
@@ -77,6 +81,11 @@ fn the_documentation_has_the_tests_of_each_threat() {
 #[test]
 fn the_documentation_has_each_setting() {
     assert_current("docs/settings.md", &settings::markdown());
+}
+
+#[test]
+fn the_documentation_has_each_metric() {
+    assert_current("docs/metrics.md", &metrics::markdown());
 }
 
 /// As the table says of users.

@@ -1,10 +1,16 @@
 //! From the command line's definition to docs/settings.md.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs;
 
 use clap::builder::PossibleValue;
 use clap::{Arg, Command, CommandFactory};
 use nix_csi::config::Cli;
+use serde_json::Value;
+
+use super::links;
+use super::manifests::{chart, documents};
 
 /// Whatever they are in the text of a table, they are no markup.
 fn plain(text: &str) -> String {
@@ -114,4 +120,71 @@ fn each_setting_is_described() {
     let mut bare = Vec::new();
     walk(&Cli::command(), &mut bare);
     assert_eq!(bare, [""; 0]);
+}
+
+/// Of the tests and of the chart's templates.
+const NOT_SETTINGS: [&str; 4] =
+    ["NIX_CSI_FULL", "NIX_CSI_RENEW_DOCS", "NIX_CSI_SOAK_MINUTES", "NIX_CSI_SOAK_KILL_EVERY"];
+
+fn environment(command: &Command, names: &mut BTreeSet<String>) {
+    let of = command.get_arguments().filter_map(|argument| argument.get_env());
+    names.extend(of.map(|name| name.to_str().unwrap().to_owned()));
+    command.get_subcommands().for_each(|inner| environment(inner, names));
+}
+
+#[test]
+fn each_name_in_the_environment_that_documentation_has_is_read() {
+    let mut read = BTreeSet::new();
+    environment(&Cli::command(), &mut read);
+    let is_part = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let mut unknown = Vec::new();
+    for page in links::files() {
+        let text = fs::read_to_string(&page).unwrap();
+        for word in text.split(|c| !is_part(c)).filter(|word| word.starts_with("NIX_CSI_")) {
+            if !read.contains(word) && !NOT_SETTINGS.contains(&word) {
+                unknown.push(format!("{}: {word}", page.display()));
+            }
+        }
+    }
+    assert_eq!(unknown, [""; 0]);
+}
+
+/// What is below an empty object is the user's.
+fn has(values: &Value, name: &str) -> bool {
+    let mut at = values;
+    for key in name.split('.') {
+        match at.get(key) {
+            Some(value) => at = value,
+            None => return at.as_object().is_some_and(serde_json::Map::is_empty),
+        }
+    }
+    true
+}
+
+/// Those in code spans, such as `node.storePath`, with or without `=VALUE`.
+#[test]
+fn each_value_of_the_chart_that_documentation_has_is_one() {
+    let values = documents(&chart().join("values.yaml")).remove(0);
+    let (mut seen, mut unknown) = (0, Vec::new());
+    for page in links::files() {
+        let text = fs::read_to_string(&page).unwrap();
+        let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+        for span in spans {
+            let name = span.split('=').next().unwrap();
+            let mut keys = name.split('.');
+            let is_name = |key: &str| key.bytes().all(|c| c.is_ascii_alphabetic());
+            let of_chart =
+                keys.next().and_then(|key| values.get(key)).is_some_and(Value::is_object);
+            // Not of the chart's own: other pages have a policy's keys and names of files.
+            if !of_chart || !name.contains('.') || !name.split('.').all(is_name) {
+                continue;
+            }
+            seen += 1;
+            if !has(&values, name) {
+                unknown.push(format!("{}: {name}", page.display()));
+            }
+        }
+    }
+    assert!(seen > 20, "only {seen} values were found");
+    assert_eq!(unknown, [""; 0]);
 }

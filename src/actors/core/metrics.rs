@@ -53,6 +53,11 @@ static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
     }
 });
 
+/// Registers them all.
+pub fn register_metrics() {
+    LazyLock::force(&FAMILIES);
+}
+
 /// Metrics of one actor kind.
 pub(super) struct OfActor {
     pub(super) depth: IntGauge,

@@ -31,5 +31,6 @@ pub use ask::{ActorGone, Reply, answer_all, ask, deferred, tell};
 pub use backoff::{Backoff, jitter};
 pub use blocking::blocking;
 pub use context::Ctx;
+pub(super) use metrics::register_metrics;
 pub(crate) use supervise::impl_supervised;
 pub use supervise::{End, Supervised, supervise};

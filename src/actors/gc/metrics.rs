@@ -68,6 +68,12 @@ pub(super) fn show(report: &Report) {
     LAST_SUCCESS.set(count(wall_clock()()));
 }
 
+/// Registers also what is shown only once it is known.
+pub(in crate::actors) fn register_all() {
+    show_all();
+    LazyLock::force(&STORE_SPACE);
+}
+
 /// Shows what has not happened yet as zero: an alert sees the first time only so.
 pub(in crate::actors) fn show_all() {
     for outcome in ["ok", "failed", "busy", "stalled"] {

@@ -1,0 +1,11 @@
+//! All metrics, for who lists them.
+
+use crate::metrics::Family;
+use crate::{actors, metrics, relay};
+
+/// What a node or a cache may have, by name, also what only some of them have and what has no samples yet.
+pub fn metric_families() -> Vec<Family> {
+    actors::metrics::register_all();
+    relay::register_metrics();
+    metrics::families()
+}

@@ -1,0 +1,78 @@
+//! Messages that the documentation quotes: the first cells of tables whose first head is `message`. Each is a code
+//! span, with `…` for what differs.
+
+use std::fs;
+use std::path::Path;
+
+use super::manifests::root;
+
+/// Bytes that a value or a hint between two parts of a message may take in the source.
+const GAP: usize = 400;
+
+/// The messages of all pages, with the page's name.
+fn quoted() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root().join("docs")).unwrap().map(Result::unwrap) {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        let mut of_messages = false;
+        for line in text.lines() {
+            of_messages = line.starts_with("| message |") || of_messages && line.starts_with('|');
+            let cell = line.strip_prefix("| `").and_then(|rest| rest.split_once("` |"));
+            if let Some((message, _)) = cell.filter(|_| of_messages) {
+                found.push((entry.file_name().into_string().unwrap(), message.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// A source without its tests, with string literals as they are said.
+fn said(source: &str) -> String {
+    let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let mut parts = source.split("\\\n");
+    let first = parts.next().unwrap().to_owned();
+    parts.fold(first, |text, rest| text + rest.trim_start()).replace("\\\"", "\"")
+}
+
+fn sources(dir: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("tests.rs") {
+            found.push(said(&fs::read_to_string(path).unwrap()));
+        }
+    }
+}
+
+/// Whether all parts of it are there, one soon after the other.
+fn says(source: &str, parts: &[&str]) -> bool {
+    let [first, rest @ ..] = parts else { return true };
+    source.match_indices(first).any(|(at, _)| {
+        let mut after = &source[at + first.len()..];
+        rest.iter().all(|part| match after.find(part) {
+            Some(gap) if gap <= GAP => {
+                after = &after[gap + part.len()..];
+                true
+            }
+            _ => false,
+        })
+    })
+}
+
+#[test]
+fn each_message_that_documentation_quotes_is_said() {
+    let mut all = Vec::new();
+    sources(&root().join("src"), &mut all);
+    let quoted = quoted();
+    assert!(quoted.len() > 20, "only {} messages were found", quoted.len());
+    let mut unsaid = Vec::new();
+    for (page, message) in quoted {
+        let parts: Vec<_> = message.split('…').map(str::trim).filter(|p| !p.is_empty()).collect();
+        assert!(parts.iter().any(|part| part.len() >= 12), "{page}: {message:?} may be anything");
+        if !all.iter().any(|source| says(source, &parts)) {
+            unsaid.push(format!("{page}: {message}"));
+        }
+    }
+    assert!(unsaid.is_empty(), "nothing says any more {unsaid:#?}");
+}
