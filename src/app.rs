@@ -14,7 +14,7 @@ pub use clean::clean;
 pub use metrics::metric_families;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -33,8 +33,8 @@ use crate::health::{Condition, Health};
 use crate::http::{self, HttpState, Probed};
 use crate::jail::capabilities::{self, CapabilitySet};
 use crate::jail::{kernel, syscalls};
-use crate::model::System;
-use crate::mount::{Mounts, RealMounts};
+use crate::model::{STORE_DIR, System};
+use crate::mount::{self, Mounts, PresentationChoice, RealMounts};
 use crate::telemetry::{self, LogFilter};
 
 /// Why a node or a cache did not start, or ended.
@@ -194,14 +194,24 @@ fn lock(option: &str, dir: &Path) -> Result<fs::File, NodeError> {
     Ok(file)
 }
 
+/// Where a node has its views and volumes' files.
+fn mounts_in(
+    state_dir: &Path,
+    target_roots: Vec<PathBuf>,
+    presentation: PresentationChoice,
+) -> mount::Config {
+    mount::Config {
+        store_dir: STORE_DIR.into(),
+        views_dir: state_dir.join("views"),
+        volumes_dir: state_dir.join("volumes"),
+        target_roots,
+        presentation,
+    }
+}
+
 async fn open_mounts(config: &NodeConfig) -> Result<RealMounts, NodeError> {
-    let mounts = crate::mount::Config {
-        store_dir: crate::model::STORE_DIR.into(),
-        views_dir: config.process.state_dir.join("views"),
-        volumes_dir: config.process.state_dir.join("volumes"),
-        target_roots: config.target_root.clone(),
-        presentation: config.presentation.into(),
-    };
+    let roots = config.target_root.clone();
+    let mounts = mounts_in(&config.process.state_dir, roots, config.presentation.into());
     let opened = tokio::task::spawn_blocking(move || RealMounts::open(&mounts)).await;
     let mounts = opened.map_err(|e| fail("can't prepare mounts")(&e))?;
     mounts.map_err(|e| fail("can't prepare mounts")(&e))

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{NodeError, fail, first_signal, lock, nix};
+use super::{NodeError, fail, first_signal, lock, mounts_in, nix};
 use crate::actors::volume::recorded;
 use crate::config::CleanArgs;
 use crate::model::STORE_DIR;
@@ -64,23 +64,22 @@ fn remove_all(args: &CleanArgs) -> Result<(), NodeError> {
     let _locks = [lock("--run-dir", &args.run_dir)?, lock("--state-dir", &args.state_dir)?];
     let store = if args.store { whole_store()? } else { Vec::new() };
     release_views(args)?;
-    let own = directories(args);
-    for dir in store.iter().chain(&own) {
-        let mounted = mount::points_below(dir).map_err(|e| NodeError(e.to_string()))?;
-        // These may be volumes of this container.
-        let may_be = |point: &PathBuf| *point == args.run_dir || *point == args.state_dir;
-        if let Some(point) = mounted.iter().find(|point| !may_be(point)) {
-            return Err(NodeError(format!(
-                "{} is still mounted: unmount it, then run this again",
-                point.display()
-            )));
-        }
+    let all = [store, directories(args)].concat();
+    // These may be volumes of this container.
+    let may_be = |point: &PathBuf| *point == args.run_dir || *point == args.state_dir;
+    let goes = |point: &PathBuf| all.iter().any(|path| point.starts_with(path));
+    let points = mount::points().map_err(|e| NodeError(e.to_string()))?;
+    if let Some(point) = points.iter().find(|point| goes(point) && !may_be(point)) {
+        return Err(NodeError(format!(
+            "{} is still mounted: unmount it, then run this again",
+            point.display()
+        )));
     }
     if let Some(dir) = &args.registration_dir {
         let socket = crate::grpc::registration_socket(dir, &args.driver_name);
         remove(&socket, |socket| fs::remove_file(socket))?;
     }
-    for path in store.iter().chain(&own) {
+    for path in &all {
         let is_file = fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_dir());
         remove(path, |path| if is_file { fs::remove_file(path) } else { remove_tree(path) })?;
     }
@@ -104,16 +103,10 @@ fn release_views(args: &CleanArgs) -> Result<(), NodeError> {
             used.join(", ")
         )));
     }
-    let config = mount::Config {
-        store_dir: STORE_DIR.into(),
-        views_dir: args.state_dir.join("views"),
-        volumes_dir: args.state_dir.join("volumes"),
-        target_roots: vec!["/".into()],
-        presentation: PresentationChoice::Auto,
-    };
     if !Path::new(STORE_DIR).try_exists().map_err(|e| fail("can't look for the store")(&e))? {
         return Ok(());
     }
+    let config = mounts_in(&args.state_dir, vec!["/".into()], PresentationChoice::Auto);
     let mounts = RealMounts::open(&config).map_err(|e| said(&e))?;
     mounts.clear_unused_volume_files().map_err(|e| said(&e))?;
     for view in mounts.list_views().map_err(|e| said(&e))? {

@@ -33,6 +33,16 @@ pub(super) async fn open_as_person(kubeconfig: Option<&Path>) -> Result<Client, 
     })
 }
 
+/// Runs a call within its limit and names it in its error.
+pub(super) async fn call<T>(
+    what: &'static str,
+    work: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ApiError> {
+    let slow = |_| ApiError::Down { what, reason: format!("no answer within {CALL_LIMIT:?}") };
+    let done = tokio::time::timeout(CALL_LIMIT, work).await.map_err(slow)?;
+    done.map_err(|e| ApiError::new(what, &e))
+}
+
 fn invalid(error: &dyn ToString) -> ApiError {
     ApiError::Invalid { what: WHAT, reason: error.to_string() }
 }

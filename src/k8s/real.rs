@@ -15,9 +15,7 @@ use kube::runtime::watcher;
 use serde_json::json;
 
 use super::client::{self, WATCH_SECONDS};
-use super::{
-    Api, ApiError, CALL_LIMIT, Change, ConfigData, Event, EventName, Pod, PodChange, watch,
-};
+use super::{Api, ApiError, Change, ConfigData, Event, EventName, Pod, PodChange, watch};
 
 #[derive(Clone)]
 pub struct RealApi {
@@ -48,14 +46,12 @@ impl RealApi {
     }
 }
 
-/// Runs a call within its limit and names it in its error.
+/// [`client::call`], for the trait.
 fn call<T: Send + 'static>(
     what: &'static str,
     work: impl Future<Output = kube::Result<T>> + Send + 'static,
 ) -> BoxFuture<'static, Result<T, ApiError>> {
-    let limited = tokio::time::timeout(CALL_LIMIT, work);
-    let slow = move |_| ApiError::Down { what, reason: format!("no answer within {CALL_LIMIT:?}") };
-    limited.map(move |done| done.map_err(slow)?.map_err(|e| ApiError::new(what, &e))).boxed()
+    client::call(what, work).boxed()
 }
 
 impl Api for RealApi {

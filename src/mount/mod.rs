@@ -65,10 +65,9 @@ pub const CRASH_POINTS: &[&str] = &[
     "remove-view-mnt-removed",
 ];
 
-/// Mount points at or below a directory, as this mount namespace has them.
-pub fn points_below(dir: &Path) -> Result<Vec<PathBuf>, MountError> {
-    let below = |mount: mountinfo::Mount| mount.point.starts_with(dir).then_some(mount.point);
-    Ok(mountinfo::read()?.into_iter().filter_map(below).collect())
+/// The mount points of this mount namespace.
+pub fn points() -> Result<Vec<PathBuf>, MountError> {
+    Ok(mountinfo::read()?.into_iter().map(|mount| mount.point).collect())
 }
 
 /// Whether something is mounted at a path; nothing is where nothing is.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::lab;
-use crate::lab::{Lab, Node, assert_shows, closure_of, leftovers, target_mounts};
+use crate::lab::{Lab, Node, assert_shows, closure_of, leftovers, names, target_mounts};
 use crate::program::{Said, run_in};
 
 const DRIVER: &str = "nix.csi.store";
@@ -35,10 +35,6 @@ fn kubelet(lab: &Lab) {
 async fn stopped(mut node: Node) {
     let code = tokio::task::spawn_blocking(move || node.stop()).await.unwrap();
     assert_eq!(code, Some(0));
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    crate::lab::names(dir)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::manifests::{
     chart, documents, list, options, parse, render, root, run_helm, template, text, values,
 };
+use super::settings;
 
 /// Directories below `deploy/manifests`, and the options that they are rendered with.
 const MANIFESTS: [(&str, &[&str]); 2] = [("default", &[]), ("cache", &["cache"])];
@@ -116,10 +117,9 @@ fn each_value_has_a_type_and_each_type_a_value() {
 
 /// Environment names of a subcommand.
 fn known(command: &str) -> BTreeSet<String> {
-    let cli = Cli::command();
-    let command = cli.find_subcommand(command).unwrap();
-    let names = command.get_arguments().filter_map(|argument| argument.get_env());
-    names.map(|name| name.to_str().unwrap().to_owned()).collect()
+    let mut names = BTreeSet::new();
+    settings::environment(Cli::command().find_subcommand(command).unwrap(), &mut names);
+    names
 }
 
 #[test]

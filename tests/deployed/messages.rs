@@ -2,9 +2,8 @@
 //! span, with `…` for what differs.
 
 use std::fs;
-use std::path::Path;
 
-use super::manifests::root;
+use super::manifests::{below, root};
 
 /// Bytes that a value or a hint between two parts of a message may take in the source.
 const GAP: usize = 400;
@@ -34,15 +33,10 @@ fn said(source: &str) -> String {
     parts.fold(first, |text, rest| text + rest.trim_start()).replace("\\\"", "\"")
 }
 
-fn sources(dir: &Path, found: &mut Vec<String>) {
-    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        let path = entry.path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("tests.rs") {
-            found.push(said(&fs::read_to_string(path).unwrap()));
-        }
-    }
+fn sources() -> Vec<String> {
+    let files = below(&root().join("src"), "rs").into_iter();
+    let own = files.filter(|file| !file.ends_with("tests.rs"));
+    own.map(|file| said(&fs::read_to_string(file).unwrap())).collect()
 }
 
 /// Whether all parts of it are there, one soon after the other.
@@ -62,8 +56,7 @@ fn says(source: &str, parts: &[&str]) -> bool {
 
 #[test]
 fn each_message_that_documentation_quotes_is_said() {
-    let mut all = Vec::new();
-    sources(&root().join("src"), &mut all);
+    let all = sources();
     let quoted = quoted();
     assert!(quoted.len() > 20, "only {} messages were found", quoted.len());
     let mut unsaid = Vec::new();

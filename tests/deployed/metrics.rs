@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 
 use nix_csi::app::metric_families;
 use nix_csi::metrics::{Family, kind};
 
-use super::manifests::root;
+use super::manifests::{below, root};
 
 /// Of ours, as `metric_families` has them, and of the library's: those about the process.
 fn families() -> Vec<Family> {
@@ -84,22 +83,15 @@ fn named(text: &str, is_before: impl Fn(&str) -> bool) -> BTreeSet<String> {
     names
 }
 
-fn files(dir: &Path, extension: &str, found: &mut Vec<String>) {
-    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        let path = entry.path();
-        if path.is_dir() {
-            files(&path, extension, found);
-        } else if path.extension().is_some_and(|it| it == extension) {
-            found.push(fs::read_to_string(path).unwrap());
-        }
-    }
+fn texts(room: &str, extension: &str) -> Vec<String> {
+    let files = below(&root().join(room), extension);
+    files.into_iter().map(|file| fs::read_to_string(file).unwrap()).collect()
 }
 
 /// Whoever adds a metric has it registered for the list.
 #[test]
 fn each_metric_of_the_code_is_listed() {
-    let mut sources = Vec::new();
-    files(&root().join("src"), "rs", &mut sources);
+    let sources = texts("src", "rs");
     let literals = sources.iter().flat_map(|text| named(text, |before| before.ends_with('"')));
     let literals: BTreeSet<_> = literals.filter(|name| name != "nixcsi_").collect();
     let listed: BTreeSet<_> = metric_families().into_iter().map(|family| family.name).collect();
@@ -109,8 +101,7 @@ fn each_metric_of_the_code_is_listed() {
 
 #[test]
 fn each_metric_that_documentation_names_is_there() {
-    let mut pages = Vec::new();
-    files(&root().join("docs"), "md", &mut pages);
+    let pages = texts("docs", "md");
     let listed: BTreeSet<_> = metric_families().into_iter().map(|family| family.name).collect();
     let named: BTreeSet<_> = pages.iter().flat_map(|text| named(text, |_| true)).collect();
     let lacking: Vec<_> = named.difference(&listed).collect();

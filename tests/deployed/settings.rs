@@ -38,17 +38,12 @@ fn default(argument: &Arg) -> String {
 
 fn what(argument: &Arg) -> String {
     let help = argument.get_long_help().or(argument.get_help());
-    let mut text = plain(&help.map(ToString::to_string).unwrap_or_default());
+    let mut said: Vec<_> = help.map(|help| plain(&help.to_string())).into_iter().collect();
     let values = argument.get_possible_values();
     let shown: Vec<_> = values.iter().filter(|value| !value.is_hide_set()).collect();
     if argument.get_action().takes_values() && !shown.is_empty() {
         let name = |value: &&PossibleValue| format!("`{}`", value.get_name());
-        let names = shown.iter().map(name).collect::<Vec<_>>().join(", ");
-        text = [text.as_str(), &format!("One of {names}")]
-            .into_iter()
-            .filter(|s| !s.is_empty())
-            .collect::<Vec<_>>()
-            .join(". ");
+        said.push(format!("One of {}", shown.iter().map(name).collect::<Vec<_>>().join(", ")));
     }
     if let Some(between) = argument.get_value_delimiter().filter(|_| argument.get_env().is_some()) {
         let between = match between {
@@ -56,9 +51,9 @@ fn what(argument: &Arg) -> String {
             ' ' => "blanks".to_owned(),
             other => format!("`{other}`"),
         };
-        let _ = write!(text, ". In the environment separated by {between}");
+        said.push(format!("In the environment separated by {between}"));
     }
-    text.trim().to_owned()
+    said.join(". ")
 }
 
 fn table(arguments: &[&Arg]) -> String {
@@ -126,7 +121,8 @@ fn each_setting_is_described() {
 const NOT_SETTINGS: [&str; 4] =
     ["NIX_CSI_FULL", "NIX_CSI_RENEW_DOCS", "NIX_CSI_SOAK_MINUTES", "NIX_CSI_SOAK_KILL_EVERY"];
 
-fn environment(command: &Command, names: &mut BTreeSet<String>) {
+/// What a command and its subcommands read.
+pub(crate) fn environment(command: &Command, names: &mut BTreeSet<String>) {
     let of = command.get_arguments().filter_map(|argument| argument.get_env());
     names.extend(of.map(|name| name.to_str().unwrap().to_owned()));
     command.get_subcommands().for_each(|inner| environment(inner, names));

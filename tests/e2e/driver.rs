@@ -8,7 +8,8 @@ use crate::startup::place_driver;
 const ROLLOUT: [&str; 6] =
     ["-n", "nix-csi", "rollout", "status", "daemonset/nix-csi-node", "--timeout=120s"];
 
-fn reads(space: &Space<'_>, pods: &[String], word: &str) {
+/// Each of these pods has a program of its volume say the word.
+pub(crate) fn reads(space: &Space<'_>, pods: &[String], word: &str) {
     for pod in pods {
         let said = space.kubectl(&["exec", pod, "--", "/nix/var/result/bin/hello"]);
         assert!(said.contains(word), "{said}");

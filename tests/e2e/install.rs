@@ -4,23 +4,20 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, LONG, SOON, Space, wait_until};
+use crate::cluster::{Cluster, LONG, SOON, wait_until};
+use crate::driver::reads;
 use crate::leftovers::{OnNode, nothing_left};
-use crate::programs::{DRIVER, deployment, package, pod};
+use crate::programs::{deployment, package, pod};
+use crate::startup::is_listed;
 
 const CHART: &str = "deploy/chart";
 const VALUES: &str = "tests/e2e/install/values.yaml";
 /// How long a change of the release may take to be on the node.
 const WAIT: [&str; 3] = ["--wait", "--timeout", "180s"];
+/// What the pods of these tests say.
+const HELLO: &str = "hello from release";
 /// All that a release makes has it.
 const OURS: &str = "app.kubernetes.io/part-of=nix-csi";
-
-fn reads(space: &Space<'_>, pods: &[String]) {
-    for pod in pods {
-        let said = space.kubectl(&["exec", pod, "--", "/nix/var/result/bin/hello"]);
-        assert!(said.contains("hello from release"), "{said}");
-    }
-}
 
 fn field(cluster: &Cluster, path: &str) -> String {
     let path = format!("jsonpath={path}");
@@ -36,9 +33,8 @@ fn objects(cluster: &Cluster) -> Vec<String> {
     found.lines().filter(|name| !name.starts_with("namespace/")).map(str::to_owned).collect()
 }
 
-fn is_registered(cluster: &Cluster) -> bool {
-    let names = "jsonpath={.items[*].spec.drivers[*].name}";
-    cluster.kubectl(&["get", "csinodes", "-o", names]).contains(DRIVER)
+fn install(cluster: &Cluster) {
+    cluster.helm(&[&["install", "nix-csi", CHART, "--values", VALUES][..], &WAIT].concat());
 }
 
 #[test]
@@ -61,27 +57,26 @@ fn a_release_is_upgraded_rolled_back_uninstalled_and_no_pod_notices() {
     let changed = (field(&cluster, image), field(&cluster, hold));
     assert_eq!(changed, ("localhost/nix-csi:next".to_owned(), "50s".to_owned()));
     assert!(objects(&cluster).contains(&"configmap/nix-csi-policy".to_owned()));
-    reads(&space, &pods);
+    reads(&space, &pods, HELLO);
     assert_eq!(OnNode::now(&cluster), before, "the new driver uses what is mounted");
 
     cluster.helm(&[&["rollback", "nix-csi"][..], &WAIT].concat());
     assert_eq!((field(&cluster, image), field(&cluster, hold)), as_it_was);
     assert!(!objects(&cluster).contains(&"configmap/nix-csi-policy".to_owned()));
-    reads(&space, &pods);
+    reads(&space, &pods, HELLO);
     assert_eq!(OnNode::now(&cluster), before, "and so does the old one");
 
     cluster.helm(&[&["uninstall", "nix-csi"][..], &WAIT].concat());
     let reinstalled = std::panic::catch_unwind(|| {
         wait_until("nothing of the release to be left", SOON, || objects(&cluster).is_empty());
-        wait_until("the kubelet to forget the driver", SOON, || !is_registered(&cluster));
-        reads(&space, &pods);
+        wait_until("the kubelet to forget the driver", SOON, || !is_listed(&cluster));
+        reads(&space, &pods, HELLO);
         assert_eq!(OnNode::now(&cluster).mounts, before.mounts);
     });
-    let install = ["install", "nix-csi", CHART, "--values", VALUES];
-    cluster.helm(&[&install[..], &WAIT].concat());
+    install(&cluster);
     reinstalled.unwrap();
-    wait_until("the registration", SOON, || is_registered(&cluster));
-    reads(&space, &pods);
+    wait_until("the registration", SOON, || is_listed(&cluster));
+    reads(&space, &pods, HELLO);
     assert_eq!(space.pods("app=steady"), pods, "none was replaced");
     assert_eq!(OnNode::now(&cluster), before, "the next driver takes over what is mounted");
 
@@ -205,7 +200,7 @@ fn deploying_without_a_release_asks_applies_and_removes_what_is_gone() {
         let hold = "{.spec.template.spec.containers[0].env[?(@.name=='NIX_CSI_HOLD')].value}";
         assert_eq!(field(&cluster, hold), "50s");
         cluster.kubectl(&["-n", "nix-csi", "delete", "configmap", "bystander"]);
-        reads(&space, &pods);
+        reads(&space, &pods, HELLO);
     });
     let text = cluster.helm(&["template", "nix-csi", CHART, "--values", VALUES]);
     let file = cluster.dir().join("release.yaml");
@@ -213,9 +208,9 @@ fn deploying_without_a_release_asks_applies_and_removes_what_is_gone() {
     let delete = ["delete", "--ignore-not-found", "--timeout=60s", "-f", file.to_str().unwrap()];
     cluster.kubectl(&delete);
     cluster.kubectl(&["-n", "nix-csi", "delete", "--ignore-not-found", POLICY]);
-    cluster.helm(&[&["install", "nix-csi", CHART, "--values", VALUES][..], &WAIT].concat());
+    install(&cluster);
     deployed.unwrap();
-    reads(&space, &pods);
+    reads(&space, &pods, HELLO);
     drop(space);
     nothing_left(&cluster);
 }
@@ -243,11 +238,11 @@ fn an_undeployed_driver_leaves_nothing_on_its_node() {
 
     let (done, said) = undeploy(&["--yes", "--store"]);
     assert!(!done && said.contains(&format!("{}/steady", space.name)), "{said}");
-    reads(&space, &["steady".to_owned()]);
+    reads(&space, &["steady".to_owned()], HELLO);
     space.kubectl(&["delete", "pod", "steady", "--timeout=60s"]);
     let (done, said) = undeploy(&[]);
     assert!(!done && said.contains("--yes does it"), "{said}");
-    assert!(is_registered(&cluster));
+    assert!(is_listed(&cluster));
     // A node that can't be cleaned: something of somebody's is mounted there, and stays.
     let other = "/var/lib/nix-csi/nix/var/nix-csi/other";
     cluster.on_node(&["mkdir", other]);
@@ -256,7 +251,7 @@ fn an_undeployed_driver_leaves_nothing_on_its_node() {
     assert!(!done && said.contains("the driver is back"), "{said}");
     assert!(said.contains("nix-csi/other is still mounted"), "{said}");
     cluster.on_node(&["umount", other]);
-    wait_until("the driver to be back", LONG, || is_registered(&cluster));
+    wait_until("the driver to be back", LONG, || is_listed(&cluster));
 
     let undeployed = std::panic::catch_unwind(|| {
         let (done, said) = undeploy(&["--yes", "--store"]);
@@ -265,7 +260,7 @@ fn an_undeployed_driver_leaves_nothing_on_its_node() {
         assert_eq!(objects(&cluster), [""; 0]);
         let mounts = cluster.on_node(&["cat", "/proc/self/mountinfo"]);
         assert!(!mounts.contains("/var/lib/nix-csi/nix"), "{mounts}");
-        wait_until("the kubelet to forget the driver", SOON, || !is_registered(&cluster));
+        wait_until("the kubelet to forget the driver", SOON, || !is_listed(&cluster));
         // And what deploy.sh has made.
         let (done, said) = deploy(&cluster, &["--yes", "--prune"]);
         assert!(done, "{said}");
@@ -276,7 +271,7 @@ fn an_undeployed_driver_leaves_nothing_on_its_node() {
             left_on_node(&cluster).lines().all(|path| path.starts_with("/var/lib/nix-csi/nix/"))
         );
     });
-    cluster.helm(&[&["install", "nix-csi", CHART, "--values", VALUES][..], &WAIT].concat());
+    install(&cluster);
     undeployed.unwrap();
     space.apply(vec![pod("late", ("nixExpr", &package("release", "")), "hello")]);
     space.succeeded("late");

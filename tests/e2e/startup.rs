@@ -5,7 +5,8 @@ use crate::programs::DRIVER;
 
 const TAINT: &str = "nix.csi.store/agent-not-ready";
 
-fn is_listed(cluster: &Cluster) -> bool {
+/// Whether the kubelet has registered the driver.
+pub(crate) fn is_listed(cluster: &Cluster) -> bool {
     let names = "jsonpath={.items[*].spec.drivers[*].name}";
     cluster.kubectl(&["get", "csinodes", "-o", names]).contains(DRIVER)
 }

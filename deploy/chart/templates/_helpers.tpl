@@ -28,6 +28,26 @@ labels:
 {{- end -}}
 {{- end -}}
 
+{{/* Where a role's pods run, and how they end. */}}
+{{- define "nix-csi.scheduling" -}}
+{{- with .secrets -}}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{ end -}}
+{{- with .of.priorityClassName -}}
+priorityClassName: {{ . }}
+{{ end -}}
+{{- with .of.nodeSelector -}}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{ end -}}
+{{- with .of.tolerations -}}
+tolerations: {{- toYaml . | nindent 2 }}
+{{ end -}}
+{{- with .of.affinity -}}
+affinity: {{- toYaml . | nindent 2 }}
+{{ end -}}
+terminationGracePeriodSeconds: {{ .of.terminationGracePeriodSeconds }}
+{{- end -}}
+
 {{/* Probes of both roles: through the socket's own path, so that one that somebody has removed is seen as well. */}}
 {{- define "nix-csi.probes" -}}
 livenessProbe:

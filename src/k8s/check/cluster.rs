@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep};
 
 use super::samples::{Asked, Samples};
 use super::{CheckOptions, Row, judge, pods, samples};
-use crate::k8s::{ApiError, CALL_LIMIT, client};
+use crate::k8s::ApiError;
+use crate::k8s::client::{self, call};
 
 /// Of the API server, by one canary.
 pub(super) const POLL: Duration = Duration::from_millis(500);
@@ -40,16 +41,6 @@ impl fmt::Debug for ClusterCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterCheck").field("options", &self.options).finish_non_exhaustive()
     }
-}
-
-/// Runs a call within its limit and names it in its error.
-pub(super) async fn call<T>(
-    what: &'static str,
-    work: impl Future<Output = kube::Result<T>>,
-) -> Result<T, ApiError> {
-    let slow = |_| ApiError::Down { what, reason: format!("no answer within {CALL_LIMIT:?}") };
-    let done = tokio::time::timeout(CALL_LIMIT, work).await.map_err(slow)?;
-    done.map_err(|e| ApiError::new(what, &e))
 }
 
 impl ClusterCheck {

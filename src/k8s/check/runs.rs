@@ -10,9 +10,10 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use tokio::time::{Instant, sleep};
 
 use super::canary::{self, Canary, LABEL};
-use super::cluster::{CANARIES, POLL, call, unanswered};
+use super::cluster::{CANARIES, POLL, unanswered};
 use super::{ClusterCheck, Row, pods};
 use crate::k8s::ApiError;
+use crate::k8s::client::call;
 use crate::lock::lock;
 
 impl ClusterCheck {

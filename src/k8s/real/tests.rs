@@ -8,6 +8,7 @@ use serde_json::Value;
 use tower::service_fn;
 
 use super::*;
+use crate::k8s::CALL_LIMIT;
 use crate::k8s::Kind;
 use crate::model::PodInfo;
 

@@ -26,6 +26,13 @@ fn assert_no_harm(lab: &Lab, host: &Host, environment: &str) {
     }
 }
 
+/// No harm was done, and the next run finishes.
+fn assert_repaired(lab: &Lab, host: &Host, environment: &str) {
+    assert_no_harm(lab, host, environment);
+    host.bootstrap(lab, &[environment]).success();
+    host.assert_has_only(lab, environment);
+}
+
 #[test]
 fn death_at_each_point_is_repaired_by_the_next_run() {
     let lab = lab!();
@@ -36,9 +43,7 @@ fn death_at_each_point_is_repaired_by_the_next_run() {
         let said = host.bootstrap(&lab, &["--crash-at", point, &environment]);
         assert_eq!((said.code, &*said.out), (None, ""), "{point}: {said:?}");
         ended(&lab);
-        assert_no_harm(&lab, &host, &environment);
-        host.bootstrap(&lab, &[&environment]).success();
-        host.assert_has_only(&lab, &environment);
+        assert_repaired(&lab, &host, &environment);
     }
 }
 
@@ -59,9 +64,7 @@ fn kills_while_nix_writes_are_repaired_by_the_next_run() {
         lab::signal_inside(&running, rustix::process::Signal::KILL);
         early += usize::from(!running.wait().unwrap().success());
         ended(&lab);
-        assert_no_harm(&lab, &host, &environment);
-        host.bootstrap(&lab, &[&environment]).success();
-        host.assert_has_only(&lab, &environment);
+        assert_repaired(&lab, &host, &environment);
     }
     assert!(early > 6, "{early} of 13 were killed before they ended");
 }
@@ -113,7 +116,5 @@ fn a_nix_that_is_killed_is_told_and_nothing_is_shown() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("nix-store --import failed"), "{output:?}");
     assert_eq!(host.result(&lab), "");
-    assert_no_harm(&lab, &host, &environment);
-    host.bootstrap(&lab, &[&environment]).success();
-    host.assert_has_only(&lab, &environment);
+    assert_repaired(&lab, &host, &environment);
 }
