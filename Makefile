@@ -31,6 +31,8 @@ fuzz: ## fuzz the parsers for MINUTES=n in all (T=word: those targets); docs/fuz
 check: ## format, lints, licences, workflows and tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	@# Which is no test of `cargo test`, since it needs a cluster.
+	cargo clippy --locked --test e2e -- -D warnings
 	"$$(scripts/install-cargo-deny.sh)" --locked check licenses bans sources
 	"$$(scripts/install-cargo-deny.sh)" --locked --manifest-path fuzz/Cargo.toml --config deny.toml \
 		check licenses bans sources

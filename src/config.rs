@@ -211,6 +211,9 @@ pub struct UnmountArgs {
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
+    /// Wait until the node is ready, at most so long; it is an error if it is not.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub wait: Option<Duration>,
     /// `table` for people, `json` for programs.
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Output,

@@ -12,6 +12,8 @@ use crate::actors::gc::used::Used;
 use crate::actors::reconciler::{Item, Kind, NixConf};
 use crate::actors::uploads::UploadsConfig;
 use crate::config::{BuildOnArg, DEFAULT_STATE_DIR, NodeConfig, PrivilegesArg, ProcessSettings};
+use crate::model::STORE_DIR;
+use crate::mount;
 use crate::nix::ssh::SshClient;
 use crate::nix::{
     BuildOn, Capabilities, Config, Elsewhere, Evaluator, Limit, Limits, ProbeLimits, PushTo,
@@ -59,6 +61,7 @@ pub(super) async fn open(
         nix.init_store().await.map_err(|e| fail("can't make the store")(&e))?;
     }
     if builds {
+        mount::check_executable(Path::new(STORE_DIR)).map_err(|e| NodeError(e.to_string()))?;
         nix.check_settings().await.map_err(|e| fail("this Nix can't serve")(&e))?;
     }
     Ok((nix, capabilities))

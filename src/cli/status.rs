@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::mount::describe;
 use super::{Failure, message, size};
@@ -11,14 +12,45 @@ use crate::config::{Output, StatusArgs};
 use crate::grpc::client;
 use crate::grpc::proto::admin::{Build, Gc, Kept, StatusRequest, StatusResponse, View, Volume};
 
+/// What a node says of its health when it serves.
+const READY: &str = "ready";
+const POLL: Duration = Duration::from_millis(50);
+
 pub async fn status(args: StatusArgs) -> Result<(), Failure> {
-    let mut admin = client::admin(args.sockets.admin_endpoint.path()).await?;
-    let status = admin.status(StatusRequest {}).await.map_err(|e| message(&e))?.into_inner();
+    let status = match args.wait {
+        Some(limit) => once_ready(&args, limit).await?,
+        None => now(&args).await?,
+    };
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&as_json(&status))?),
         Output::Table => print!("{}", as_tables(&status)),
     }
     Ok(())
+}
+
+async fn now(args: &StatusArgs) -> Result<StatusResponse, Failure> {
+    let mut admin = client::admin(args.sockets.admin_endpoint.path()).await?;
+    Ok(admin.status(StatusRequest {}).await.map_err(|e| message(&e))?.into_inner())
+}
+
+/// A node that has just been started has no socket yet.
+async fn once_ready(args: &StatusArgs, limit: Duration) -> Result<StatusResponse, Failure> {
+    let end = Instant::now() + limit;
+    loop {
+        let lacks = match now(args).await {
+            Err(Failure(reason)) => reason,
+            Ok(status) => match &status.node {
+                Some(node) if node.health == READY => return Ok(status),
+                Some(node) => format!("it is {}{}", node.health, in_brackets(&node.health_reason)),
+                None => "it does not say how it is".to_owned(),
+            },
+        };
+        if Instant::now() >= end {
+            let limit = humantime::format_duration(limit);
+            return Err(Failure(format!("the node is not ready after {limit}: {lacks}")));
+        }
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 #[expect(clippy::format_push_string, reason = "a few lines for a person")]

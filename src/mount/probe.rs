@@ -6,11 +6,11 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
 
 use super::bounded;
-use super::failure::failed;
+use super::failure::{failed, io_error};
 use super::files::Layers;
 use super::fsopen::{self, Overlay};
 use super::layer::{self, LAYER, MNT, SHOWN, StoreDir};
@@ -36,6 +36,20 @@ pub(super) struct Outcome {
     pub(super) bounded_refusal: Option<String>,
     /// Works, but not as it should.
     pub(super) warning: Option<String>,
+}
+
+/// An error where programs in this directory can't be started (mount(2), `MS_NOEXEC`): builds would fail, and what
+/// hard links show in volumes.
+pub fn check_executable(dir: &Path) -> Result<(), MountError> {
+    let found = statvfs(dir).map_err(failed("look at the file system of", dir))?;
+    if found.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        // As whoever starts one is told (execve(2)).
+        let refused = std::io::Error::from(Errno::ACCESS);
+        let way_out = "it is mounted noexec, so that none of its programs could be started: mount it without, or have \
+                       the store elsewhere (in the chart, node.storePath)";
+        return Err(io_error("use", dir.to_owned(), refused, Some(way_out.to_owned())));
+    }
+    Ok(())
 }
 
 /// Makes and mounts a view of one path in a scratch directory, and undoes it.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Stdio;
 
 use nix_csi::model::System;
 use serde_json::Value;
@@ -320,4 +321,26 @@ async fn builds_are_shown_watched_and_tried_again() {
     assert!(ended("good", "") && ended("bad", "build of bad failed after "), "{text}");
     let began = |e: &Value| e["ended"] == false && e["build"]["stage"] == "building";
     assert!(events.iter().any(began), "{text}");
+}
+
+#[tokio::test]
+async fn waiting_for_a_node_that_has_just_been_started() {
+    let lab = lab!();
+    fs::create_dir_all(lab.path("run")).unwrap();
+    let admin = lab.path("run/admin.sock").to_str().unwrap().to_owned();
+    let wait = |time: &str| {
+        let mut command = lab.command(env!("CARGO_BIN_EXE_nix-csi"));
+        command.args(["status", "--wait", time, "--admin-endpoint", &admin]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    assert_eq!(
+        said(&lab, &wait("100ms").wait_with_output().unwrap()).failure(),
+        "the node is not ready after 100ms: can't reach nix-csi at LAB/run/admin.sock: there is no such socket: \
+         start `nix-csi node`, or name its socket"
+    );
+    let waiting = wait("60s");
+    let _node = lab.node(&[]).await;
+    let found = said(&lab, &waiting.wait_with_output().unwrap());
+    assert!(found.success().contains(" is ready; "), "{found:?}");
 }

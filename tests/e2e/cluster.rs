@@ -1,5 +1,6 @@
 //! The cluster that the script has made, through the programs that a person would use.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -60,6 +61,13 @@ impl Cluster {
         &self.dir
     }
 
+    /// `PATH` with the cluster's own programs before the machine's, and others before those.
+    pub(crate) fn path(&self, first: &[PathBuf]) -> OsString {
+        let machines = std::env::var_os("PATH").unwrap();
+        let dirs = first.iter().cloned().chain([self.dir.clone()]);
+        std::env::join_paths(dirs.chain(std::env::split_paths(&machines))).unwrap()
+    }
+
     pub(crate) fn load_image(&self, archive: &Path) {
         self.script("load-image.sh", &[archive.to_str().unwrap()]);
     }
@@ -95,24 +103,35 @@ impl Cluster {
 
     /// The release as these files of tests/e2e/install have it; waits for nothing.
     pub(crate) fn upgrade(&self, values: &[&str]) {
+        self.upgrade_with(values, &[]);
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn upgrade_with(&self, values: &[&str], more: &[&str]) {
         let files: Vec<_> = values.iter().map(|name| format!("tests/e2e/install/{name}")).collect();
         let mut args = vec!["upgrade", "nix-csi", "deploy/chart"];
         for file in &files {
             args.extend(["--values", file]);
         }
+        args.extend(more);
         self.helm(&args);
     }
 
     pub(crate) fn apply(&self, objects: &[Value]) {
         let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": objects });
-        self.apply_text(list.to_string().as_bytes());
+        self.apply_text(&list.to_string());
     }
 
-    fn apply_text(&self, text: &[u8]) {
+    /// What a file says.
+    pub(crate) fn apply_text(&self, text: &str) {
+        self.apply_with(&[], text);
+    }
+
+    fn apply_with(&self, args: &[&str], text: &str) {
         let mut command = Command::new(self.dir.join("kubectl"));
-        command.args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(args).args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(text).unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         ok("kubectl apply", &child.wait_with_output().unwrap());
     }
 
@@ -169,6 +188,11 @@ impl Space<'_> {
             object["metadata"]["namespace"] = Value::from(self.name.as_str());
         }
         self.cluster.apply(&objects);
+    }
+
+    /// What a file says that names no namespace.
+    pub(crate) fn apply_text(&self, text: &str) {
+        self.cluster.apply_with(&self.within(&[]), text);
     }
 
     /// A `kubectl` that says a line, name and phase, for each change of a pod.

@@ -157,9 +157,8 @@ fn deploy(cluster: &Cluster, args: &[&str]) -> (bool, String) {
 
 /// A script with the cluster's own programs: whether it succeeds, and what it says.
 fn run(cluster: &Cluster, script: &str, args: &[&str]) -> (bool, String) {
-    let path = std::env::var("PATH").unwrap();
     let mut command = Command::new(script);
-    command.env("PATH", format!("{}:{path}", cluster.dir().display()));
+    command.env("PATH", cluster.path(&[]));
     command.env("KUBECONFIG", cluster.dir().join("admin.kubeconfig")).stdin(Stdio::null());
     let output = command.args(args).output().unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());

@@ -1,11 +1,9 @@
 //! Pods with inline volumes, in an image that has nothing.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-
 use crate::cluster::{Cluster, Space};
 use crate::leftovers::nothing_left;
 use crate::programs::{package, pod, writable};
+use crate::web::{Web, tarball};
 
 fn said(space: &Space<'_>, name: &str) -> String {
     let log = space.succeeded(name);
@@ -159,12 +157,8 @@ fn a_container_may_mount_a_part_of_it_and_read_only() {
     nothing_left(&cluster);
 }
 
-/// A flake as a tarball, served where the driver's pod finds it, for as long as the tests run.
+/// A flake as a tarball, served where the driver's pod finds it.
 fn serve_flake(cluster: &Cluster, expression: &str) -> String {
-    let route = cluster.on_node(&["ip", "-4", "route", "show", "default"]);
-    let host = route.split(' ').nth(2).unwrap();
-    let listener = TcpListener::bind((host, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
     let system = format!("\"{}-linux\"", std::env::consts::ARCH);
     let text = expression.replace("builtins.currentSystem", &system);
     let dir = tempfile::tempdir().unwrap();
@@ -172,23 +166,5 @@ fn serve_flake(cluster: &Cluster, expression: &str) -> String {
     std::fs::create_dir(&flake).unwrap();
     std::fs::write(flake.join("flake.nix"), format!("{{ outputs = _: {{ it = {text}; }}; }}"))
         .unwrap();
-    let tarball = std::process::Command::new("tar")
-        .args(["-C", dir.path().to_str().unwrap(), "-czf", "-", "flake"])
-        .output()
-        .unwrap()
-        .stdout;
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = [0; 4096];
-            let _ = stream.read(&mut request);
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nETag: \"e2e\"\r\nConnection: close\r\n\r\n",
-                tarball.len()
-            );
-            let body: &[u8] = if request.starts_with(b"HEAD") { &[] } else { &tarball };
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
-        }
-    });
-    format!("http://{address}/flake.tar.gz#it")
+    format!("{}#it", Web::start(cluster).serve("flake.tar.gz", tarball(&flake)))
 }

@@ -1,4 +1,4 @@
-//! A node whose builds would have no sandbox does not start.
+//! A node whose builds would fail, or have no sandbox, does not start.
 
 use crate::lab::Lab;
 use crate::planted;
@@ -30,12 +30,11 @@ fn start(lab: &Lab, script: &str) -> String {
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    let reason =
-        text.strip_prefix("nix-csi: this Nix can't serve: a build in the sandbox failed: ");
-    let reason = reason.and_then(|text| text.strip_suffix('\n'));
+    let reason = text.strip_prefix("nix-csi: ").and_then(|text| text.strip_suffix('\n'));
     reason.filter(|line| !line.contains('\n')).unwrap_or_else(|| panic!("{text}")).to_owned()
 }
 
+const FAILED: &str = "this Nix can't serve: a build in the sandbox failed";
 const HELP: &str = "Nix needs mount, pid, network and user namespaces and the build users of nixbld: a container must be privileged; --nix-option sandbox=false builds without a sandbox, where every build may read what the driver can";
 
 #[test]
@@ -55,7 +54,7 @@ fn without_a_namespace() {
         echo > /run/mapped; wait $!"#;
     let expected = "cloning builder process: No space left on device (a limit of namespaces in \
                     /proc/sys/user is reached)";
-    assert_eq!(start(&lab, script), format!("{expected}: {HELP}"));
+    assert_eq!(start(&lab, script), format!("{FAILED}: {expected}: {HELP}"));
 }
 
 #[test]
@@ -64,7 +63,7 @@ fn without_build_users() {
     let script =
         "grep -v ^nixbld: /etc/group > /run/group; mount --bind /run/group /etc/group; exec \"$@\"";
     let expected = "the group 'nixbld' specified in 'build-users-group' does not exist";
-    assert_eq!(start(&lab, script), format!("{expected}: {HELP}"));
+    assert_eq!(start(&lab, script), format!("{FAILED}: {expected}: {HELP}"));
 }
 
 /// The sandbox has nothing to do with it.
@@ -75,5 +74,16 @@ fn with_a_hook_that_fails() {
     let expected = "program '/bin/false' failed with exit code 1: the post-build-hook of nix.conf \
                     fails, and with it every build: mend /bin/false, or leave it out";
     // Newer versions quote differently.
-    assert_eq!(said.replace('"', "'"), expected);
+    assert_eq!(said.replace('"', "'"), format!("{FAILED}: {expected}"));
+}
+
+/// Where some distributions for containers have all of `/var`.
+#[test]
+fn with_a_store_that_is_mounted_noexec() {
+    let lab = planted!();
+    let said = start(&lab, "mount -o remount,bind,noexec /nix; exec \"$@\"");
+    let expected = "can't use /nix/store: Permission denied (os error 13) (it is mounted noexec, so that none of its \
+                    programs could be started: mount it without, or have the store elsewhere (in the chart, \
+                    node.storePath))";
+    assert_eq!(said, expected);
 }

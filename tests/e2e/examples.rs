@@ -1,0 +1,157 @@
+//! The pods of `examples/`, as they are but for the names of what can't be reached from here.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::cluster::{Cluster, LONG, SOON, Space, wait_until};
+use crate::leftovers::nothing_left;
+use crate::web::{NIXPKGS, Web, tarball};
+
+const PASSWORD: &str = "TOKEN";
+const DRIVER: [&str; 4] = ["-n", "nix-csi", "exec", "daemonset/nix-csi-node"];
+
+/// The example, with this cluster's images and flakes for the registries' and the forges'.
+pub(crate) fn example(name: &str, web: &Web) -> String {
+    let private = tarball(Path::new("tests/data/nixpkgs"));
+    let replaced = [
+        (format!("{NIXPKGS}#nix\n"), format!("{}#nix\n", web.serve("nix.tar.gz", with_nix()))),
+        (NIXPKGS.to_owned(), web.serve_nixpkgs()),
+        ("registry.k8s.io/pause:3.10".to_owned(), "localhost/empty:e2e".to_owned()),
+        ("docker.io/library/alpine:3.22".to_owned(), "localhost/busybox:e2e".to_owned()),
+        (
+            "https://git.example.org/team/app/archive/main.tar.gz".to_owned(),
+            web.serve_to("ci", PASSWORD, "main.tar.gz", private),
+        ),
+        ("git.example.org".to_owned(), web.host()),
+    ];
+    let text = fs::read_to_string(format!("examples/{name}.yaml")).unwrap();
+    replaced.iter().fold(text, |text, (before, after)| text.replace(before, after))
+}
+
+/// The stand-in with this machine's Nix in it, and its libraries.
+fn with_nix() -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let flake = dir.path().join("with-nix");
+    fs::create_dir_all(flake.join("nix")).unwrap();
+    fs::copy("tests/data/nixpkgs/flake.nix", flake.join("flake.nix")).unwrap();
+    let found = Command::new("which").arg("nix").output().unwrap().stdout;
+    let program = fs::canonicalize(String::from_utf8(found).unwrap().trim()).unwrap();
+    let libraries = Command::new("ldd").arg(&program).output().unwrap().stdout;
+    let libraries = String::from_utf8(libraries).unwrap();
+    let files = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let name = if name.starts_with("ld-linux") { "ld.so" } else { name };
+        fs::copy(file, flake.join("nix").join(name)).unwrap();
+    }
+    fs::copy(program, flake.join("nix/nix")).unwrap();
+    tarball(&flake)
+}
+
+fn try_out(theme: &str, examine: impl FnOnce(&Space<'_>, &Web)) {
+    let cluster = Cluster::get();
+    let web = Web::start(&cluster);
+    let space = cluster.space(theme);
+    examine(&space, &web);
+    drop(space);
+    nothing_left(&cluster);
+}
+
+/// Applies the example and waits for what its pod says.
+fn says_hello(space: &Space<'_>, name: &str, text: &str) {
+    space.apply_text(text);
+    assert_eq!(space.succeeded(name), "Hello, world!\n");
+}
+
+#[test]
+fn hello() {
+    try_out("hello", |space, web| says_hello(space, "hello", &example("hello", web)));
+}
+
+#[test]
+fn web_server() {
+    try_out("web-server", |space, web| {
+        space.apply_text(&example("web-server", web));
+        space.all_running("app=web-server", 2);
+        let path = format!("/api/v1/namespaces/{}/services/web-server:http/proxy/", space.name);
+        wait_until("the page", SOON, || {
+            let page = space.cluster.ask(&["get", "--raw", &path]);
+            page.as_deref() == Some("Served from a closure.\n")
+        });
+        space.kubectl(&["rollout", "status", "deployment/web-server", "--timeout=60s"]);
+    });
+}
+
+#[test]
+fn architectures() {
+    try_out("architectures", |space, web| {
+        let reference = format!("{}#hello", web.serve_nixpkgs());
+        let prefetch = ["--", "nix-csi", "prefetch", &reference];
+        let said = space.cluster.kubectl(&[&DRIVER[..], &prefetch].concat());
+        let path = said.split(' ').next().unwrap();
+        let arch = std::env::consts::ARCH;
+        let theirs = format!("/nix/store/00000000000000000000000000000000-hello-{arch}");
+        let text = example("architectures", web);
+        assert!(text.contains(&theirs), "{text}");
+        // Another system's is still what nobody has.
+        says_hello(space, "architectures", &text.replace(&theirs, path));
+    });
+}
+
+#[test]
+fn writable() {
+    try_out("own-nix", |space, web| says_hello(space, "writable", &example("writable", web)));
+}
+
+#[test]
+fn private() {
+    try_out("private", |space, web| {
+        let text = example("private", web);
+        // It is the Secret that opens it.
+        space.apply_text(&text.replace(&format!("password {PASSWORD}"), "password wrong"));
+        wait_until("the refusal", LONG, || space.why("private").contains("401"));
+        space.delete_pod("private");
+        says_hello(space, "private", &text);
+    });
+}
+
+#[test]
+fn prefetch() {
+    try_out("prefetch", |space, web| {
+        let cluster = space.cluster;
+        let text = example("prefetch", web);
+        cluster.upgrade_with(
+            &["values.yaml"],
+            &["--set", "node.keepConfigMap=nix-csi-keep", "--wait"],
+        );
+        let examined = std::panic::catch_unwind(|| {
+            cluster.apply_text(&text);
+            wait_until("the closure to be there", LONG, || {
+                let status = ["--", "nix-csi", "status"];
+                let said = cluster.ask(&[&DRIVER[..], &status].concat()).unwrap_or_default();
+                let kept = said.lines().find(|line| line.contains("nixpkgs.tar.gz#hello"));
+                kept.is_some_and(|line| line.contains("ready"))
+            });
+            // Nobody needs the server for what is locked and there.
+            says_hello(space, "hello", &example("hello", web));
+        });
+        cluster.upgrade_with(&["values.yaml"], &["--wait"]);
+        cluster.kubectl(&["-n", "nix-csi", "delete", "configmap", "nix-csi-keep"]);
+        examined.unwrap();
+    });
+}
+
+/// Each file is tried by the test of its name.
+#[test]
+fn all_of_them_are_tried() {
+    let here = include_str!("examples.rs");
+    let files = fs::read_dir("examples").unwrap().map(|entry| entry.unwrap().path());
+    let names = files.filter(|file| file.extension().is_some_and(|kind| kind == "yaml"));
+    let names: Vec<_> =
+        names.map(|file| file.file_stem().unwrap().to_str().unwrap().replace('-', "_")).collect();
+    assert!(names.len() > 5, "{names:?}");
+    for name in names {
+        assert!(here.contains(&format!("#[test]\nfn {name}() {{")), "{name}");
+    }
+}
