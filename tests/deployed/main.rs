@@ -6,6 +6,7 @@
 
 mod attributes;
 mod chart;
+mod followed;
 mod links;
 mod manifests;
 mod messages;
