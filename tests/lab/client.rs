@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use nix_csi::grpc::client::{self, Code, Status};
 use nix_csi::grpc::proto::admin::{StatusRequest, StatusResponse};
@@ -45,6 +46,22 @@ pub fn attrs(pairs: &[(&str, &str)]) -> HashMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
+/// An address of the loopback for a process that will listen there in a moment. It is none of those that the kernel
+/// gives out, so that only another run of the tests could come in between.
+fn free_address() -> String {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let offset = (std::process::id() * 64 + u32::from(number)) % u32::from(COUNT);
+        let address = format!("127.0.0.1:{}", FIRST + u16::try_from(offset).unwrap());
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
+}
+
 impl Lab {
     /// A node that is ready.
     pub async fn node(&self, extra: &[&str]) -> Node {
@@ -70,7 +87,7 @@ impl Lab {
 
     fn start_node(&self, mut command: Command, extra: &[&str]) -> Node {
         let run = self.path("run");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let http = free_address();
         let log = self.path("node.log");
         let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log).unwrap();
         let (csi, admin) = (run.join("csi.sock"), run.join("admin.sock"));
@@ -78,14 +95,14 @@ impl Lab {
             .arg("node")
             .args([Path::new("--run-dir"), &run, Path::new("--endpoint"), &csi])
             .args([Path::new("--admin-endpoint"), &admin])
-            .args(["--http", &port.to_string(), "--node-id", "lab"])
+            .args(["--http", &http, "--node-id", "lab"])
             .args(["--nix-option", "sandbox=false", "--nix-option", "substituters="])
             .args(extra)
             .stdout(Stdio::null())
             .stderr(file)
             .spawn()
             .unwrap();
-        Node { child, csi, admin, http: port.to_string(), log, network: self.network() }
+        Node { child, csi, admin, http, log, network: self.network() }
     }
 
     /// A read-only volume of a store path.

@@ -15,7 +15,7 @@ async fn no_child_has_the_drivers_environment() {
     let node = lab.node(SANDBOXED).await;
     let endless = "let f = n: if n < 2 then 1 else f (n - 1) + f (n - 2); in f 60";
     let evaluation = of_pod(lab.volume("evaluation", &[("nixExpr", endless)]), "web");
-    let sleep = builder("sleep", "", "$b sleep 98764");
+    let sleep = builder("sleep", "", "$b sleep 98764; $b true");
     let build = of_pod(lab.volume("build", &[("nixExpr", &sleep)]), "db");
     let environ = |line: &String| {
         let pid = line.split(' ').next().unwrap();
@@ -23,9 +23,14 @@ async fn no_child_has_the_drivers_environment() {
     };
     let has = |environ: &[u8]| environ.windows(VARIABLE.len()).any(|part| part == VARIABLE);
     let looks = async {
-        let runs = |what: &str| lab.processes().iter().filter(|line| line.contains(what)).count();
-        // The guard and the evaluator; the builder and its shell.
-        until("both", async || runs("f 60") >= 2 && runs("98764") >= 2).await;
+        let run = |is_it: &dyn Fn(&str) -> bool| {
+            lab.processes().iter().filter(|line| is_it(line)).count() >= 2
+        };
+        // The guard and the evaluator; the builder's shell and its program, which are not the evaluation of
+        // their text.
+        let is_evaluated = |line: &str| line.contains("f 60");
+        let is_built = |line: &str| line.contains("sleep 98764") && !line.contains("derivation");
+        until("both", async || run(&is_evaluated) && run(&is_built)).await;
         // One that has just ended has none.
         let all = lab.processes().into_iter().map(|line| (environ(&line), line));
         let all: Vec<_> = all.filter(|(environ, _)| !environ.is_empty()).collect();
