@@ -89,9 +89,11 @@ fi
 ours=--selector=app.kubernetes.io/part-of=$name,app.kubernetes.io/instance=$instance
 kubectl delete "$ours" clusterrolebindings,clusterroles,csidrivers
 kubectl delete "$ours" validatingadmissionpolicybindings,validatingadmissionpolicies
-if [[ $(kubectl get crd podmonitors.monitoring.coreos.com --ignore-not-found --output=name) ]]; then
-  within delete "$ours" podmonitors.monitoring.coreos.com
-fi
+for kind in podmonitors prometheusrules; do
+  if [[ $(kubectl get crd "$kind.monitoring.coreos.com" --ignore-not-found --output=name) ]]; then
+    within delete "$ours" "$kind.monitoring.coreos.com"
+  fi
+done
 within delete "$ours" statefulsets,services,configmaps,networkpolicies,poddisruptionbudgets
 within delete "$ours" rolebindings,roles,serviceaccounts
 within delete --ignore-not-found configmap/nix-csi-deployed

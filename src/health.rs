@@ -1,9 +1,26 @@
 //! What the process's parts say of themselves: starting, ready or sick.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use prometheus::{IntGaugeVec, Opts};
 use tokio::sync::watch;
+
+use crate::metrics::register;
+
+/// By which an alert sees what `/readyz` says.
+static READY: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Whether a part that must be ready is, or the process serves without it.";
+    register(IntGaugeVec::new(Opts::new("nixcsi_ready", help), &["part"]))
+});
+
+pub(crate) fn register_metrics() {
+    LazyLock::force(&READY);
+}
+
+fn show(part: &str, condition: &Condition) {
+    READY.with_label_values(&[part]).set(condition.serves().into());
+}
 
 /// One part's word, or all parts' together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +62,14 @@ pub struct Health(Arc<watch::Sender<BTreeMap<&'static str, Condition>>>);
 impl Health {
     /// A health that waits for each of these parts.
     pub fn waiting_for(parts: &[&'static str]) -> Self {
+        parts.iter().for_each(|part| show(part, &Condition::Starting));
         let starting = parts.iter().map(|part| (*part, Condition::Starting)).collect();
         Self(Arc::new(watch::Sender::new(starting)))
     }
 
     pub fn set(&self, part: &'static str, condition: &Condition) {
         let is_news = self.0.send_if_modified(|parts| {
+            show(part, condition);
             parts.insert(part, condition.clone()).as_ref() != Some(condition)
         });
         if is_news {
@@ -114,6 +133,22 @@ mod tests {
         health.set("a", &Condition::Impaired("gone".into()));
         assert_eq!(health.overall().0, Condition::Impaired("a: gone".into()));
         assert!(health.is_ready_but_for("b"));
+    }
+
+    #[test]
+    fn a_gauge_shows_whether_a_part_serves() {
+        let shown = || READY.with_label_values(&["shown"]).get();
+        let health = Health::waiting_for(&["shown"]);
+        assert_eq!(shown(), 0);
+        for (condition, value) in [
+            (Condition::Ready, 1),
+            (Condition::Sick("gone".into()), 0),
+            (Condition::Impaired("partly".into()), 1),
+            (Condition::Starting, 0),
+        ] {
+            health.set("shown", &condition);
+            assert_eq!(shown(), value, "{condition:?}");
+        }
     }
 
     #[tokio::test]

@@ -1,11 +1,12 @@
 //! All metrics, for who lists them.
 
 use crate::metrics::Family;
-use crate::{actors, metrics, relay};
+use crate::{actors, health, metrics, relay};
 
 /// What a node or a cache may have, by name, also what only some of them have and what has no samples yet.
 pub fn metric_families() -> Vec<Family> {
     actors::metrics::register_all();
+    health::register_metrics();
     relay::register_metrics();
     metrics::families()
 }

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod alerts;
 mod attributes;
 mod chart;
 mod followed;

@@ -104,13 +104,13 @@ fn the_api_server_takes_each_object_with_every_option() {
     let cluster = Cluster::get();
     let crds = Command::new("scripts/install-crds.sh").output().unwrap();
     assert!(crds.status.success(), "{crds:?}");
-    let crds = format!(
-        "{}/monitoring.coreos.com_podmonitors.yaml",
-        String::from_utf8(crds.stdout).unwrap().trim()
-    );
-    cluster.kubectl(&["apply", "--server-side", "-f", &crds]);
-    let established = ["wait", "--for=condition=Established", "-f", &crds, "--timeout=30s"];
-    cluster.kubectl(&established);
+    let dir = String::from_utf8(crds.stdout).unwrap();
+    let crds = ["podmonitors", "prometheusrules"]
+        .map(|kind| format!("{}/monitoring.coreos.com_{kind}.yaml", dir.trim()));
+    for crd in &crds {
+        cluster.kubectl(&["apply", "--server-side", "-f", crd]);
+        cluster.kubectl(&["wait", "--for=condition=Established", "-f", crd, "--timeout=30s"]);
+    }
     let refused = std::panic::catch_unwind(|| {
         let mut options: Vec<_> = std::fs::read_dir("deploy/chart/ci")
             .unwrap()
@@ -130,7 +130,9 @@ fn the_api_server_takes_each_object_with_every_option() {
         let error = dry_run(&cluster, &text).unwrap_err();
         assert!(error.contains(".spec.podInfo: field not declared"), "{error}");
     });
-    cluster.kubectl(&["delete", "-f", &crds]);
+    for crd in &crds {
+        cluster.kubectl(&["delete", "-f", crd]);
+    }
     refused.unwrap();
 }
 

@@ -1,0 +1,104 @@
+//! Alerts: Prometheus takes them, each fires when it should and not else, names what there is, and has a runbook.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use nix_csi::app::metric_families;
+use serde_json::Value;
+
+use super::manifests::{documents, list, root};
+
+const RULES: &str = "deploy/chart/alerts/nix-csi.yaml";
+const TESTS: &str = "tests/data/alerts/nix-csi.test.yaml";
+/// Of every target of Prometheus', and of histograms.
+const LABELS_OF_ALL: [&str; 2] = ["instance", "le"];
+
+fn rules() -> Vec<Value> {
+    let groups = documents(&root().join(RULES)).remove(0);
+    list(&groups, "/groups").iter().flat_map(|group| list(group, "/rules").to_vec()).collect()
+}
+
+fn names() -> BTreeSet<String> {
+    rules().iter().filter_map(|rule| rule["alert"].as_str()).map(str::to_owned).collect()
+}
+
+fn promtool(args: &[&str]) -> String {
+    let found = Command::new(root().join("scripts/install-promtool.sh")).output().unwrap();
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    let program = format!("{}/promtool", String::from_utf8(found.stdout).unwrap().trim());
+    let output = Command::new(program).args(args).current_dir(root()).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+#[test]
+fn prometheus_takes_the_rules_and_each_fires_when_it_should() {
+    let said = promtool(&["check", "rules", RULES]);
+    assert!(said.contains(&format!("{} rules found", rules().len())), "{said}");
+    promtool(&["test", "rules", TESTS]);
+}
+
+#[test]
+fn each_alert_is_tried_firing_and_silent() {
+    let tests = documents(&root().join(TESTS)).remove(0);
+    for name in names() {
+        let cases = list(&tests, "/tests").iter().flat_map(|test| list(test, "/alert_rule_test"));
+        let cases = cases.filter(|case| case["alertname"] == *name);
+        let fires: Vec<_> = cases.map(|case| !list(case, "/exp_alerts").is_empty()).collect();
+        assert!(fires.contains(&true) && fires.contains(&false), "{name}: {fires:?}");
+    }
+}
+
+#[test]
+fn each_alert_says_how_bad_it_is_and_has_a_runbook() {
+    let page = fs::read_to_string(root().join("docs/alerts.md")).unwrap();
+    let runbooks = page.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned);
+    assert_eq!(runbooks.collect::<BTreeSet<_>>(), names());
+    for rule in rules().iter().filter(|rule| !rule["alert"].is_null()) {
+        let severity = rule["labels"]["severity"].as_str().unwrap_or_default();
+        assert!(["critical", "warning", "info"].contains(&severity), "{rule}");
+        for part in ["summary", "description"] {
+            assert!(rule["annotations"][part].is_string(), "{rule}");
+        }
+    }
+}
+
+/// Words of an expression, with what follows each.
+fn words(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let is_of = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+    text.split(move |c: char| !is_of(c)).filter(|word| !word.is_empty()).map(move |word| {
+        let at = word.as_ptr() as usize - text.as_ptr() as usize + word.len();
+        (word, text[at..].trim_start())
+    })
+}
+
+#[test]
+fn an_expression_names_metrics_and_labels_that_there_are() {
+    let families = metric_families();
+    let recorded: BTreeSet<_> =
+        rules().iter().filter_map(|rule| rule["record"].as_str()).map(str::to_owned).collect();
+    for rule in rules() {
+        let expression = rule["expr"].as_str().unwrap();
+        for (word, rest) in words(expression) {
+            let base = ["_bucket", "_count"].iter().find_map(|suffix| word.strip_suffix(suffix));
+            let family = families.iter().find(|family| family.name == base.unwrap_or(word));
+            if word.starts_with("nixcsi:") {
+                assert!(recorded.contains(word), "{word}: {expression}");
+            } else if word.starts_with("nixcsi_") {
+                let family = family.unwrap_or_else(|| panic!("{word}: {expression}"));
+                let matchers =
+                    rest.strip_prefix('{').map_or("", |rest| rest.split('}').next().unwrap());
+                for matcher in matchers.split("\",").filter(|matcher| !matcher.is_empty()) {
+                    let label = matcher.split(['=', '!']).next().unwrap().trim();
+                    let is_there = family.labels.iter().any(|of| of == label);
+                    assert!(is_there || LABELS_OF_ALL.contains(&label), "{label}: {expression}");
+                }
+            }
+        }
+        for (by, rest) in words(expression).filter(|(word, _)| ["by", "on"].contains(word)) {
+            assert!(rest.starts_with("(instance)"), "{by}: {expression}");
+        }
+    }
+}
