@@ -1,5 +1,5 @@
-# What a container has in PATH, as /nix/var/result in its store. The shell of sandboxed builds is that which
-# nixpkgs builds into Nix.
+# What a container has in PATH, as /nix/var/result in its store: all that docs/bootstrap.md lists. The shell of
+# sandboxed builds is that which nixpkgs builds into Nix.
 { lib, buildEnv, name, driver, nix, openssh, cacert, busybox, more ? [ ] }:
 buildEnv {
   inherit name;

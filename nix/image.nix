@@ -1,7 +1,7 @@
 # An image with nothing but an environment in its store. It starts by /nix/var/result, which is the
 # environment's: the image's own, or that of the store mounted over /nix, into which `nix-csi bootstrap`
 # copied it.
-{ lib, dockerTools, linkFarm, writeText, environment, driver }:
+{ lib, dockerTools, linkFarm, writeText, busybox, cacert, environment, driver }:
 let
   builders = map toString (lib.range 1 8);
   passwd = lib.concatMapStrings (line: line + "\n") (
@@ -32,8 +32,11 @@ dockerTools.buildLayeredImage {
     mkdir -p nix/var bin etc/ssl/certs root run/sshd tmp var/empty
     chmod 1777 tmp
     ln -s ${environment} nix/var/result
-    ln -s /nix/var/result/bin/sh bin/sh
-    ln -s /nix/var/result/etc/ssl/certs/ca-bundle.crt etc/ssl/certs/ca-certificates.crt
+    # An evaluation sees these two, and of /nix not more than store paths.
+    ln -s ${environment}/bin/sh bin/sh
+    cp ${cacert}/etc/ssl/certs/ca-bundle.crt etc/ssl/certs/ca-certificates.crt
+    # sshd runs nothing from /nix/store, to which nixbld may write.
+    cp -L ${busybox}/bin/cat bin/cat
     cp ${writeText "passwd" passwd} etc/passwd
     cp ${writeText "group" group} etc/group
   '';

@@ -62,6 +62,8 @@ mkdir "$dir/archives"
 scripts/cluster/image.sh "$dir/archives/driver.tar" localhost/nix-csi:e2e
 # For a rollout.
 scripts/cluster/image.sh "$dir/archives/next.tar" localhost/nix-csi:next next
+# As Nix builds one.
+scripts/cluster/nix-image.sh "$dir/archives/nix.tar" localhost/nix-csi:nix localhost/nix-csi:e2e
 scripts/cluster/archive.py "$dir/archives/empty.tar" localhost/empty:e2e
 scripts/cluster/archive.py "$dir/archives/pause.tar" localhost/pause:e2e \
   /bin/busybox=/bin/busybox --entrypoint /bin/busybox --entrypoint sleep --entrypoint 2147483647

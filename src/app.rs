@@ -13,8 +13,9 @@ mod ssh;
 pub use clean::clean;
 pub use metrics::metric_families;
 
+use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -35,6 +36,7 @@ use crate::jail::capabilities::{self, CapabilitySet};
 use crate::jail::{kernel, syscalls};
 use crate::model::{STORE_DIR, System};
 use crate::mount::{self, Mounts, PresentationChoice, RealMounts};
+use crate::nix::search_path;
 use crate::telemetry::{self, LogFilter};
 
 /// Why a node or a cache did not start, or ended.
@@ -195,23 +197,23 @@ fn lock(option: &str, dir: &Path) -> Result<fs::File, NodeError> {
 }
 
 /// Where a node has its views and volumes' files.
-fn mounts_in(
-    state_dir: &Path,
-    target_roots: Vec<PathBuf>,
-    presentation: PresentationChoice,
-) -> mount::Config {
+fn mounts_in(state_dir: &Path, presentation: PresentationChoice) -> mount::Config {
     mount::Config {
         store_dir: STORE_DIR.into(),
         views_dir: state_dir.join("views"),
         volumes_dir: state_dir.join("volumes"),
-        target_roots,
+        target_roots: vec!["/".into()],
         presentation,
+        search_path: OsString::new(),
     }
 }
 
 async fn open_mounts(config: &NodeConfig) -> Result<RealMounts, NodeError> {
-    let roots = config.target_root.clone();
-    let mounts = mounts_in(&config.process.state_dir, roots, config.presentation.into());
+    let mounts = mount::Config {
+        target_roots: config.target_root.clone(),
+        search_path: search_path(&config.process.programs.search_path),
+        ..mounts_in(&config.process.state_dir, config.presentation.into())
+    };
     let opened = tokio::task::spawn_blocking(move || RealMounts::open(&mounts)).await;
     let mounts = opened.map_err(|e| fail("can't prepare mounts")(&e))?;
     mounts.map_err(|e| fail("can't prepare mounts")(&e))

@@ -12,6 +12,7 @@ mod gc;
 mod keep;
 mod policy;
 mod process;
+mod programs;
 mod ssh;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ pub use gc::{GcArgs, GcSettings};
 pub use keep::{KeepSettings, PrefetchArgs};
 pub use policy::{ExplainArgs, PolicyCommand, PolicySettings};
 pub use process::{LogFormat, PrivilegesArg, ProcessSettings};
+pub use programs::Programs;
 pub use ssh::{SshSettings, SshdSettings};
 
 use crate::grpc::Endpoint;

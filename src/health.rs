@@ -62,7 +62,9 @@ pub struct Health(Arc<watch::Sender<BTreeMap<&'static str, Condition>>>);
 impl Health {
     /// A health that waits for each of these parts.
     pub fn waiting_for(parts: &[&'static str]) -> Self {
-        parts.iter().for_each(|part| show(part, &Condition::Starting));
+        for part in parts {
+            show(part, &Condition::Starting);
+        }
         let starting = parts.iter().map(|part| (*part, Condition::Starting)).collect();
         Self(Arc::new(watch::Sender::new(starting)))
     }

@@ -106,7 +106,7 @@ fn release_views(args: &CleanArgs) -> Result<(), NodeError> {
     if !Path::new(STORE_DIR).try_exists().map_err(|e| fail("can't look for the store")(&e))? {
         return Ok(());
     }
-    let config = mounts_in(&args.state_dir, vec!["/".into()], PresentationChoice::Auto);
+    let config = mounts_in(&args.state_dir, PresentationChoice::Auto);
     let mounts = RealMounts::open(&config).map_err(|e| said(&e))?;
     mounts.clear_unused_volume_files().map_err(|e| said(&e))?;
     for view in mounts.list_views().map_err(|e| said(&e))? {

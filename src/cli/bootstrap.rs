@@ -4,6 +4,7 @@ use crate::cli::Failure;
 use crate::config::BootstrapArgs;
 use crate::jail::capabilities;
 use crate::nix::bootstrap::Bootstrap;
+use crate::nix::search_path;
 
 pub async fn bootstrap(args: BootstrapArgs) -> Result<(), Failure> {
     capabilities::keep_only(capabilities::BOOTSTRAP)
@@ -15,7 +16,8 @@ pub async fn bootstrap(args: BootstrapArgs) -> Result<(), Failure> {
         from: args.from,
         to: args.to,
         environment: args.environment,
-        nix: args.nix,
+        nix: args.programs.nix,
+        search_path: search_path(&args.programs.search_path),
         guard: "/proc/self/exe".into(),
     };
     let done = bootstrap.run().await?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{absolute, store_path};
+use super::{Programs, absolute, store_path};
 use crate::model::StorePath;
 
 #[derive(Debug, Args)]
@@ -19,9 +19,8 @@ pub struct BootstrapArgs {
     /// use.
     #[arg(long, env = "NIX_CSI_BOOTSTRAP_TO", value_parser = absolute, value_name = "DIR")]
     pub to: PathBuf,
-    /// The nix program.
-    #[arg(long, env = "NIX_CSI_NIX", default_value = "nix")]
-    pub nix: PathBuf,
+    #[command(flatten)]
+    pub programs: Programs,
     /// Debug builds only: die at the named point.
     #[arg(long, hide = true)]
     pub crash_at: Option<String>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Output;
+use super::{Output, Programs};
 use crate::actors::gc::water::Watermarks;
 use crate::grpc::Endpoint;
 use crate::model::StorePath;
@@ -82,9 +82,8 @@ pub struct GcArgs {
     /// `table` for people, `json` for programs.
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Output,
-    /// The nix program.
-    #[arg(long, env = "NIX_CSI_NIX", default_value = "nix")]
-    pub nix: PathBuf,
+    #[command(flatten)]
+    pub programs: Programs,
 }
 
 fn some_time(text: &str) -> Result<Duration, String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{DEFAULT_STATE_DIR, absolute, key_value};
+use super::{DEFAULT_STATE_DIR, Programs, absolute, key_value};
 use crate::telemetry;
 
 #[derive(Debug, Clone, Args)]
@@ -21,9 +21,8 @@ pub struct ProcessSettings {
     /// loopback only.
     #[arg(long, env = "NIX_CSI_HTTP", default_value = "127.0.0.1:9809")]
     pub http: SocketAddr,
-    /// The nix program.
-    #[arg(long, env = "NIX_CSI_NIX", default_value = "nix")]
-    pub nix: PathBuf,
+    #[command(flatten)]
+    pub programs: Programs,
     /// A Nix setting for all commands and for the node's own daemon; repeat it for several.
     #[arg(long, env = "NIX_CSI_NIX_OPTIONS", value_delimiter = '\n', value_parser = key_value, value_name = "KEY=VALUE")]
     pub nix_option: Vec<(String, String)>,

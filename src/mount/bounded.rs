@@ -5,6 +5,7 @@
 //! on: with the overlay's last mount it ends, and the loop device with it. A process that dies
 //! half-way leaves a mount at most, which [`hide`] takes off.
 
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,7 +20,11 @@ const IMAGE: &str = "image";
 const FS: &str = "fs";
 
 /// Makes the file system in the volume's directory `files` and shows it there: the result.
-pub(super) fn make(files: &Path, size: VolumeSize) -> Result<PathBuf, MountError> {
+pub(super) fn make(
+    files: &Path,
+    size: VolumeSize,
+    search_path: &OsStr,
+) -> Result<PathBuf, MountError> {
     let (image, at) = (files.join(IMAGE), files.join(FS));
     let file = OpenOptions::new()
         .read(true)
@@ -29,7 +34,7 @@ pub(super) fn make(files: &Path, size: VolumeSize) -> Result<PathBuf, MountError
         .open(&image)
         .map_err(failed("make", &image))?;
     file.set_len(size.bytes()).map_err(failed("size", &image))?;
-    mkfs::ext4(&image)?;
+    mkfs::ext4(&image, search_path)?;
     crash_point("attach-image-made");
     layer::make_dir(&at)?;
     let device = loopdev::attach(&file)?;

@@ -1,6 +1,7 @@
 //! What a writable volume has on disk, `<volumes>/<id>/`: `upper/` and `work/`, of a bounded one in a
 //! file system of its own (`bounded`), and `volume.json`, written before the mount is shown.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,10 +30,14 @@ pub(super) struct Layers {
 impl Layers {
     /// In the absent directory `files`. Of a bounded volume they are gone when its file system is
     /// hidden and no overlay holds it.
-    pub(super) fn make(files: &Path, size: Option<VolumeSize>) -> Result<Self, MountError> {
+    pub(super) fn make(
+        files: &Path,
+        size: Option<VolumeSize>,
+        search_path: &OsStr,
+    ) -> Result<Self, MountError> {
         layer::make_dir(files)?;
         let within = match size {
-            Some(size) => bounded::make(files, size).map_err(bounded::refusal)?,
+            Some(size) => bounded::make(files, size, search_path).map_err(bounded::refusal)?,
             None => files.to_owned(),
         };
         let layers = Self { upper: within.join(UPPER), work: within.join(WORK) };

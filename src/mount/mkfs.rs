@@ -1,5 +1,6 @@
 //! Makes ext4 in a file, by `mkfs.ext4`.
 
+use std::ffi::OsStr;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -14,8 +15,8 @@ use super::MountError;
 use super::failure::io_error;
 
 const MKFS: &str = "mkfs.ext4";
-/// It is in none of a user's directories on Debian, and elsewhere on NixOS.
-const SEARCH_PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin:/run/current-system/sw/bin";
+/// Where it is on Debian, whose users have these in no `PATH`.
+const SYSTEM: &str = ":/usr/sbin:/sbin";
 /// It takes milliseconds, where the disk answers.
 const LIMIT: Duration = Duration::from_mins(1);
 /// Bytes of what it says.
@@ -43,13 +44,15 @@ const ARGS: [&str; 13] = [
 ];
 
 /// Blocking, for a minute at most.
-pub(super) fn ext4(image: &Path) -> Result<(), MountError> {
+pub(super) fn ext4(image: &Path, search_path: &OsStr) -> Result<(), MountError> {
+    let mut dirs = search_path.to_owned();
+    dirs.push(SYSTEM);
     let mut child = Command::new(MKFS)
         .args(ARGS)
         .arg(FEATURES)
         .arg(image)
         .env_clear()
-        .env("PATH", SEARCH_PATH)
+        .env("PATH", dirs)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -2,6 +2,7 @@
 //! presentation works: whether an overlay may lie over this store, be told to follow redirects,
 //! and carry a writable overlay on top depends on the kernel and on every file system involved.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -95,9 +96,10 @@ fn attempt(
         "views and store are on different file systems or mounts: files are copied, not linked"
             .to_owned()
     });
-    let writable_refusal = refusal(writable(&scratch.volume, &shown, None));
+    let writable = |dir: &Path, size| refusal(writable((dir, &shown), size, &mounts.search_path));
+    let writable_refusal = writable(&scratch.volume, None);
     let bounded_refusal = match writable_refusal {
-        None => refusal(writable(&scratch.bounded, &shown, Some(VolumeSize::MIN))),
+        None => writable(&scratch.bounded, Some(VolumeSize::MIN)),
         Some(_) => None, // which is said already
     };
     Ok(Outcome { presentation, writable_refusal, bounded_refusal, warning })
@@ -174,8 +176,12 @@ fn refusal(tried: Result<(), MountError>) -> Option<String> {
     })
 }
 
-fn writable(dir: &Path, shown: &Path, size: Option<VolumeSize>) -> Result<(), MountError> {
-    let Layers { upper, work } = Layers::make(dir, size)?;
+fn writable(
+    (dir, shown): (&Path, &Path),
+    size: Option<VolumeSize>,
+    search_path: &OsStr,
+) -> Result<(), MountError> {
+    let Layers { upper, work } = Layers::make(dir, size, search_path)?;
     fsopen::overlay(&Overlay {
         source: "nix-csi-probe",
         layers: &[shown],

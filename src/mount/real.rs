@@ -1,6 +1,7 @@
 //! [`Mounts`] by the kernel's mount API. Views are in `views`, volumes in `volumes`; here are what
 //! they share and the checks at the start.
 
+use std::ffi::OsString;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
@@ -54,6 +55,8 @@ pub struct Config {
     /// Targets lie below one of these; `/` allows all.
     pub target_roots: Vec<PathBuf>,
     pub presentation: PresentationChoice,
+    /// Where `mkfs.ext4` is looked for first.
+    pub search_path: OsString,
 }
 
 /// [`Mounts`] of this machine.
@@ -64,6 +67,7 @@ pub struct RealMounts {
     pub(super) volumes_dir: PathBuf,
     pub(super) roots: Roots,
     pub(super) boot_id: String,
+    pub(super) search_path: OsString,
     presentation: Presentation,
     fallback: Option<String>,
     writable_refusal: Option<String>,
@@ -97,6 +101,7 @@ impl RealMounts {
             volumes_dir,
             roots: Roots::new(&config.target_roots)?,
             boot_id: metadata::read_boot_id()?,
+            search_path: config.search_path.clone(),
             presentation: Presentation::Redirect,
             fallback: None,
             writable_refusal: None,
@@ -195,13 +200,11 @@ fn check_name(dir: &Path) -> Result<(), MountError> {
         return Err(unusable(dir, format!("{bad:?} in its name can't be given to an overlay")));
     }
     if bytes.len() > MAX_DIR_LEN {
-        return Err(unusable(
-            dir,
-            format!(
-                "its name has {} bytes, more than the {MAX_DIR_LEN} that fit an overlay's options",
-                bytes.len()
-            ),
-        ));
+        let bytes = bytes.len();
+        let why = format!(
+            "its name has {bytes} bytes, more than the {MAX_DIR_LEN} that fit an overlay's options"
+        );
+        return Err(unusable(dir, why));
     }
     Ok(())
 }

@@ -112,7 +112,7 @@ impl RealMounts {
         // A volatile upper can't be mounted a second time.
         self.remove_files(volume)?;
         let files = self.volume_dir(volume);
-        let layers = Layers::make(&files, size)?;
+        let layers = Layers::make(&files, size, &self.search_path)?;
         crash_point("attach-files-made");
         let tree = self.writable_overlay(view, volume, &layers)?;
         if size.is_some() {

@@ -4,12 +4,12 @@
 //! subsystem, no terminal and no forwarding (sshd_config(5)). The relay connects to our daemon as the
 //! session's user, and may do what the daemon lets that user do.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -86,24 +86,25 @@ impl Sshd {
         check_reachable(nix.daemon_socket.as_deref().unwrap_or(Path::new("/")))?;
         check_reachable(nix.desk.as_deref().unwrap_or(Path::new("/")))?;
         if self.host_key.is_none() {
-            make_key(&self.host_key())?;
+            make_key(&self.host_key(), &nix.search_path)?;
         }
         let mut text = self.config(nix)?;
-        self.check(&text)?;
+        self.check(&text, nix)?;
         for line in NEWER {
             let with = text.clone() + line;
-            if self.check(&with).is_ok() {
+            if self.check(&with, nix).is_ok() {
                 text = with;
             }
         }
-        self.check(&text)
+        self.check(&text, nix)
     }
 
     /// Writes it and has sshd read it.
-    fn check(&self, text: &str) -> Result<(), NixError> {
+    fn check(&self, text: &str, nix: &Config) -> Result<(), NixError> {
         let file = self.config_file();
         write_new(&file, text, 0o600).map_err(|e| io_error("write", &file, e))?;
-        run(Command::new(&self.program).arg("-t").arg("-f").arg(&file)).map(drop)
+        let mut sshd = Command::new(process::find(&self.program, &nix.search_path));
+        run(sshd.arg("-t").arg("-f").arg(&file), &nix.search_path).map(drop)
     }
 
     /// To be started after [`Sshd::prepare`].
@@ -113,7 +114,7 @@ impl Sshd {
         let keeps = nix.keeps(capabilities::SSHD);
         let guard = Guard { grace: GRACE, keeps, ..Guard::default() };
         let command = CommandSpec {
-            program: self.program.clone(),
+            program: process::find(&self.program, &nix.search_path),
             args: args.to_vec(),
             env: base_env(Path::new("/"), &nix.search_path),
             directory: "/".into(),
@@ -129,11 +130,7 @@ impl Sshd {
         let relay = std::env::current_exe()
             .map_err(|e| io_error("find", Path::new("/proc/self/exe"), e))?;
         check_reachable(&relay)?;
-        let cat = process::find(Path::new("cat"), &nix.search_path);
-        if !cat.is_absolute() {
-            let source = io::ErrorKind::NotFound.into();
-            return Err(NixError::Spawn { program: "cat".to_owned(), source });
-        }
+        let cat = cat(&nix.search_path)?;
         let (host_key, keys) = (self.host_key(), self.authorized_keys());
         for path in [&socket, &relay, &host_key, &keys, &cat].into_iter().chain(&nix.desk) {
             check_plain(path)?;
@@ -215,6 +212,33 @@ fn on_loopback(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
+/// The first that sshd would run: it refuses what lies below a directory that another than root may write to, and
+/// `/nix/store` is nixbld's too. Images of Nix's have one in `/bin`.
+fn cat(search_path: &OsStr) -> Result<PathBuf, NixError> {
+    let dirs = std::env::split_paths(search_path).chain(["/bin".into(), "/usr/bin".into()]);
+    let found: Vec<_> = dirs.map(|dir| dir.join("cat")).filter(|cat| cat.is_file()).collect();
+    let would_run = |cat: &&PathBuf| {
+        let real = cat.canonicalize();
+        real.is_ok_and(|real| real.ancestors().all(is_roots_alone))
+    };
+    if let Some(cat) = found.iter().find(would_run) {
+        return Ok(cat.clone());
+    }
+    let Some(cat) = found.first() else {
+        let source = io::ErrorKind::NotFound.into();
+        return Err(NixError::Spawn { program: "cat".to_owned(), source });
+    };
+    let detail = format!(
+        "sshd runs nothing that others than root could replace, such as {}: put a copy of cat into /bin",
+        cat.display()
+    );
+    Err(NixError::Command { what: "configuring sshd".to_owned(), detail })
+}
+
+fn is_roots_alone(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & 0o022 == 0)
+}
+
 /// In sshd's configuration and in a shell's word a path stands for itself only if it is plain.
 fn check_plain(path: &Path) -> Result<(), NixError> {
     let text = path.to_str().unwrap_or_default();
@@ -256,12 +280,12 @@ fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 }
 
 /// Its standard output; an error is what it said.
-pub(super) fn run(command: &mut Command) -> Result<Vec<u8>, NixError> {
+pub(super) fn run(command: &mut Command, search_path: &OsStr) -> Result<Vec<u8>, NixError> {
     let program = command.get_program().display().to_string();
     let output = command
         .stdin(std::process::Stdio::null())
         .env_clear()
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+        .env("PATH", search_path)
         .output()
         .map_err(|source| NixError::Spawn { program: program.clone(), source })?;
     if output.status.success() {

@@ -69,6 +69,7 @@ fn a_wrong_value_is_refused_by_its_name() {
         (["--set", "gc.highWatermark=101"], "/gc/highWatermark"),
         (["--set", "node.startupTaint=true,node.registrarSidecar.enabled=true"], "set one of them"),
         (["--set", "node.keep=a#b,node.keepConfigMap=c"], "set one of them"),
+        (["--set", "image.fromNix=true,node.hostNix.enabled=true"], "set one of them"),
         (["--set", "node.storePath=/nix"], "/node/storePath"),
         (["--set", "node.updateStrategy.rollingUpdate.maxSurge=1"], "'maxSurge' not allowed"),
         (["--set", "gc.lowWatermark=90"], "gc.lowWatermark: 90 is above gc.highWatermark 85"),

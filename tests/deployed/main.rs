@@ -8,6 +8,7 @@ mod alerts;
 mod attributes;
 mod chart;
 mod followed;
+mod from_nix;
 mod links;
 mod manifests;
 mod messages;
@@ -38,8 +39,12 @@ fn rows(table: &Table) -> Vec<(Row, String)> {
         for row in &base {
             assert!(with.contains(row), "{option} changes what it can only add to: {row:?}");
         }
-        let added = with.into_iter().filter(|row| !base.contains(row));
-        all.extend(added.map(|row| (row, option.clone())));
+        // What a former one adds as well is said once.
+        for row in with {
+            if all.iter().all(|(known, _)| *known != row) {
+                all.push((row, option.clone()));
+            }
+        }
     }
     for row in (table.rows)(&render(Some(EVERYTHING))) {
         assert!(all.iter().any(|(known, _)| *known == row), "of no option: {row:?}");

@@ -10,6 +10,11 @@ pub(crate) const CONTAINERS: Reasons = &[
     ),
     ("`nix-cache/nix-csi`", "sshd and nix-daemon become other users; builds nothing"),
     ("`nix-csi-node/node-driver-registrar`", "the driver's socket is root's"),
+    (
+        "`nix-csi-node/bootstrap`",
+        "the image's programs into the store: [bootstrap.md](bootstrap.md)",
+    ),
+    ("`nix-cache/bootstrap`", "likewise"),
 ];
 
 pub(crate) const CAPABILITIES: Reasons = &[
@@ -19,9 +24,21 @@ pub(crate) const CAPABILITIES: Reasons = &[
     ("`nix-cache/nix-csi` KILL", "ends sessions and builds, which run as others"),
     ("`nix-cache/nix-csi` NET_BIND_SERVICE", "port 22, where the runtime leaves low ports to root"),
     ("`nix-cache/nix-csi` CHOWN", "the new store's group; without it it does not start"),
+    ("`nix-csi-node/bootstrap` CHOWN", "the new store's group"),
+    ("`nix-csi-node/bootstrap` DAC_OVERRIDE", "a volume's directory may be another user's"),
+    ("`nix-csi-node/bootstrap` FOWNER", "and what is in it too"),
+    ("`nix-csi-node/bootstrap` KILL", "ends Nix with itself"),
+    ("`nix-cache/bootstrap` CHOWN", "as the node's"),
+    ("`nix-cache/bootstrap` DAC_OVERRIDE", "as the node's"),
+    ("`nix-cache/bootstrap` FOWNER", "as the node's"),
+    ("`nix-cache/bootstrap` KILL", "as the node's"),
 ];
 
 pub(crate) const MOUNTS: Reasons = &[
+    ("`nix-csi-node/bootstrap` store", "programs are copied there"),
+    ("`nix-csi-node/bootstrap` token", "the pod's; it reads none"),
+    ("`nix-cache/bootstrap` store", "programs are copied there"),
+    ("`nix-cache/bootstrap` token", "the pod's; it reads none"),
     (
         "`nix-csi-node/nix-csi` kubelet",
         "targets, which pods see; the CSI socket; the registration socket",

@@ -28,11 +28,17 @@ impl WithCache {
         let this = Self { cluster, keys };
         this.cluster.kubectl(&["apply", "-f", "tests/e2e/install/volume.yaml"]);
         this.cluster.upgrade(&["values.yaml", "cache-values.yaml"]);
+        this.rolled_out();
+        this
+    }
+
+    /// Waits until node and cache are what the release says.
+    pub(crate) fn rolled_out(&self) {
         for what in ["daemonset/nix-csi-node", "statefulset/nix-cache"] {
             let status = ["-n", "nix-csi", "rollout", "status", what, "--timeout=180s"];
-            if this.cluster.ask(&status).is_none() {
-                let said = this.cluster.ask(&["-n", "nix-csi", "get", "pods,events"]);
-                let log = this.cluster.ask(&["-n", "nix-csi", "logs", "nix-cache-0", "--tail=30"]);
+            if self.cluster.ask(&status).is_none() {
+                let said = self.cluster.ask(&["-n", "nix-csi", "get", "pods,events"]);
+                let log = self.cluster.ask(&["-n", "nix-csi", "logs", "nix-cache-0", "--tail=30"]);
                 panic!(
                     "{what} is not there:\n{}\n{}",
                     said.unwrap_or_default(),
@@ -40,7 +46,6 @@ impl WithCache {
                 );
             }
         }
-        this
     }
 
     /// The machines file, each line by its fields.
@@ -73,6 +78,12 @@ impl WithCache {
         let mut all: Vec<_> = said.split_whitespace().map(str::to_owned).collect();
         all.sort();
         all
+    }
+
+    pub(crate) fn knows_its_builders(&self) {
+        wait_until("the machines file", SOON, || {
+            !self.pods().is_empty() && self.addresses() == self.pods()
+        });
     }
 
     pub(crate) fn has(&self, path: &str) -> bool {
@@ -166,9 +177,7 @@ fn other_node() -> Value {
 fn one_builds_for_all_and_the_machines_file_follows_the_pods() {
     let with = WithCache::start();
     let cluster = &with.cluster;
-    wait_until("the machines file", SOON, || {
-        !with.pods().is_empty() && with.addresses() == with.pods()
-    });
+    with.knows_its_builders();
     let machines = with.machines();
     let [_, system, key, jobs, speed, .., host_key] = &machines[0][..] else {
         panic!("{machines:?}")

@@ -14,6 +14,7 @@ mod driver;
 mod events;
 mod examples;
 mod exchange;
+mod from_nix;
 mod get_started;
 mod install;
 mod kubelet;

@@ -75,6 +75,11 @@ impl Lab {
     pub async fn contained_node(&self, extra: &[&str]) -> Node {
         let mut command = self.command("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(node_binary());
+        self.node_by(command, extra).await
+    }
+
+    /// A node that is ready, started by this command.
+    pub async fn node_by(&self, command: Command, extra: &[&str]) -> Node {
         let node = self.start_node(command, extra);
         node.ready().await;
         node

@@ -112,6 +112,7 @@ impl World {
                 Presentation::Redirect => PresentationChoice::Redirect,
                 Presentation::Hardlink => PresentationChoice::Hardlink,
             },
+            search_path: std::ffi::OsString::new(),
         }
     }
 

@@ -28,6 +28,29 @@ labels:
 {{- end -}}
 {{- end -}}
 
+{{/* What an image that Nix has built needs: docs/bootstrap.md. */}}
+{{- define "nix-csi.bootstrap" -}}
+# The image has its programs in /nix, which is the store's in the next container.
+initContainers:
+  - name: bootstrap
+    image: {{ include "nix-csi.image" .context | quote }}
+    imagePullPolicy: {{ .context.Values.image.pullPolicy }}
+    command: [/nix/var/result/bin/nix-csi, bootstrap]
+    env:
+      - {name: NIX_CSI_BOOTSTRAP_TO, value: /nix-host}
+    resources: {{- toYaml .of.resources | nindent 6 }}
+    # What Nix needs to make a store, and to end Nix.
+    securityContext:
+      readOnlyRootFilesystem: true
+      allowPrivilegeEscalation: false
+      seccompProfile: {type: RuntimeDefault}
+      capabilities:
+        drop: [ALL]
+        add: [CHOWN, DAC_OVERRIDE, FOWNER, KILL]
+    volumeMounts:
+      - {name: store, mountPath: /nix-host}
+{{- end -}}
+
 {{/* Where a role's pods run, and how they end. */}}
 {{- define "nix-csi.scheduling" -}}
 {{- with .secrets -}}

@@ -11,7 +11,7 @@ use crate::actors::gc::{USED, add_readings};
 use crate::cli::Failure;
 use crate::config::GcArgs;
 use crate::model::{Index, StoreGraph, StorePath};
-use crate::nix::{Config, Freed, Garbage, RealNix};
+use crate::nix::{Config, Freed, Garbage, RealNix, search_path};
 
 /// Beside [`StoreGraph`], everything in its numbers.
 pub(super) struct Store {
@@ -27,7 +27,12 @@ pub(super) struct Store {
 /// Works on the store itself, and ends with us.
 pub(super) fn open(args: &GcArgs) -> RealNix {
     let guard = Some("/proc/self/exe".into());
-    RealNix::open(Config { program: args.nix.clone(), guard, ..Config::new("/") })
+    RealNix::open(Config {
+        program: args.programs.nix.clone(),
+        search_path: search_path(&args.programs.search_path),
+        guard,
+        ..Config::new("/")
+    })
 }
 
 /// What a node or a cache knows, if there is one here.

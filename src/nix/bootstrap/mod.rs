@@ -14,6 +14,7 @@ mod links;
 mod place;
 mod temp_roots;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use rustix::fs::FlockOperation;
@@ -59,6 +60,8 @@ pub struct Bootstrap {
     pub environment: Option<StorePath>,
     /// The nix program.
     pub nix: PathBuf,
+    /// Where it is.
+    pub search_path: OsString,
     /// Our binary, which guards Nix.
     pub guard: PathBuf,
 }
@@ -123,8 +126,7 @@ impl Bootstrap {
             program: self.nix.clone(),
             guard: Some(self.guard.clone()),
             state_dir: place.state_dir.clone(),
-            // An image of Nix's has its programs there alone.
-            search_path: "/nix/var/result/bin:/usr/local/bin:/usr/bin:/bin".into(),
+            search_path: self.search_path.clone(),
             ..Config::new("/")
         }
     }

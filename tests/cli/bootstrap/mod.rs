@@ -3,6 +3,7 @@
 mod copies;
 mod in_use;
 mod kills;
+mod programs;
 mod refusals;
 
 use std::fs;
