@@ -4,7 +4,7 @@ T ?=
 MINUTES ?= 20
 KILL_EVERY ?= 60
 
-.PHONY: help build demo test soak fuzz check fmt docs weakened sanity e2e bench nightly clean
+.PHONY: help build demo test soak fuzz check lint fmt docs weakened sanity e2e bench nightly clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -28,7 +28,11 @@ soak: ## everything at once for MINUTES=n, the node killed each KILL_EVERY=secon
 fuzz: ## fuzz the parsers for MINUTES=n in all (T=word: those targets); docs/fuzzing.md
 	scripts/fuzz.sh $(MINUTES) $(T)
 
-check: ## format, lints, licences, workflows and tests
+check: ## lint, then test
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test
+
+lint: ## format, lints, licences, workflows
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	@# Which is no test of `cargo test`, since it needs a cluster.
@@ -37,7 +41,6 @@ check: ## format, lints, licences, workflows and tests
 	"$$(scripts/install-cargo-deny.sh)" --locked --manifest-path fuzz/Cargo.toml --config deny.toml \
 		check licenses bans sources
 	"$$(scripts/install-actionlint.sh)"
-	@$(MAKE) --no-print-directory test
 
 fmt: ## format the code
 	cargo fmt

@@ -3,7 +3,7 @@
 # front with the controller that csi-sanity asks for volumes, waits until both answer, and runs the
 # Identity and Node specs twice: on the driver's own socket, and through the front, where two more
 # run. docs/csi-sanity.md lists the specs. Fails if one fails or if fewer ran than expected. The last
-# line is `N passed, N failed`.
+# line is `N passed, N failed`. NIX_CSI_PROGRAM is a driver that is built already.
 set -euo pipefail
 
 # Identity 3, NodeGetCapabilities 1, NodeGetInfo 1, publish 3, unpublish 3, stats 4; of the others
@@ -15,11 +15,18 @@ cd "$(dirname "$0")/.."
 if [[ ${1-} != --inside ]]; then
   scripts/install-nix.sh
   sanity=$(scripts/install-csi-sanity.sh)
-  cargo build --locked --bin nix-csi --example sanity_front
+  if [[ ${NIX_CSI_PROGRAM-} ]]; then
+    NIX_CSI_PROGRAM=$(realpath -e "$NIX_CSI_PROGRAM")
+    export NIX_CSI_PROGRAM
+    cargo build --locked --example sanity_front
+  else
+    cargo build --locked --bin nix-csi --example sanity_front
+  fi
   exec scripts/in-lab.sh -- "$PWD/scripts/sanity.sh" --inside "$sanity"
 fi
 sanity=$2
 bin=${CARGO_TARGET_DIR:-target}/debug
+driver=${NIX_CSI_PROGRAM:-$bin/nix-csi}
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/nix-csi-sanity.XXXXXX")
 pids=()
@@ -36,14 +43,14 @@ store_path=$(nix-build --no-out-link tests/data/closures.nix 2>"$dir/build.log")
   exit 1
 }
 sockets=(--endpoint "unix://$dir/csi.sock" --admin-endpoint "unix://$dir/admin.sock")
-"$bin/nix-csi" node "${sockets[@]}" --run-dir "$dir/run" --http 127.0.0.1:0 --node-id sanity \
+"$driver" node "${sockets[@]}" --run-dir "$dir/run" --http 127.0.0.1:0 --node-id sanity \
   --nix-option sandbox=false >"$dir/node.log" 2>&1 &
 pids+=($!)
 "$bin/examples/sanity_front" "unix://$dir/front.sock" "unix://$dir/csi.sock" \
   "$store_path" >"$dir/front.log" 2>&1 &
 pids+=($!)
 
-answer() { "$bin/nix-csi" status "${sockets[@]}" >/dev/null 2>&1 && [[ -S $dir/front.sock ]]; }
+answer() { "$driver" status "${sockets[@]}" >/dev/null 2>&1 && [[ -S $dir/front.sock ]]; }
 for ((try = 0; ; try++)); do
   ! answer || break
   if ((try == 150)) || ! kill -0 "${pids[@]}" 2>/dev/null; then

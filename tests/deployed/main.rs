@@ -14,6 +14,7 @@ mod manifests;
 mod messages;
 mod metrics;
 mod reasons;
+mod release;
 mod settings;
 mod tables;
 mod threats;
