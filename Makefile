@@ -62,7 +62,7 @@ bench: ## run the benchmarks, which write target/bench.json (root)
 	@scripts/install-nix.sh
 	cargo bench --locked --bench publish
 
-nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, fuzzing, protections taken away, aarch64, other versions of Nix, a build done twice, all of e2e (root)
+nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, fuzzing, protections taken away, aarch64, other versions of Nix, a build done twice, what newcomers do, all of e2e (root)
 	@$(MAKE) --no-print-directory bench
 	NIX_CSI_FULL=1 scripts/test.sh builds
 	NIX_CSI_FULL=1 scripts/test.sh crowd
@@ -74,6 +74,7 @@ nightly: ## what is too slow for each change: benchmarks, builds of minutes, a s
 	scripts/check-aarch64.sh
 	scripts/test-nix-versions.sh
 	scripts/reproducible.sh
+	scripts/newcomer.sh
 	scripts/e2e.sh
 
 clean: ## remove what was built; installed tools and roots stay in ~/.cache/nix-csi

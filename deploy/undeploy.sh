@@ -94,7 +94,7 @@ for kind in podmonitors prometheusrules; do
     within delete "$ours" "$kind.monitoring.coreos.com"
   fi
 done
-within delete "$ours" statefulsets,services,configmaps,networkpolicies,poddisruptionbudgets
+within delete "$ours" statefulsets,services,configmaps,networkpolicies,poddisruptionbudgets,resourcequotas
 within delete "$ours" rolebindings,roles,serviceaccounts
 within delete --ignore-not-found configmap/nix-csi-deployed
 # Last: by it the next run knows what is to be done.

@@ -6,11 +6,12 @@
 Commands are the lines of ```console blocks below those headings that begin with `$ ` or `# `; one that ends in a
 backslash goes on. All run in one shell (`bash`, or SHELL..., which reads commands from its standard input), each
 without input. The first that fails ends it, and so does one that does not say what the page says: the lines below
-a command must be among its output, in that order, where `…` stands for anything, a number for any number, and any
-blank for any other. A command may take LIMIT seconds. --replace exchanges a text of the page before that.
+a command must be lines of its output, in that order, where `…` stands for anything, a number with a point for any
+such number, and blanks for any others. A command may take LIMIT seconds. --replace exchanges a text of the page before that.
 The last line is `followed N commands`.
 """
 
+import codecs
 import os
 import re
 import selectors
@@ -61,10 +62,14 @@ def commands(block):
 
 
 def pattern(line):
-    parts = re.split(r"(…|\d+(?:\.\d+)?|\s+)", line.strip())
-    of = lambda part: ".*" if part == "…" else r"\s+" if part.isspace() else (
-        r"\d+(?:\.\d+)?" if part[:1].isdigit() else re.escape(part))
-    return re.compile("".join(of(part) for part in parts if part))
+    def of(part):
+        if part == "…":
+            return ".*"
+        if part.isspace():
+            return r"\s+"
+        return r"\d+\.\d+" if re.fullmatch(r"\d+\.\d+", part) else re.escape(part)
+
+    return re.compile("".join(of(part) for part in re.split(r"(…|\d+\.\d+|\s+)", line.strip()) if part))
 
 
 def lacks(output, expected):
@@ -72,7 +77,7 @@ def lacks(output, expected):
     said = iter(output.split("\n"))
     for line in expected:
         wanted = pattern(line)
-        if not any(wanted.search(candidate) for candidate in said):
+        if not any(wanted.fullmatch(candidate.strip()) for candidate in said):
             return line
     return None
 
@@ -82,42 +87,52 @@ class Shell:
         self.process = subprocess.Popen(
             program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         self.mark = f"follow-{os.getpid()}-{time.monotonic_ns()}"
-        os.set_blocking(self.process.stdout.fileno(), False)
 
     def run(self, command):
-        """What it says, and its status; None if it does not end."""
+        """What it says, and its status; None if it does not end, or the shell does."""
         # Quoted, so that the shell reads all of it before it runs any.
         quoted = "'" + command.replace("'", "'\\''") + "'"
         line = f"eval {quoted} </dev/null; printf '\\n%s %s\\n' {self.mark} $?\n"
-        self.process.stdin.write(line.encode())
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(line.encode())
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return "", None
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         text, end = "", time.monotonic() + LIMIT
         with selectors.DefaultSelector() as ready:
             ready.register(self.process.stdout, selectors.EVENT_READ)
             while time.monotonic() < end:
                 if not ready.select(timeout=1):
                     continue
-                more = self.process.stdout.read()
+                more = os.read(self.process.stdout.fileno(), 65536)
                 if not more:
-                    return text, self.process.wait()
-                sys.stdout.write(more.decode(errors="replace").replace(self.mark, "exit status"))
+                    break
+                shown = decoder.decode(more)
+                sys.stdout.write(shown.replace(self.mark, "exit status"))
                 sys.stdout.flush()
-                text += more.decode(errors="replace")
+                text += shown
                 if done := re.search(rf"\n{self.mark} (\d+)\n", text):
                     return text[:done.start()], int(done.group(1))
         return text, None
 
     def end(self):
-        self.process.stdin.close()
+        """Also of what commands have left in the background."""
         try:
-            self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
+            self.process.stdin.close()
+            self.process.wait(timeout=10)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
             pass
-        # What commands have left in the background is theirs, and goes too.
-        try:
-            os.killpg(self.process.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, signal_number)
+            except ProcessLookupError:
+                break
+            try:
+                self.process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                pass
+        self.process.wait()
 
 
 def main(arguments):
@@ -144,7 +159,7 @@ def main(arguments):
             print(f"$ {command}", flush=True)
             output, status = shell.run(command)
             if status is None:
-                sys.exit(f"follow: {page}: no end after {LIMIT} s: {command}")
+                sys.exit(f"follow: {page}: the shell ended, or {LIMIT} s have passed: {command}")
             if status:
                 sys.exit(f"follow: {page}: exit status {status}: {command}")
             if (missing := lacks(output, expected)) is not None:

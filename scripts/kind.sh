@@ -83,6 +83,9 @@ in_cluster=(--kubeconfig "$dir/kubeconfig" --namespace nix-csi)
 "$helm" install nix-csi deploy/chart "${in_cluster[@]}" --create-namespace --values "$dir/values.yaml" \
   --wait --timeout 180s
 
+# Helm does not wait for the last node in ten, which is the only one here.
+kubectl -n nix-csi rollout status daemonset/nix-csi-node --timeout=180s
+
 phase 'nix-csi check'
 # The image's own, in the cluster's network.
 "$kind" get kubeconfig --internal --name "$cluster" >"$dir/internal"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Does what the README and docs/get-started.md tell a newcomer to do on a machine of their own, command by command
-# (scripts/follow.py), on a fresh Debian with Rust, Make, Git and a C compiler and a fresh clone:
+# (scripts/follow.py), on a fresh Debian with Rust, Make, Git and a C compiler, and a fresh clone:
 #   scripts/newcomer.sh [SUITE]          trixie if not given
 # The machine is a directory of Debian's (scripts/debian-root.sh) with namespaces of its own for mounts and processes; its
-# network, kernel and Rust are this machine's. The first commands are `make demo` and `make test`, so it takes as long
+# network, kernel, devices and Rust are this machine's, as is Cargo's directory of crates. The first commands are `make demo` and `make test`, so it takes as long
 # as they do on a clean machine, twenty minutes or more. A flake of the clone stands in for nixpkgs. What belongs to
 # a cluster is followed in `make e2e`. Root.
 set -euo pipefail
@@ -14,11 +14,11 @@ cache=${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}
 cargo_home=${CARGO_HOME:-$HOME/.cargo} rustup_home=${RUSTUP_HOME:-$HOME/.rustup}
 ((EUID == 0)) || { echo 'newcomer: root makes the machine' >&2; exit 1; }
 
-machine=$(scripts/debian-root.sh "$cache/newcomers/$suite-1" "$suite" ca-certificates gcc git iproute2 libc6-dev make \
-  procps)
+machine=$(scripts/debian-root.sh "$cache/newcomers/$suite-2" "$suite" ca-certificates gcc git libc6-dev make)
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/nix-csi-newcomer.XXXXXX")
 trap 'rm -rf --one-file-system "$dir"' EXIT
-git clone -q . "$dir/clone"
+# Root may look into a clone of somebody else's.
+git -c safe.directory='*' clone -q . "$dir/clone"
 
 # In namespaces of its own: everything that is started and mounted there goes with it.
 enter() {
@@ -48,21 +48,25 @@ enter() {
   cd "$3"
   exec bash
 }
-export -f enter
-export cargo_home rustup_home
-# As a login of root there, with what this machine needs to reach the registries.
-export HOME=/root PATH=$cargo_home/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export CARGO_HOME=$cargo_home RUSTUP_HOME=$rustup_home
-unset NIX_CSI_CACHE CARGO_TARGET_DIR TMPDIR
+# As a login of root there, with what this machine needs to reach the registries and nothing else.
+there=(HOME=/root TERM=dumb CARGO_HOME="$cargo_home" RUSTUP_HOME="$rustup_home" cargo_home="$cargo_home"
+  rustup_home="$rustup_home")
+while IFS='=' read -r name value; do
+  case ${name,,} in
+    *_proxy | goproxy | gosumdb | gonosumdb | pip_index_url | pip_cert | ssl_cert_file | ssl_cert_dir) there+=("$name=$value") ;;
+  esac
+done < <(env)
+path=$cargo_home/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # follow DIRECTORY PAGE SECTION...
 follow() {
   local directory=$1
   shift
   scripts/follow.py "$@" --replace "github:nixos/nixpkgs/nixos-25.11=path:/clone/tests/data/nixpkgs" -- \
-    unshare -m -p -f --kill-child --propagation private bash -c 'enter "$@"' enter "$dir" "$machine" "$directory"
+    env -i "${there[@]}" PATH="$path" unshare -m -p -f --kill-child --propagation private \
+    bash -euc "$(declare -f enter); enter \"\$@\"" enter "$dir" "$machine" "$directory"
 }
 follow /clone README.md nix-csi
 # `make demo` has built it.
-export PATH=/clone/target/release:$PATH
+path=/clone/target/release:$path
 follow /root README.md 'On one machine'
 follow /root docs/get-started.md 'One machine'

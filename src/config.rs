@@ -213,7 +213,7 @@ pub struct UnmountArgs {
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Wait until the node is ready, at most so long; it is an error if it is not.
+    /// Wait until the node serves, at most so long; it is an error if it does not.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub wait: Option<Duration>,
     /// `table` for people, `json` for programs.

@@ -31,6 +31,8 @@ pub(super) async fn open(
     process: &ProcessSettings,
 ) -> Result<(RealNix, Capabilities), NodeError> {
     let (home, is_lent, builds) = (config.home.clone(), config.daemon_lent, config.builds);
+    let builds_here =
+        config.elsewhere.as_ref().is_none_or(|elsewhere| elsewhere.on != BuildOn::Cache);
     fs::create_dir_all(&home).map_err(|e| fail(&format!("can't make {}", home.display()))(&e))?;
     // Of a process before this one.
     sweep_secrets(&config.secrets).map_err(|e| NodeError(e.to_string()))?;
@@ -61,10 +63,29 @@ pub(super) async fn open(
         nix.init_store().await.map_err(|e| fail("can't make the store")(&e))?;
     }
     if builds {
-        mount::check_executable(Path::new(STORE_DIR)).map_err(|e| NodeError(e.to_string()))?;
+        check_noexec(is_lent, builds_here)?;
         nix.check_settings().await.map_err(|e| fail("this Nix can't serve")(&e))?;
     }
     Ok((nix, capabilities))
+}
+
+/// Builds start programs of the store where it is; volumes show them elsewhere. A lent daemon's builds see its own
+/// mount of the store, and not this one.
+fn check_noexec(is_lent: bool, builds_here: bool) -> Result<(), NodeError> {
+    let store = Path::new(STORE_DIR);
+    if !mount::is_noexec(store).map_err(|e| NodeError(e.to_string()))? {
+        return Ok(());
+    }
+    if is_lent || !builds_here {
+        tracing::warn!(
+            "{STORE_DIR} is mounted noexec: nothing built here, and no volume of hard links, could start its programs"
+        );
+        return Ok(());
+    }
+    Err(NodeError(format!(
+        "{STORE_DIR} is mounted noexec, so that builds could not start a program of it: have the store on another file \
+         system (in the chart, node.storePath), or let the cache build (--build-on cache)"
+    )))
 }
 
 /// The operator's nix.conf, if there may be one. The copy that is in use survives a restart.

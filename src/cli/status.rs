@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::mount::describe;
 use super::{Failure, message, size};
@@ -13,8 +14,10 @@ use crate::grpc::client;
 use crate::grpc::proto::admin::{Build, Gc, Kept, StatusRequest, StatusResponse, View, Volume};
 
 /// What a node says of its health when it serves.
-const READY: &str = "ready";
+const SERVES: [&str; 2] = ["ready", "impaired"];
 const POLL: Duration = Duration::from_millis(50);
+/// A hundred years.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 pub async fn status(args: StatusArgs) -> Result<(), Failure> {
     let status = match args.wait {
@@ -33,24 +36,30 @@ async fn now(args: &StatusArgs) -> Result<StatusResponse, Failure> {
     Ok(admin.status(StatusRequest {}).await.map_err(|e| message(&e))?.into_inner())
 }
 
-/// A node that has just been started has no socket yet.
+/// A node that has just been started has no socket yet, and one that hangs does not answer.
 async fn once_ready(args: &StatusArgs, limit: Duration) -> Result<StatusResponse, Failure> {
-    let end = Instant::now() + limit;
-    loop {
-        let lacks = match now(args).await {
-            Err(Failure(reason)) => reason,
-            Ok(status) => match &status.node {
-                Some(node) if node.health == READY => return Ok(status),
-                Some(node) => format!("it is {}{}", node.health, in_brackets(&node.health_reason)),
-                None => "it does not say how it is".to_owned(),
-            },
-        };
-        if Instant::now() >= end {
-            let limit = humantime::format_duration(limit);
-            return Err(Failure(format!("the node is not ready after {limit}: {lacks}")));
+    let (sender, mut lacks) = watch::channel("it does not answer".to_owned());
+    let ready = async {
+        loop {
+            sender.send_replace(match now(args).await {
+                Err(Failure(reason)) => reason,
+                Ok(status) => match &status.node {
+                    Some(node) if SERVES.contains(&node.health.as_str()) => return status,
+                    Some(node) => {
+                        format!("it is {}{}", node.health, in_brackets(&node.health_reason))
+                    }
+                    None => "it does not say how it is".to_owned(),
+                },
+            });
+            tokio::time::sleep(POLL).await;
         }
-        tokio::time::sleep(POLL).await;
-    }
+    };
+    // More than centuries are no end either.
+    timeout(limit.min(LONGEST), ready).await.map_err(|_| {
+        let limit = humantime::format_duration(limit);
+        let lacks = lacks.borrow_and_update();
+        Failure(format!("the node is not ready after {limit}: {}", *lacks))
+    })
 }
 
 #[expect(clippy::format_push_string, reason = "a few lines for a person")]

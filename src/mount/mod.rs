@@ -36,7 +36,7 @@ mod volumes;
 #[cfg(any(test, fuzzing))]
 pub(crate) use metadata::fuzz_records;
 
-pub use probe::check_executable;
+pub use probe::is_noexec;
 pub use real::{Config, PresentationChoice, RealMounts};
 
 /// Where a debug build can be told to die; see [`crate::crash`].

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
 
 use super::bounded;
-use super::failure::{failed, io_error};
+use super::failure::failed;
 use super::files::Layers;
 use super::fsopen::{self, Overlay};
 use super::layer::{self, LAYER, MNT, SHOWN, StoreDir};
@@ -39,18 +39,11 @@ pub(super) struct Outcome {
     pub(super) warning: Option<String>,
 }
 
-/// An error where programs in this directory can't be started (mount(2), `MS_NOEXEC`): builds would fail, and what
-/// hard links show in volumes.
-pub fn check_executable(dir: &Path) -> Result<(), MountError> {
+/// Whether programs in this directory can't be started from there (mount(2), `MS_NOEXEC`). In an overlay of it they
+/// can, which has flags of its own.
+pub fn is_noexec(dir: &Path) -> Result<bool, MountError> {
     let found = statvfs(dir).map_err(failed("look at the file system of", dir))?;
-    if found.f_flag.contains(StatVfsMountFlags::NOEXEC) {
-        // As whoever starts one is told (execve(2)).
-        let refused = std::io::Error::from(Errno::ACCESS);
-        let way_out = "it is mounted noexec, so that none of its programs could be started: mount it without, or have \
-                       the store elsewhere (in the chart, node.storePath)";
-        return Err(io_error("use", dir.to_owned(), refused, Some(way_out.to_owned())));
-    }
-    Ok(())
+    Ok(found.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
 /// Makes and mounts a view of one path in a scratch directory, and undoes it.

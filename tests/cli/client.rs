@@ -339,7 +339,15 @@ async fn waiting_for_a_node_that_has_just_been_started() {
         "the node is not ready after 100ms: can't reach nix-csi at LAB/run/admin.sock: there is no such socket: \
          start `nix-csi node`, or name its socket"
     );
-    let waiting = wait("60s");
+    // One that hangs.
+    let silent = std::os::unix::net::UnixListener::bind(&admin).unwrap();
+    assert_eq!(
+        said(&lab, &wait("200ms").wait_with_output().unwrap()).failure(),
+        "the node is not ready after 200ms: it does not answer"
+    );
+    drop(silent);
+    fs::remove_file(&admin).unwrap();
+    let waiting = wait("500years");
     let _node = lab.node(&[]).await;
     let found = said(&lab, &waiting.wait_with_output().unwrap());
     assert!(found.success().contains(" is ready; "), "{found:?}");

@@ -6,27 +6,37 @@ use std::process::Command;
 
 use crate::cluster::{Cluster, LONG, SOON, Space, wait_until};
 use crate::leftovers::nothing_left;
-use crate::web::{NIXPKGS, Web, tarball};
+use crate::web::{NIXPKGS, NIXPKGS_FILE, Web, tarball};
 
 const PASSWORD: &str = "TOKEN";
 const DRIVER: [&str; 4] = ["-n", "nix-csi", "exec", "daemonset/nix-csi-node"];
 
+const PRIVATE: &str = "https://git.example.org/team/app/archive/main.tar.gz";
+
 /// The example, with this cluster's images and flakes for the registries' and the forges'.
 pub(crate) fn example(name: &str, web: &Web) -> String {
-    let private = tarball(Path::new("tests/data/nixpkgs"));
-    let replaced = [
-        (format!("{NIXPKGS}#nix\n"), format!("{}#nix\n", web.serve("nix.tar.gz", with_nix()))),
-        (NIXPKGS.to_owned(), web.serve_nixpkgs()),
-        ("registry.k8s.io/pause:3.10".to_owned(), "localhost/empty:e2e".to_owned()),
-        ("docker.io/library/alpine:3.22".to_owned(), "localhost/busybox:e2e".to_owned()),
-        (
-            "https://git.example.org/team/app/archive/main.tar.gz".to_owned(),
-            web.serve_to("ci", PASSWORD, "main.tar.gz", private),
-        ),
-        ("git.example.org".to_owned(), web.host()),
-    ];
-    let text = fs::read_to_string(format!("examples/{name}.yaml")).unwrap();
-    replaced.iter().fold(text, |text, (before, after)| text.replace(before, after))
+    let mut text = fs::read_to_string(format!("examples/{name}.yaml")).unwrap();
+    let nix = format!("{NIXPKGS}#nix\n");
+    if text.contains(&nix) {
+        text = text.replace(&nix, &format!("{}#nix\n", web.serve("nix.tar.gz", with_nix())));
+    }
+    if text.contains(NIXPKGS) {
+        text = text.replace(NIXPKGS, &web.serve_nixpkgs());
+    }
+    if text.contains(PRIVATE) {
+        let flake = tarball(Path::new("tests/data/nixpkgs"));
+        text = text.replace(PRIVATE, &web.serve_to("ci", PASSWORD, "main.tar.gz", flake));
+        text = text.replace("git.example.org", &web.host());
+    }
+    text.replace("registry.k8s.io/pause:3.10", "localhost/empty:e2e")
+        .replace("docker.io/library/alpine:3.22", "localhost/busybox:e2e")
+}
+
+/// What a program that must succeed says.
+fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The stand-in with this machine's Nix in it, and its libraries.
@@ -35,10 +45,8 @@ fn with_nix() -> Vec<u8> {
     let flake = dir.path().join("with-nix");
     fs::create_dir_all(flake.join("nix")).unwrap();
     fs::copy("tests/data/nixpkgs/flake.nix", flake.join("flake.nix")).unwrap();
-    let found = Command::new("which").arg("nix").output().unwrap().stdout;
-    let program = fs::canonicalize(String::from_utf8(found).unwrap().trim()).unwrap();
-    let libraries = Command::new("ldd").arg(&program).output().unwrap().stdout;
-    let libraries = String::from_utf8(libraries).unwrap();
+    let program = fs::canonicalize(said(Command::new("which").arg("nix")).trim()).unwrap();
+    let libraries = said(Command::new("ldd").arg(&program));
     let files = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
     for file in files {
         let name = file.file_name().unwrap().to_str().unwrap();
@@ -132,11 +140,14 @@ fn prefetch() {
             wait_until("the closure to be there", LONG, || {
                 let status = ["--", "nix-csi", "status"];
                 let said = cluster.ask(&[&DRIVER[..], &status].concat()).unwrap_or_default();
-                let kept = said.lines().find(|line| line.contains("nixpkgs.tar.gz#hello"));
+                let kept =
+                    said.lines().find(|line| line.contains(&format!("{NIXPKGS_FILE}#hello")));
                 kept.is_some_and(|line| line.contains("ready"))
             });
-            // Nobody needs the server for what is locked and there.
-            says_hello(space, "hello", &example("hello", web));
+            // Nobody needs the server any more: a reference keeps what it named last.
+            let pod = example("hello", web);
+            web.remove(NIXPKGS_FILE);
+            says_hello(space, "hello", &pod);
         });
         cluster.upgrade_with(&["values.yaml"], &["--wait"]);
         cluster.kubectl(&["-n", "nix-csi", "delete", "configmap", "nix-csi-keep"]);

@@ -1,19 +1,26 @@
 //! A web server of the test's own, where the node and its pods find it, with what stands in for others' there.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
 
 use crate::cluster::Cluster;
 
 /// What commands and examples name of nixpkgs.
 pub(crate) const NIXPKGS: &str = "github:nixos/nixpkgs/nixos-25.11";
+
+/// What stands in for it is served as.
+pub(crate) const NIXPKGS_FILE: &str = "nixpkgs.tar.gz";
+/// How long somebody may take to ask.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 struct File {
     bytes: Vec<u8>,
@@ -36,9 +43,10 @@ impl Web {
         let files = Arc::<Mutex<HashMap<String, File>>>::default();
         let served = files.clone();
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                // Who asked may be gone.
-                let _ = answer(stream.unwrap(), &served);
+            // Who asked may be gone, or say nothing.
+            for stream in listener.incoming().flatten() {
+                let files = served.clone();
+                std::thread::spawn(move || answer(stream, &files));
             }
         });
         Self { address, files }
@@ -65,6 +73,11 @@ impl Web {
         self.put(name, File { bytes, wanted: Some(format!("basic {credentials}").to_lowercase()) })
     }
 
+    /// Nobody gets it any more.
+    pub(crate) fn remove(&self, name: &str) {
+        self.files.lock().unwrap().remove(&format!("/{name}")).unwrap();
+    }
+
     fn put(&self, name: &str, file: File) -> String {
         self.files.lock().unwrap().insert(format!("/{name}"), file);
         format!("http://{}/{name}", self.address)
@@ -72,31 +85,32 @@ impl Web {
 
     /// The flake that stands in for nixpkgs; its reference.
     pub(crate) fn serve_nixpkgs(&self) -> String {
-        self.serve("nixpkgs.tar.gz", tarball(Path::new("tests/data/nixpkgs")))
+        self.serve(NIXPKGS_FILE, tarball(Path::new("tests/data/nixpkgs")))
     }
 }
 
 fn answer(mut stream: TcpStream, files: &Mutex<HashMap<String, File>>) -> std::io::Result<()> {
-    let mut request = [0; 4096];
-    let length = stream.read(&mut request)?;
-    let request = String::from_utf8_lossy(&request[..length]).into_owned();
-    let path = request.split(' ').nth(1).unwrap_or_default();
-    let lower = request.to_lowercase();
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut head = String::new();
+    let mut lines = BufReader::new(&stream);
+    while lines.read_line(&mut head)? > 2 {}
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let lower = head.to_lowercase();
     let given = lower.lines().find_map(|line| line.strip_prefix("authorization: "));
-    let files = files.lock().unwrap();
-    let (status, body): (_, &[u8]) = match files.get(path) {
-        None => ("404 Not Found", &[]),
+    let (status, body) = match files.lock().unwrap().get(path) {
+        None => ("404 Not Found", Vec::new()),
         Some(file) if file.wanted.is_some() && file.wanted.as_deref() != given => {
-            ("401 Unauthorized", &[])
+            ("401 Unauthorized", Vec::new())
         }
-        Some(file) => ("200 OK", &file.bytes),
+        Some(file) => ("200 OK", file.bytes.clone()),
     };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"e2e\"\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(if request.starts_with("HEAD") { &[] } else { body })
+    let tag = hex::encode(Sha256::digest(&body));
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nETag: \"{tag}\"\r\nConnection: close\r\n\r\n"
+    )?;
+    stream.write_all(if head.starts_with("HEAD") { &[] } else { &body })
 }
 
 /// The directory as one that a forge gives out.

@@ -82,8 +82,21 @@ fn with_a_hook_that_fails() {
 fn with_a_store_that_is_mounted_noexec() {
     let lab = planted!();
     let said = start(&lab, "mount -o remount,bind,noexec /nix; exec \"$@\"");
-    let expected = "can't use /nix/store: Permission denied (os error 13) (it is mounted noexec, so that none of its \
-                    programs could be started: mount it without, or have the store elsewhere (in the chart, \
-                    node.storePath))";
+    let expected = "/nix/store is mounted noexec, so that builds could not start a program of it: have the store on \
+                    another file system (in the chart, node.storePath), or let the cache build (--build-on cache)";
     assert_eq!(said, expected);
+}
+
+/// There nothing of it is started outside of volumes, which have flags of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn noexec_is_said_and_no_more_where_the_cache_builds() {
+    let lab = planted!();
+    let store_path = lab.closure(&["--arg", "paths", "2"]);
+    lab.ok("mount", &["-o", "remount,bind,noexec", "/nix"]);
+    let on_cache = ["--cache", "ssh-ng://nix@127.0.0.1:1", "--build-on", "cache", "--no-upload"];
+    let node = lab.node(&on_cache).await;
+    let log = std::fs::read_to_string(&node.log).unwrap();
+    assert!(log.contains("/nix/store is mounted noexec: nothing built here"), "{log}");
+    let volume = lab.volume("noexec", &[("storePath", &store_path)]);
+    node.publish(&volume).await.unwrap();
 }

@@ -26,7 +26,10 @@
         {
           hello = program "hello" ''echo "Hello, world!"'';
           # darkhttpd DIRECTORY --port PORT
-          darkhttpd = program "darkhttpd" ''exec ${busybox}/bin/busybox httpd -f -h "$1" -p "$3"'';
+          darkhttpd = program "darkhttpd" ''
+            [ "$2" = --port ] && [ $# = 3 ] || exit 64
+            exec ${busybox}/bin/busybox httpd -f -h "$1" -p "$3"
+          '';
           # Whoever tries it puts one there, with its libraries. Its hook is where it was, and it can ask nobody.
           nix = program "nix" ''
             export NIX_CONFIG=$(${busybox}/bin/busybox printf "%s\nbuild-hook = ${hook}/bin/hook\nsubstituters =\n" "$NIX_CONFIG")
