@@ -428,7 +428,9 @@ mod tests {
         assert!(said(evaluate, fork).starts_with("evaluate failed for now: unable to fork"));
         let limited = "error: unable to download 'https://api.github.com/x': HTTP error 403\n\n\
                        response body:\n\n{\"message\":\"API rate limit exceeded for 192.0.2.1\"}";
-        assert!(said(evaluate, limited).starts_with("fetch failed for now: "));
+        let said_of_it = said(evaluate, limited);
+        assert!(said_of_it.starts_with("fetch failed for now: "), "{said_of_it}");
+        assert!(said_of_it.contains("limits requests: name a revision"), "{said_of_it}");
         let refused = limited.replace("API rate limit exceeded", "Forbidden");
         assert!(said(evaluate, &refused).starts_with("fetch failed: "));
         let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x.drv";

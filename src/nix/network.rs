@@ -64,11 +64,16 @@ pub(super) fn network(first: &Message, log: &LogReader, jailed: bool) -> Option<
     };
     let step = Step::Fetch;
     if for_now {
-        let cause = if cause.contains("flake-registry") {
-            format!("{cause} (name the flake in full, such as github:owner/repo)")
-        } else {
-            cause
+        let way_out = match status {
+            _ if cause.contains("flake-registry") => {
+                Some("name the flake in full, such as github:owner/repo")
+            }
+            Some(403 | 429) => {
+                Some("its host limits requests: name a revision, or give it an access token")
+            }
+            _ => None,
         };
+        let cause = way_out.map_or_else(|| cause.clone(), |way_out| format!("{cause} ({way_out})"));
         return Some(RealiseError::Temporary { step, cause });
     }
     (download || is_git).then(|| RealiseError::Refused {
