@@ -39,7 +39,7 @@ pub(super) async fn evaluate(
     let place = Place::of(&nix, viewer).await?;
     for number in 1..=TRIES {
         let stdout = match run(&nix, &Task::Instantiate(&source), &place, &progress).await {
-            Err(error) if number < TRIES && lost_a_derivation(&error) => {
+            Err(error) if number < TRIES && lost_to_a_collector(&error) => {
                 tracing::warn!(%error, "a collector took what an evaluation had made; once more");
                 continue;
             }
@@ -78,11 +78,13 @@ async fn believed(
 }
 
 /// Collectors of Nix before 2.35 may take what they have told an evaluator that they would spare: a derivation
-/// that another one needs. An expression that says the same is tried in vain.
-fn lost_a_derivation(error: &RealiseError) -> bool {
+/// that another one needs, or what was fetched for it, which Nix calls `source`. An expression that says the same is
+/// tried in vain.
+fn lost_to_a_collector(error: &RealiseError) -> bool {
     let RealiseError::Refused { cause, .. } = error else { return false };
     let path = cause.split_once("path '").and_then(|(_, rest)| rest.split_once("' is not valid"));
-    path.and_then(|(path, _)| StorePath::parse(path).ok()).is_some_and(|path| path.is_derivation())
+    path.and_then(|(path, _)| StorePath::parse(path).ok())
+        .is_some_and(|path| path.is_derivation() || path.name() == "source")
 }
 
 pub(super) async fn lock(
@@ -96,8 +98,15 @@ pub(super) async fn lock(
         Some((flake, attribute)) => (flake, Some(attribute)),
         None => (&*reference, None),
     };
-    let stdout = run(&nix, &Task::Lock(flake), &place, &progress).await?;
-    Lock::parse(&stdout, attribute)
+    for _ in 1..TRIES {
+        match run(&nix, &Task::Lock(flake), &place, &progress).await {
+            Err(error) if lost_to_a_collector(&error) => {
+                tracing::warn!(%error, "a collector took what was just fetched; once more");
+            }
+            ran => return Lock::parse(&ran?, attribute),
+        }
+    }
+    Lock::parse(&run(&nix, &Task::Lock(flake), &place, &progress).await?, attribute)
 }
 
 /// Where an evaluation works.
@@ -256,24 +265,26 @@ mod tests {
     }
 
     #[test]
-    fn a_derivation_that_a_collector_took_is_told_from_what_else_is_wrong() {
+    fn what_a_collector_took_is_told_from_what_else_is_wrong() {
         let refused = |cause: &str| RealiseError::Refused {
             step: Step::Evaluate,
             cause: cause.to_owned(),
             hint: None,
         };
         let path = "/nix/store/554czms6hwggzl1v38gjf7gs65d9v7jw-shared-p2";
-        assert!(lost_a_derivation(&refused(&format!("path '{path}.drv' is not valid"))));
+        assert!(lost_to_a_collector(&refused(&format!("path '{path}.drv' is not valid"))));
+        let source = "path '/nix/store/554czms6hwggzl1v38gjf7gs65d9v7jw-source' is not valid";
+        assert!(lost_to_a_collector(&refused(source)));
         for other in [
             format!("path '{path}' is not valid"),
             "path '/nix/store/x.drv' is not valid".to_owned(),
             "path '/etc/x.drv' is not valid".to_owned(),
             "undefined variable 'x'".to_owned(),
         ] {
-            assert!(!lost_a_derivation(&refused(&other)), "{other}");
+            assert!(!lost_to_a_collector(&refused(&other)), "{other}");
         }
         let cause = format!("path '{path}.drv' is not valid");
         let elsewhere = RealiseError::Temporary { step: Step::Evaluate, cause };
-        assert!(!lost_a_derivation(&elsewhere));
+        assert!(!lost_to_a_collector(&elsewhere));
     }
 }
