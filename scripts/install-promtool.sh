@@ -2,7 +2,7 @@
 # Prints the directory of Debian's Prometheus and promtool. They are unpacked, not installed: no service is started.
 set -euo pipefail
 
-dir=${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}/prometheus-1
+dir=${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}/prometheus-2
 mkdir -p "$(dirname "$dir")"
 exec 9>"$dir.lock"
 flock 9
@@ -11,11 +11,13 @@ if [[ ! -d $dir ]]; then
   trap 'rm -rf "$new"' EXIT
   # apt's own user downloads.
   chmod 777 "$new"
-  fetch() { (cd "$new" && apt-get -qq download prometheus >&2); }
+  # Newer Debians have promtool in a package of its own.
+  fetch() { (cd "$new" && apt-get -qq download prometheus >&2 && { apt-get -qq download promtool || true; } 2>/dev/null); }
   echo 'install-promtool: fetching Prometheus from Debian' >&2
   fetch 2>/dev/null || { apt-get -qq update >&2 && fetch; }
-  dpkg -x "$new"/prometheus_*.deb "$new/root"
-  rm "$new"/prometheus_*.deb
+  for package in "$new"/*.deb; do dpkg -x "$package" "$new/root"; done
+  rm "$new"/*.deb
+  [[ -x $new/root/usr/bin/promtool ]] || { echo 'install-promtool: Debian has none' >&2; exit 1; }
   chmod -R u=rwX,go=rX "$new"
   mv -T "$new" "$dir"
 fi

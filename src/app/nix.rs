@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{NodeError, fail};
 use crate::actors::gc::used::Used;
-use crate::actors::reconciler::{Item, Kind, NixConf};
+use crate::actors::reconciler::{self, Item, Kind, NixConf};
 use crate::actors::uploads::UploadsConfig;
 use crate::config::{BuildOnArg, DEFAULT_STATE_DIR, NodeConfig, PrivilegesArg, ProcessSettings};
 use crate::model::STORE_DIR;
@@ -126,11 +126,8 @@ pub(super) fn mounted(config: &NodeConfig) -> Vec<Item> {
 /// At the end of a process that ends in order: nothing secret is left behind. The next start copies anew.
 pub(super) fn remove_copies(process: &ProcessSettings) {
     let copies = process.run_dir.join(MOUNTED);
-    match fs::remove_dir_all(&copies) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(copies = %copies.display(), %error, "copies of keys are left");
-        }
-        _ => {}
+    if let Err(error) = reconciler::remove_copies(&copies) {
+        tracing::warn!(copies = %copies.display(), %error, "copies of keys are left");
     }
 }
 

@@ -167,6 +167,7 @@ fn refused(said: &str, hook: &str) -> String {
             "{said}: the post-build-hook of nix.conf fails, and with it every build: mend {hook}, or leave it out"
         );
     }
-    let limited = said.starts_with("cloning") && said.ends_with("No space left on device");
+    let is_fork = ["cloning", "unable to fork"].iter().any(|what| said.starts_with(what));
+    let limited = is_fork && said.ends_with("No space left on device");
     format!("{said}{}: {MISSING}", if limited { LIMITED } else { "" })
 }

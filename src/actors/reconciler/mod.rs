@@ -21,7 +21,7 @@ pub(super) use files::{read_text, write_if_other};
 #[cfg(any(test, fuzzing))]
 pub(crate) use keys::fuzz as fuzz_keys;
 pub(super) use sync::directory;
-pub use sync::{Item, Kind, bring_up_to_date};
+pub use sync::{Item, Kind, bring_up_to_date, remove_copies};
 pub(super) use watch::{Look, Looking, TICK, follow};
 
 /// What there is in logs and metrics.

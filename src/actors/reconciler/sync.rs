@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use super::files::{read_file, write_if_other};
 use super::keys::{self, Read};
 use crate::actors::metrics;
+use crate::lock::lock;
 use crate::model::{PublicKey, check_known_hosts};
 use crate::nix::check_signing_key;
 
@@ -107,7 +109,32 @@ pub fn bring_up_to_date(items: &[Item]) {
     }
 }
 
+/// Whether the process's copies have been removed at its end. Held while one is written.
+static ENDED: Mutex<bool> = Mutex::new(false);
+
+/// Blocking. Removes the directory of copies; whoever still looks at sources writes none any more.
+pub fn remove_copies(dir: &Path) -> io::Result<()> {
+    remove_under(&ENDED, dir)
+}
+
+fn remove_under(ended: &Mutex<bool>, dir: &Path) -> io::Result<()> {
+    let mut ended = lock(ended);
+    *ended = true;
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn sync(item: &Item, known: &Known) -> Outcome {
+    sync_under(&ENDED, item, known)
+}
+
+fn sync_under(ended: &Mutex<bool>, item: &Item, known: &Known) -> Outcome {
+    let ended = lock(ended);
+    if *ended {
+        return Outcome { known: known.clone(), written: false, news: vec![], refused: 0 };
+    }
     if item.kind == Kind::AuthorizedKeys && !known.seen {
         // Who is no longer welcome must not come in because nobody can tell.
         drop(fs::remove_file(&item.target));
@@ -291,6 +318,22 @@ mod tests {
             assert_eq!(sync(&item, &Known::default()).refused, 1);
             assert_eq!(fs::read_to_string(&target).unwrap(), good, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn who_still_looks_after_the_end_writes_no_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, copies) = (dir.path().join("known_hosts"), dir.path().join("mounted"));
+        fs::write(&source, format!("host {KEY}\n")).unwrap();
+        let item = Item { kind: Kind::KnownHosts, source, target: copies.join("known-hosts") };
+        let ended = Mutex::new(false);
+        let look = || sync_under(&ended, &item, &Known::default());
+        assert!(look().written);
+        remove_under(&ended, &copies).unwrap();
+        let outcome = look();
+        assert!(!outcome.written && outcome.refused == 0, "{outcome:?}");
+        assert!(fs::symlink_metadata(&copies).is_err());
+        remove_under(&ended, &copies).unwrap();
     }
 
     #[test]
