@@ -36,7 +36,6 @@ use crate::jail::capabilities::{self, CapabilitySet};
 use crate::jail::{kernel, syscalls};
 use crate::model::{STORE_DIR, System};
 use crate::mount::{self, Mounts, PresentationChoice, RealMounts};
-use crate::nix::search_path;
 use crate::telemetry::{self, LogFilter};
 
 /// Why a node or a cache did not start, or ended.
@@ -211,7 +210,7 @@ fn mounts_in(state_dir: &Path, presentation: PresentationChoice) -> mount::Confi
 async fn open_mounts(config: &NodeConfig) -> Result<RealMounts, NodeError> {
     let mounts = mount::Config {
         target_roots: config.target_root.clone(),
-        search_path: search_path(&config.process.programs.search_path),
+        search_path: config.process.programs.search_path.clone(),
         ..mounts_in(&config.process.state_dir, config.presentation.into())
     };
     let opened = tokio::task::spawn_blocking(move || RealMounts::open(&mounts)).await;

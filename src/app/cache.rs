@@ -22,7 +22,7 @@ use crate::k8s::{Builders, RealBuilders};
 use crate::model::{KeyFile, PublicKey};
 use crate::nix::ssh::SshClient;
 use crate::nix::ssh_key::{make_key, with_pub};
-use crate::nix::{Config, NixError, daemon, greeting, notes_readings, search_path, sshd};
+use crate::nix::{Config, NixError, daemon, greeting, notes_readings, sshd};
 use crate::read::{SMALL, text_at_most};
 use crate::relay::{Desk, Limits};
 use crate::telemetry::LogFilter;
@@ -120,7 +120,7 @@ fn nix_config(config: &CacheConfig) -> Config {
     let ssh = SshClient { key: Some(own_key(config)), ..SshClient::default() };
     Config {
         program: process.programs.nix.clone(),
-        search_path: search_path(&process.programs.search_path),
+        search_path: process.programs.search_path.clone(),
         daemon_socket: Some(process.run_dir.join("nix-daemon/socket")),
         desk: Some(desk_socket(config)),
         environment: vec![("NIX_SSHOPTS".into(), ssh.options().into())],
@@ -177,7 +177,7 @@ async fn builder_key(config: &CacheConfig) -> Result<String, NodeError> {
         return Ok(format!("as in {}", given.display()));
     }
     let key = own_key(config);
-    let programs = search_path(&config.process.programs.search_path);
+    let programs = config.process.programs.search_path.clone();
     let made = tokio::task::spawn_blocking(move || {
         make_key(&key, &programs)?;
         let public = with_pub(&key);

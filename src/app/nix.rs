@@ -17,7 +17,7 @@ use crate::mount;
 use crate::nix::ssh::SshClient;
 use crate::nix::{
     BuildOn, Capabilities, Config, Elsewhere, Evaluator, Limit, Limits, ProbeLimits, PushTo,
-    RealNix, holes, search_path, sweep_secrets,
+    RealNix, holes, sweep_secrets,
 };
 
 const STORE_STATE: &str = "/nix/var/nix";
@@ -153,7 +153,7 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
     let own_socket = config.process.run_dir.join("nix-daemon/socket");
     Config {
         program: config.process.programs.nix.clone(),
-        search_path: search_path(&config.process.programs.search_path),
+        search_path: config.process.programs.search_path.clone(),
         daemon_socket: Some(config.nix_daemon_socket.clone().unwrap_or(own_socket)),
         environment: vec![("NIX_SSHOPTS".into(), ssh.options().into())],
         conf: conf_in_use(&config.process),

@@ -4,7 +4,6 @@ use crate::cli::Failure;
 use crate::config::BootstrapArgs;
 use crate::jail::capabilities;
 use crate::nix::bootstrap::Bootstrap;
-use crate::nix::search_path;
 
 pub async fn bootstrap(args: BootstrapArgs) -> Result<(), Failure> {
     capabilities::keep_only(capabilities::BOOTSTRAP)
@@ -17,7 +16,7 @@ pub async fn bootstrap(args: BootstrapArgs) -> Result<(), Failure> {
         to: args.to,
         environment: args.environment,
         nix: args.programs.nix,
-        search_path: search_path(&args.programs.search_path),
+        search_path: args.programs.search_path,
         guard: "/proc/self/exe".into(),
     };
     let done = bootstrap.run().await?;

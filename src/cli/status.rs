@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::mount::describe;
@@ -38,10 +37,10 @@ async fn now(args: &StatusArgs) -> Result<StatusResponse, Failure> {
 
 /// A node that has just been started has no socket yet, and one that hangs does not answer.
 async fn once_ready(args: &StatusArgs, limit: Duration) -> Result<StatusResponse, Failure> {
-    let (sender, mut lacks) = watch::channel("it does not answer".to_owned());
+    let mut lacks = "it does not answer".to_owned();
     let ready = async {
         loop {
-            sender.send_replace(match now(args).await {
+            lacks = match now(args).await {
                 Err(Failure(reason)) => reason,
                 Ok(status) => match &status.node {
                     Some(node) if SERVES.contains(&node.health.as_str()) => return status,
@@ -50,15 +49,14 @@ async fn once_ready(args: &StatusArgs, limit: Duration) -> Result<StatusResponse
                     }
                     None => "it does not say how it is".to_owned(),
                 },
-            });
+            };
             tokio::time::sleep(POLL).await;
         }
     };
     // More than centuries are no end either.
     timeout(limit.min(LONGEST), ready).await.map_err(|_| {
         let limit = humantime::format_duration(limit);
-        let lacks = lacks.borrow_and_update();
-        Failure(format!("the node is not ready after {limit}: {}", *lacks))
+        Failure(format!("the node is not ready after {limit}: {lacks}"))
     })
 }
 

@@ -37,14 +37,10 @@ pub(super) async fn evaluate(
     progress: ProgressSink,
 ) -> Result<Evaluated, RealiseError> {
     let place = Place::of(&nix, viewer).await?;
-    for number in 1..=TRIES {
-        let stdout = match run(&nix, &Task::Instantiate(&source), &place, &progress).await {
-            Err(error) if number < TRIES && lost_to_a_collector(&error) => {
-                tracing::warn!(%error, "a collector took what an evaluation had made; once more");
-                continue;
-            }
-            ran => ran?,
-        };
+    let mut left = TRIES;
+    while left > 0 {
+        let task = Task::Instantiate(&source);
+        let stdout = run_again(&nix, &task, &place, &progress, &mut left).await?;
         let evaluated = output::evaluated(&stdout)?;
         let (Buildable::Output { derivation: path, .. } | Buildable::Path(path)) =
             &evaluated.buildable;
@@ -77,6 +73,25 @@ async fn believed(
     checked.await.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic).into()))
 }
 
+/// Runs it, once more each time that a collector took what it had made, as long as there are tries left.
+async fn run_again(
+    nix: &Arc<Inner>,
+    task: &Task<'_>,
+    place: &Place,
+    progress: &ProgressSink,
+    left: &mut usize,
+) -> Result<Vec<u8>, RealiseError> {
+    loop {
+        *left -= 1;
+        match run(nix, task, place, progress).await {
+            Err(error) if *left > 0 && lost_to_a_collector(&error) => {
+                tracing::warn!(%error, "a collector took what an evaluation had made; once more");
+            }
+            ran => return ran,
+        }
+    }
+}
+
 /// Collectors of Nix before 2.35 may take what they have told an evaluator that they would spare: a derivation
 /// that another one needs, or what was fetched for it, which Nix calls `source`. An expression that says the same is
 /// tried in vain.
@@ -98,15 +113,9 @@ pub(super) async fn lock(
         Some((flake, attribute)) => (flake, Some(attribute)),
         None => (&*reference, None),
     };
-    for _ in 1..TRIES {
-        match run(&nix, &Task::Lock(flake), &place, &progress).await {
-            Err(error) if lost_to_a_collector(&error) => {
-                tracing::warn!(%error, "a collector took what was just fetched; once more");
-            }
-            ran => return Lock::parse(&ran?, attribute),
-        }
-    }
-    Lock::parse(&run(&nix, &Task::Lock(flake), &place, &progress).await?, attribute)
+    let mut left = TRIES;
+    let stdout = run_again(&nix, &Task::Lock(flake), &place, &progress, &mut left).await?;
+    Lock::parse(&stdout, attribute)
 }
 
 /// Where an evaluation works.

@@ -98,7 +98,6 @@ pub use flake_lock::lock_local_flake;
 pub use garbage::{Deletion, Freed, Garbage, Root, Sole, Space, notes_readings};
 pub use gc_lock::sweep_staging;
 pub use holes::{Hole, holes};
-pub use process::search_path;
 pub use progress::{Progress, ProgressSink, Stage};
 pub use push::PushTo;
 pub use push_error::{ENDS as PUSH_ENDS, PushError};

@@ -73,7 +73,10 @@ pub(super) fn network(first: &Message, log: &LogReader, jailed: bool) -> Option<
             }
             _ => None,
         };
-        let cause = way_out.map_or_else(|| cause.clone(), |way_out| format!("{cause} ({way_out})"));
+        let cause = match way_out {
+            Some(way_out) => format!("{cause} ({way_out})"),
+            None => cause,
+        };
         return Some(RealiseError::Temporary { step, cause });
     }
     (download || is_git).then(|| RealiseError::Refused {

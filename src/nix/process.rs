@@ -6,7 +6,7 @@
 //! worker that does not notice is ended too (`workers`). A guard (see `jail`) does the same when we are
 //! killed, and reaches whatever is left.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -141,20 +141,6 @@ async fn output_up_to(spec: &CommandSpec, what: &str, most: usize) -> Result<Vec
     Err(NixError::Command { what: what.to_owned(), detail })
 }
 
-/// The same directories without links, each once: a jail has no links of ours, and `/nix/var/result` may lead to the
-/// next image's programs while we still run. Those that are not there stay as they are.
-pub fn search_path(dirs: &OsStr) -> OsString {
-    let mut all = Vec::new();
-    for dir in std::env::split_paths(dirs) {
-        let dir = dir.canonicalize().unwrap_or(dir);
-        if !all.contains(&dir) {
-            all.push(dir);
-        }
-    }
-    // A directory may have a colon in its real name.
-    std::env::join_paths(all).unwrap_or_else(|_| dirs.to_owned())
-}
-
 /// Where `program` is, as `execvp` would find it, without links: the jail has no links of ours.
 pub(super) fn find(program: &Path, search_path: &OsStr) -> PathBuf {
     let found = if program.components().count() > 1 {
@@ -276,22 +262,6 @@ mod tests {
             directory: "/".into(),
             guard: None,
         }
-    }
-
-    #[test]
-    fn a_search_path_has_no_links_and_stays_when_they_change() {
-        let dir = tempfile::tempdir().unwrap();
-        let real = dir.path().canonicalize().unwrap();
-        let [old, new, link] = ["old", "new", "link"].map(|name| real.join(name));
-        std::fs::create_dir(&old).unwrap();
-        std::os::unix::fs::symlink(&old, &link).unwrap();
-        let named = std::env::join_paths([&link, &new, &old]).unwrap();
-        assert_eq!(search_path(&named), std::env::join_paths([&old, &new]).unwrap());
-        let odd = real.join("a:b");
-        std::fs::create_dir(&odd).unwrap();
-        std::os::unix::fs::symlink(&odd, real.join("odd")).unwrap();
-        let named = real.join("odd").into_os_string();
-        assert_eq!(search_path(&named), named);
     }
 
     #[tokio::test]

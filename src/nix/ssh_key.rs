@@ -15,7 +15,8 @@ pub fn with_pub(key: &Path) -> PathBuf {
     PathBuf::from(format!("{}.pub", key.display()))
 }
 
-/// Blocking. Makes a key pair if there is none, by the `ssh-keygen` of `search_path`; aside and renamed, so that one cut short is none.
+/// Blocking. Makes a key pair if there is none, by the `ssh-keygen` of `search_path`; aside and renamed, so that one
+/// cut short is none.
 pub fn make_key(key: &Path, search_path: &OsStr) -> Result<(), NixError> {
     let exists = key.try_exists().map_err(|e| io_error("look at", key, e))?;
     if exists {

@@ -11,7 +11,7 @@ use crate::actors::gc::{USED, add_readings};
 use crate::cli::Failure;
 use crate::config::GcArgs;
 use crate::model::{Index, StoreGraph, StorePath};
-use crate::nix::{Config, Freed, Garbage, RealNix, search_path};
+use crate::nix::{Config, Freed, Garbage, RealNix};
 
 /// Beside [`StoreGraph`], everything in its numbers.
 pub(super) struct Store {
@@ -29,7 +29,7 @@ pub(super) fn open(args: &GcArgs) -> RealNix {
     let guard = Some("/proc/self/exe".into());
     RealNix::open(Config {
         program: args.programs.nix.clone(),
-        search_path: search_path(&args.programs.search_path),
+        search_path: args.programs.search_path.clone(),
         guard,
         ..Config::new("/")
     })
