@@ -7,8 +7,8 @@ Commands are the lines of ```console blocks below those headings that begin with
 backslash goes on. All run in one shell (`bash`, or SHELL..., which reads commands from its standard input), each
 without input. The first that fails ends it, and so does one that does not say what the page says: the lines below
 a command must be lines of its output, in that order, where `…` stands for anything, a number with a point for any
-such number, and blanks for any others. A command may take LIMIT seconds. --replace exchanges a text of the page before that.
-The last line is `followed N commands`.
+such number, and blanks for any others. A command may take LIMIT seconds. --replace exchanges a text of the page
+before that. The last line is `followed N commands`.
 """
 
 import codecs

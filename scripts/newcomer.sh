@@ -2,10 +2,10 @@
 # Does what the README and docs/get-started.md tell a newcomer to do on a machine of their own, command by command
 # (scripts/follow.py), on a fresh Debian with Rust, Make, Git and a C compiler, and a fresh clone:
 #   scripts/newcomer.sh [SUITE]          trixie if not given
-# The machine is a directory of Debian's (scripts/debian-root.sh) with namespaces of its own for mounts and processes; its
-# network, kernel, devices and Rust are this machine's, as is Cargo's directory of crates. The first commands are `make demo` and `make test`, so it takes as long
-# as they do on a clean machine, twenty minutes or more. A flake of the clone stands in for nixpkgs. What belongs to
-# a cluster is followed in `make e2e`. Root.
+# The machine is a directory of Debian's (scripts/debian-root.sh) with namespaces of its own for mounts and processes;
+# its network, kernel, devices and Rust are this machine's, as is Cargo's directory of crates. The first commands are
+# `make demo` and `make test`, so it takes as long as they do on a clean machine, twenty minutes or more. A flake of the
+# clone stands in for nixpkgs. What belongs to a cluster is followed in `make e2e`. Root.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."

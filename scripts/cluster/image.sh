@@ -13,13 +13,7 @@ cd "$(dirname "$0")/../.."
 cache=${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}
 base=docker.io/library/debian:forky-slim
 
-scripts/install-nix.sh buildah
-storage=$cache/buildah
-mkdir -p "$storage"
-exec 9>"$storage.lock"
-flock 9
-run=$(mktemp -d)
-trap 'rm -rf "$run"' EXIT
+. scripts/cluster/buildah.sh
 slim='
   for part in doc man locale info; do
     rm -rf "/usr/share/$part"
@@ -27,7 +21,6 @@ slim='
   done >/etc/dpkg/dpkg.cfg.d/slim'
 # An archive that stands still is as good for a test.
 still='echo "Acquire::Check-Valid-Until false;" >/etc/apt/apt.conf.d/still'
-build() { buildah --root "$storage" --runroot "$run" "$@"; }
 
 root=$(scripts/debian-root.sh "$cache/image-roots/forky" forky)
 if ! build inspect --type image "$base" >/dev/null 2>&1; then
@@ -45,7 +38,6 @@ build build --isolation chroot --network host --layers --pull-never \
   tail -n 30 "$log" >&2
   exit 1
 }
-rm -f "$out"
-build push -q "$name" "docker-archive:$out:$name"
+save "$name" "$out"
 # What earlier builds left; the layers of this one and its base stay.
 build prune --force >/dev/null 2>&1 || true

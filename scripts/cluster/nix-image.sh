@@ -10,12 +10,7 @@ out=$(realpath "${1:?usage: nix-image.sh OUT.tar NAME:TAG FROM:TAG}")
 name=${2:?usage: nix-image.sh OUT.tar NAME:TAG FROM:TAG}
 from=${3:?usage: nix-image.sh OUT.tar NAME:TAG FROM:TAG}
 cd "$(dirname "$0")/../.."
-storage=${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}/buildah
-exec 9>"$storage.lock"
-flock 9
-run=$(mktemp -d)
-trap 'rm -rf "$run"' EXIT
-build() { buildah --root "$storage" --runroot "$run" "$@"; }
+. scripts/cluster/buildah.sh
 
 # shellcheck disable=SC2016 # the container's own
 move='
@@ -55,5 +50,4 @@ build config --entrypoint '["/nix/var/result/bin/nix-csi"]' --env PATH=/nix/var/
   --env NIX_CSI_SSHD=/nix/var/result/bin/sshd "$container"
 build commit -q "$container" "$name" >/dev/null
 build rm "$container" >/dev/null
-rm -f "$out"
-build push -q "$name" "docker-archive:$out:$name"
+save "$name" "$out"

@@ -47,22 +47,14 @@ async fn metrics_are_by_actor_and_never_by_volume() {
 /// Families that dashboards name. Alerts, also of what a cache alone has, are looked at in `tests/deployed`.
 fn promised() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards"), &mut names);
-    names
-}
-
-fn collect(dir: &Path, names: &mut BTreeSet<String>) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.map(Result::unwrap) {
-        if entry.path().is_dir() {
-            collect(&entry.path(), names);
-            continue;
-        }
-        let text = String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned();
+    let dashboards = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
+    for entry in fs::read_dir(dashboards).unwrap().map(Result::unwrap) {
+        let text = fs::read_to_string(entry.path()).unwrap();
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         for word in words.filter(|w| w.starts_with("nixcsi_")) {
             let family = ["_bucket", "_sum", "_count"].iter().find_map(|s| word.strip_suffix(s));
             names.insert(family.unwrap_or(word).to_owned());
         }
     }
+    names
 }

@@ -1,13 +1,12 @@
 //! Alerts: Prometheus takes them, each fires when it should and not else, names what there is, and has a runbook.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::process::Command;
 
 use nix_csi::app::metric_families;
 use serde_json::Value;
 
-use super::manifests::{documents, list, root};
+use super::manifests::{documents, installed, list, read, root};
 
 const RULES: &str = "deploy/chart/alerts/nix-csi.yaml";
 const TESTS: &str = "tests/data/alerts/nix-csi.test.yaml";
@@ -24,9 +23,7 @@ fn names() -> BTreeSet<String> {
 }
 
 fn promtool(args: &[&str]) -> String {
-    let found = Command::new(root().join("scripts/install-promtool.sh")).output().unwrap();
-    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
-    let program = format!("{}/promtool", String::from_utf8(found.stdout).unwrap().trim());
+    let program = format!("{}/promtool", installed("install-promtool.sh"));
     let output = Command::new(program).args(args).current_dir(root()).output().unwrap();
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
     assert!(output.status.success(), "{said}");
@@ -53,7 +50,7 @@ fn each_alert_is_tried_firing_and_silent() {
 
 #[test]
 fn each_alert_says_how_bad_it_is_and_has_a_runbook() {
-    let page = fs::read_to_string(root().join("docs/alerts.md")).unwrap();
+    let page = read("docs/alerts.md");
     let runbooks = page.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned);
     assert_eq!(runbooks.collect::<BTreeSet<_>>(), names());
     for rule in rules().iter().filter(|rule| !rule["alert"].is_null()) {

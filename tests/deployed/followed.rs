@@ -1,8 +1,8 @@
 //! Commands of the pages for newcomers: a script follows them, or it is said here why none does.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
+
+use super::manifests::read;
 
 /// Page, heading, and who follows it: a file that names it.
 const FOLLOWED: &[(&str, &str, &str)] = &[
@@ -23,10 +23,6 @@ const NOT_FOLLOWED: &[(&str, &str, &str)] = &[
     ("docs/get-started.md", "k3s", "it comes from the network"),
     ("docs/get-started.md", "Talos", "there is none"),
 ];
-
-fn read(file: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
-}
 
 /// Headings of a page with commands below, and those.
 fn commands(page: &str) -> Vec<(String, String)> {

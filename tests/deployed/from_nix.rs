@@ -1,13 +1,12 @@
 //! An image that Nix has built: what the chart adds for it, and what docs/bootstrap.md says of it.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use clap::CommandFactory;
 use nix_csi::config::Cli;
 use serde_json::Value;
 
-use super::manifests::{list, parse, render, root, text};
+use super::manifests::{list, parse, read, render, text};
 use super::settings;
 
 /// Name, init container and container of each workload.
@@ -59,7 +58,7 @@ fn an_image_that_nix_has_built_is_bootstrapped_into_each_store() {
 /// For those who write the pod themselves.
 #[test]
 fn the_documentation_has_the_charts_init_container() {
-    let page = fs::read_to_string(root().join("docs/bootstrap.md")).unwrap();
+    let page = read("docs/bootstrap.md");
     let (_, rest) = page.split_once("```yaml\n").unwrap();
     let pod = parse(rest.split_once("```").unwrap().0).remove(0);
     let said = &list(&pod, "/initContainers")[0];

@@ -20,12 +20,20 @@ pub(crate) fn chart() -> PathBuf {
 /// The program; the first who asks installs it.
 fn helm() -> &'static str {
     static HELM: OnceLock<String> = OnceLock::new();
-    HELM.get_or_init(|| {
-        let install = Command::new(root().join("scripts/install-helm.sh")).output().unwrap();
-        let error = String::from_utf8_lossy(&install.stderr);
-        assert!(install.status.success(), "install-helm.sh: {error}");
-        String::from_utf8(install.stdout).unwrap().trim().to_owned()
-    })
+    HELM.get_or_init(|| installed("install-helm.sh"))
+}
+
+/// What one of the scripts that install something says where it is.
+pub(crate) fn installed(script: &str) -> String {
+    let install = Command::new(root().join("scripts").join(script)).output().unwrap();
+    let error = String::from_utf8_lossy(&install.stderr);
+    assert!(install.status.success(), "{script}: {error}");
+    String::from_utf8(install.stdout).unwrap().trim().to_owned()
+}
+
+/// A file of the project.
+pub(crate) fn read(file: &str) -> String {
+    fs::read_to_string(root().join(file)).unwrap()
 }
 
 /// What a Helm that succeeds says, or why it does not.

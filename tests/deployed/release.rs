@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::manifests::root;
+use super::manifests::{read, root};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const CHART: &str = "deploy/chart/Chart.yaml";
@@ -42,7 +42,7 @@ fn a_chart_of_another_version_is_refused() {
         }
         let tag = format!("v{VERSION}");
         assert_eq!(version(dir.path(), &tag), Ok(VERSION.to_owned()));
-        let chart = fs::read_to_string(root().join(CHART)).unwrap();
+        let chart = read(CHART);
         let other = chart.replace(&format!("\n{key}: {VERSION}\n"), &format!("\n{key}: 9.8.7\n"));
         fs::write(dir.path().join(CHART), other).unwrap();
         let refused = version(dir.path(), &tag).unwrap_err();

@@ -42,7 +42,13 @@ pub(crate) fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> 
     wait(what, limit, || done().then_some(()));
 }
 
-fn ok(what: &str, output: &Output) -> String {
+/// Arguments of a `kubectl` that runs this in the driver of the node.
+pub(crate) fn in_driver<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [&["-n", "nix-csi", "exec", "daemonset/nix-csi-node", "--"], args].concat()
+}
+
+/// What a program that must succeed says.
+pub(crate) fn ok(what: &str, output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{what}: {}\n{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)

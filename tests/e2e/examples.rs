@@ -4,13 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::cluster::{Cluster, LONG, SOON, Space, wait_until};
+use crate::cluster::{Cluster, LONG, SOON, Space, in_driver, ok, wait_until};
 use crate::leftovers::nothing_left;
-use crate::web::{NIXPKGS, NIXPKGS_FILE, Web, tarball};
+use crate::web::{NIXPKGS, NIXPKGS_FILE, STAND_IN, Web, tarball};
 
 const PASSWORD: &str = "TOKEN";
-const DRIVER: [&str; 4] = ["-n", "nix-csi", "exec", "daemonset/nix-csi-node"];
-
 const PRIVATE: &str = "https://git.example.org/team/app/archive/main.tar.gz";
 
 /// The example, with this cluster's images and flakes for the registries' and the forges'.
@@ -24,7 +22,7 @@ pub(crate) fn example(name: &str, web: &Web) -> String {
         text = text.replace(NIXPKGS, &web.serve_nixpkgs());
     }
     if text.contains(PRIVATE) {
-        let flake = tarball(Path::new("tests/data/nixpkgs"));
+        let flake = tarball(Path::new(STAND_IN));
         text = text.replace(PRIVATE, &web.serve_to("ci", PASSWORD, "main.tar.gz", flake));
         text = text.replace("git.example.org", &web.host());
     }
@@ -32,21 +30,17 @@ pub(crate) fn example(name: &str, web: &Web) -> String {
         .replace("docker.io/library/alpine:3.22", "localhost/busybox:e2e")
 }
 
-/// What a program that must succeed says.
-fn said(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// The stand-in with this machine's Nix in it, and its libraries.
 fn with_nix() -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let flake = dir.path().join("with-nix");
     fs::create_dir_all(flake.join("nix")).unwrap();
-    fs::copy("tests/data/nixpkgs/flake.nix", flake.join("flake.nix")).unwrap();
-    let program = fs::canonicalize(said(Command::new("which").arg("nix")).trim()).unwrap();
-    let libraries = said(Command::new("ldd").arg(&program));
+    fs::copy(format!("{STAND_IN}/flake.nix"), flake.join("flake.nix")).unwrap();
+    let program = fs::canonicalize(
+        ok("which nix", &Command::new("which").arg("nix").output().unwrap()).trim(),
+    )
+    .unwrap();
+    let libraries = ok("ldd", &Command::new("ldd").arg(&program).output().unwrap());
     let files = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
     for file in files {
         let name = file.file_name().unwrap().to_str().unwrap();
@@ -97,8 +91,7 @@ fn web_server() {
 fn architectures() {
     try_out("architectures", |space, web| {
         let reference = format!("{}#hello", web.serve_nixpkgs());
-        let prefetch = ["--", "nix-csi", "prefetch", &reference];
-        let said = space.cluster.kubectl(&[&DRIVER[..], &prefetch].concat());
+        let said = space.cluster.kubectl(&in_driver(&["nix-csi", "prefetch", &reference]));
         let path = said.split(' ').next().unwrap();
         let arch = std::env::consts::ARCH;
         let theirs = format!("/nix/store/00000000000000000000000000000000-hello-{arch}");
@@ -138,8 +131,8 @@ fn prefetch() {
         let examined = std::panic::catch_unwind(|| {
             cluster.apply_text(&text);
             wait_until("the closure to be there", LONG, || {
-                let status = ["--", "nix-csi", "status"];
-                let said = cluster.ask(&[&DRIVER[..], &status].concat()).unwrap_or_default();
+                let status = in_driver(&["nix-csi", "status"]);
+                let said = cluster.ask(&status).unwrap_or_default();
                 let kept =
                     said.lines().find(|line| line.contains(&format!("{NIXPKGS_FILE}#hello")));
                 kept.is_some_and(|line| line.contains("ready"))

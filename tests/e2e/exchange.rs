@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, SOON, wait_until};
+use crate::cluster::{Cluster, SOON, in_driver, wait_until};
 use crate::leftovers::nothing_left;
 use crate::programs::{package, pod};
 
@@ -59,8 +59,7 @@ impl<'a> Exchanging<'a> {
     }
 
     fn on_node(&self, script: &str) -> String {
-        let exec = ["-n", "nix-csi", "exec", "daemonset/nix-csi-node", "--", "sh", "-euc", script];
-        self.0.kubectl(&exec)
+        self.0.kubectl(&in_driver(&["sh", "-euc", script]))
     }
 
     /// What the program was asked last.

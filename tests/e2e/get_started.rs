@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::cluster::{Cluster, SOON, wait_until};
 use crate::examples::example;
+use crate::install::install;
 use crate::leftovers::nothing_left;
 use crate::startup::is_listed;
 use crate::web::{NIXPKGS, Web};
@@ -86,7 +87,6 @@ fn restore(cluster: &Cluster) {
     for kind in ["clusterroles", "clusterrolebindings", "csidrivers"] {
         cluster.kubectl(&["delete", kind, "-l", "app.kubernetes.io/part-of=nix-csi"]);
     }
-    let values = ["--create-namespace", "--values", "tests/e2e/install/values.yaml", "--wait"];
-    cluster.helm(&[&["install", "nix-csi", "deploy/chart"][..], &values].concat());
+    install(cluster);
     wait_until("the registration", SOON, || is_listed(cluster));
 }

@@ -33,8 +33,10 @@ fn objects(cluster: &Cluster) -> Vec<String> {
     found.lines().filter(|name| !name.starts_with("namespace/")).map(str::to_owned).collect()
 }
 
-fn install(cluster: &Cluster) {
-    cluster.helm(&[&["install", "nix-csi", CHART, "--values", VALUES][..], &WAIT].concat());
+/// The release as the other tests have it.
+pub(crate) fn install(cluster: &Cluster) {
+    let args = ["install", "nix-csi", CHART, "--create-namespace", "--values", VALUES];
+    cluster.helm(&[&args[..], &WAIT].concat());
 }
 
 #[test]

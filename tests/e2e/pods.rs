@@ -1,6 +1,6 @@
 //! Pods with inline volumes, in an image that has nothing.
 
-use crate::cluster::{Cluster, Space};
+use crate::cluster::{Cluster, Space, in_driver};
 use crate::leftovers::nothing_left;
 use crate::programs::{package, pod, writable};
 use crate::web::{Web, tarball};
@@ -13,17 +13,7 @@ fn said(space: &Space<'_>, name: &str) -> String {
 
 /// The store path that a mounted pod's source resolved to.
 pub(crate) fn root_of(cluster: &Cluster, pod: &str) -> String {
-    let status = cluster.kubectl(&[
-        "-n",
-        "nix-csi",
-        "exec",
-        "ds/nix-csi-node",
-        "--",
-        "nix-csi",
-        "status",
-        "-o",
-        "json",
-    ]);
+    let status = cluster.kubectl(&in_driver(&["nix-csi", "status", "-o", "json"]));
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let volumes = status["volumes"].as_array().unwrap();
     let volume = volumes.iter().find(|volume| volume["pod"] == pod).unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cluster::{Cluster, SOON, wait_until};
+use crate::cluster::{Cluster, SOON, in_driver, wait_until};
 use crate::leftovers::nothing_left;
 use crate::programs::{package, pod};
 use tokio::time::Instant;
@@ -36,8 +36,8 @@ fn counts(cluster: &Cluster, explain: &str) {
 }
 
 /// As the cluster's operator.
-fn on_node(script: &str) -> [&str; 8] {
-    ["-n", "nix-csi", "exec", "daemonset/nix-csi-node", "--", "sh", "-euc", script]
+fn on_node(script: &str) -> Vec<&str> {
+    in_driver(&["sh", "-euc", script])
 }
 
 #[test]

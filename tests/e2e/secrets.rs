@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, SOON, wait_until};
+use crate::cluster::{Cluster, SOON, in_driver, wait_until};
 use crate::leftovers::nothing_left;
 use crate::programs::{package, pod};
 
@@ -35,18 +35,7 @@ fn a_volumes_secret_reaches_the_driver_and_is_shown_nowhere() {
         assert!(!said.contains(WORD), "{said}");
         said.contains("secrets (nodePublishSecretRef) have the key \"token\"")
     });
-    let exec = |script: &str| {
-        cluster.kubectl(&[
-            "-n",
-            "nix-csi",
-            "exec",
-            "daemonset/nix-csi-node",
-            "--",
-            "sh",
-            "-euc",
-            script,
-        ])
-    };
+    let exec = |script: &str| cluster.kubectl(&in_driver(&["sh", "-euc", script]));
     // The record of the mounted one is there, and has nothing of it.
     let found = exec(&format!(
         "ls /run/nix-csi/volumes/*.json >/dev/null; grep -rl {WORD} /run/nix-csi /nix/var/nix-csi || true"

@@ -1,6 +1,6 @@
 //! A driver that starts and ends: registration, startup taint, and its first process.
 
-use crate::cluster::{Cluster, SOON, wait_until};
+use crate::cluster::{Cluster, SOON, in_driver, wait_until};
 use crate::programs::DRIVER;
 
 const TAINT: &str = "nix.csi.store/agent-not-ready";
@@ -53,15 +53,12 @@ fn no_zombie_stays_in_the_drivers_container() {
     let cluster = Cluster::get();
     // An orphan: the shell that started it ends before it.
     let orphan = "(sleep 0.2 &) ; exit 0";
-    let exec = ["-n", "nix-csi", "exec", "daemonset/nix-csi-node", "--"];
-    cluster.kubectl(&[&exec[..], &["sh", "-c", orphan]].concat());
+    let run = |script| cluster.kubectl(&in_driver(&["sh", "-c", script]));
+    run(orphan);
     let states = "cat /proc/[0-9]*/stat 2>/dev/null | grep -E '\\) Z ' || true";
     wait_until("the orphan's end", SOON, || {
-        let zombies = cluster.kubectl(&[&exec[..], &["sh", "-c", states]].concat());
-        let asleep = cluster.kubectl(
-            &[&exec[..], &["sh", "-c", "cat /proc/[0-9]*/comm | grep -c '^sleep$' || true"]]
-                .concat(),
-        );
+        let zombies = run(states);
+        let asleep = run("cat /proc/[0-9]*/comm | grep -c '^sleep$' || true");
         zombies.trim().is_empty() && asleep.trim() == "0"
     });
 }

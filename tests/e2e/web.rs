@@ -16,8 +16,8 @@ use crate::cluster::Cluster;
 
 /// What commands and examples name of nixpkgs.
 pub(crate) const NIXPKGS: &str = "github:nixos/nixpkgs/nixos-25.11";
-
-/// What stands in for it is served as.
+/// What stands in for it, and what that is served as.
+pub(crate) const STAND_IN: &str = "tests/data/nixpkgs";
 pub(crate) const NIXPKGS_FILE: &str = "nixpkgs.tar.gz";
 /// How long somebody may take to ask.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,7 +85,7 @@ impl Web {
 
     /// The flake that stands in for nixpkgs; its reference.
     pub(crate) fn serve_nixpkgs(&self) -> String {
-        self.serve(NIXPKGS_FILE, tarball(Path::new("tests/data/nixpkgs")))
+        self.serve(NIXPKGS_FILE, tarball(Path::new(STAND_IN)))
     }
 }
 
