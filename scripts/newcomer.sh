@@ -68,5 +68,7 @@ follow() {
 follow /clone README.md nix-csi
 # `make demo` has built it.
 path=/clone/target/release:$path
+# The stand-in's builds are a busybox's; real ones come from a cache.
+there+=(NIX_CSI_NIX_OPTIONS=sandbox-paths=/bin/busybox)
 follow /root README.md 'On one machine'
 follow /root docs/get-started.md 'One machine'

@@ -79,9 +79,9 @@ fn as_tables(status: &StatusResponse) -> String {
         text += "no volumes\n";
     } else {
         let mut table = table(&["TARGET", "SOURCE", "STATE", "ACCESS", "CLOSURE", "AGE", "VIEW"]);
-        for volume in &status.volumes {
-            table.add_row(row(volume));
-        }
+        let mut rows: Vec<_> = status.volumes.iter().map(row).collect();
+        rows.sort();
+        table.add_rows(rows);
         text += &format!("{table}\n");
     }
     for build in &status.builds {
@@ -283,4 +283,21 @@ fn view_json(v: &View) -> Value {
         "presentation": v.presentation,
         "replaced": v.replaced,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_listed_by_target() {
+        let volume = |id: &str, target: &str| Volume {
+            volume_id: id.into(),
+            target_path: target.into(),
+            ..Volume::default()
+        };
+        let volumes = vec![volume("a", "/srv/hello"), volume("b", "/srv/again")];
+        let text = as_tables(&StatusResponse { volumes, ..StatusResponse::default() });
+        assert!(text.find("/srv/again").unwrap() < text.find("/srv/hello").unwrap(), "{text}");
+    }
 }
