@@ -4,8 +4,10 @@ mod actors;
 mod cache;
 mod clean;
 mod cluster;
+mod debug;
 mod gc;
 mod metrics;
+mod mounts;
 mod nix;
 mod signals;
 mod ssh;
@@ -13,7 +15,6 @@ mod ssh;
 pub use clean::clean;
 pub use metrics::metric_families;
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::mounts::{mounts_in, open_mounts};
 use self::signals::{first_signal, unless_signalled_again};
 use crate::actors::core::Admission;
 use crate::actors::node::{CONFIG, DAEMON, NodeActors, VOLUMES};
@@ -34,8 +36,8 @@ use crate::health::{Condition, Health};
 use crate::http::{self, HttpState, Probed};
 use crate::jail::capabilities::{self, CapabilitySet};
 use crate::jail::{kernel, syscalls};
-use crate::model::{STORE_DIR, System};
-use crate::mount::{self, Mounts, PresentationChoice, RealMounts};
+use crate::model::System;
+use crate::mount::{Mounts, RealMounts};
 use crate::telemetry::{self, LogFilter};
 
 /// Why a node or a cache did not start, or ended.
@@ -82,10 +84,13 @@ fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
         .enable_all()
         .build()
         .map_err(|e| fail("can't start the runtime")(&e))?;
+    runtime.spawn(telemetry::mind());
     let mut runtime = Some(runtime);
     #[expect(clippy::expect_used, reason = "actix calls this once")]
     let system = actix::System::with_tokio_rt(move || runtime.take().expect("one runtime"));
-    system.block_on(life(log_filter))
+    let ended = system.block_on(life(log_filter));
+    telemetry::flush();
+    ended
 }
 
 fn no_seccomp(error: &std::io::Error) -> NodeError {
@@ -195,29 +200,6 @@ fn lock(option: &str, dir: &Path) -> Result<fs::File, NodeError> {
     Ok(file)
 }
 
-/// Where a node has its views and volumes' files.
-fn mounts_in(state_dir: &Path, presentation: PresentationChoice) -> mount::Config {
-    mount::Config {
-        store_dir: STORE_DIR.into(),
-        views_dir: state_dir.join("views"),
-        volumes_dir: state_dir.join("volumes"),
-        target_roots: vec!["/".into()],
-        presentation,
-        search_path: OsString::new(),
-    }
-}
-
-async fn open_mounts(config: &NodeConfig) -> Result<RealMounts, NodeError> {
-    let mounts = mount::Config {
-        target_roots: config.target_root.clone(),
-        search_path: config.process.programs.search_path.clone(),
-        ..mounts_in(&config.process.state_dir, config.presentation.into())
-    };
-    let opened = tokio::task::spawn_blocking(move || RealMounts::open(&mounts)).await;
-    let mounts = opened.map_err(|e| fail("can't prepare mounts")(&e))?;
-    mounts.map_err(|e| fail("can't prepare mounts")(&e))
-}
-
 type Serving = Shared<BoxFuture<'static, Result<(), String>>>;
 
 /// Binds everything, then serves in the background; the future ends when all servers have.
@@ -259,6 +241,17 @@ async fn serve(
         },
         pods: actors.pods.clone(),
     };
+    let debug = debug::service(
+        debug::Process {
+            settings: &config.process,
+            facts: debug::node_facts(config, &facts),
+            health: health.clone(),
+            gc: actors.gc.clone(),
+            count: count(actors),
+            access_tokens: config.builds.access_tokens_file.clone(),
+        },
+        stop,
+    );
     let admin_service = AdminService {
         facts,
         health: health.clone(),
@@ -277,7 +270,7 @@ async fn serve(
         count: count(actors),
         log_filter,
     };
-    let grpc = grpc::serve((csi, identity, node), (admin, admin_service), stopped.clone());
+    let grpc = grpc::serve((csi, identity, node), (admin, admin_service, debug), stopped.clone());
     let http = http::serve(listener, http_state, stopped);
     let all = async move { tokio::try_join!(grpc, http).map(|_| ()) };
     let all: Serving = tokio::spawn(all)

@@ -8,8 +8,10 @@ mod cache_role;
 mod check;
 mod clean;
 mod cluster;
+mod debug;
 mod gc;
 mod keep;
+mod origin;
 mod policy;
 mod process;
 mod programs;
@@ -28,8 +30,10 @@ pub use cache_role::{CacheConfig, SSH_LISTEN};
 pub use check::{CanaryArgs, CheckArgs};
 pub use clean::CleanArgs;
 pub use cluster::ClusterSettings;
+pub use debug::{BundleArgs, DebugCommand};
 pub use gc::{GcArgs, GcSettings};
 pub use keep::{KeepSettings, PrefetchArgs};
+pub use origin::{Setting, settings_in_use};
 pub use policy::{ExplainArgs, PolicyCommand, PolicySettings};
 pub use process::{LogFormat, PrivilegesArg, ProcessSettings};
 pub use programs::Programs;
@@ -73,6 +77,9 @@ pub enum Command {
     Policy(PolicyCommand),
     /// Collect garbage of a store, show what would go, or why a path stays (root).
     Gc(GcArgs),
+    /// Collect what a bug report needs.
+    #[command(subcommand)]
+    Debug(DebugCommand),
     /// Check an installation in a cluster: what runs, what is registered, and that a pod mounts a volume.
     Check(CheckArgs),
     /// What pods of `check` run.

@@ -92,6 +92,11 @@ impl Health {
         parts.iter().all(|(name, c)| *name == part || c.serves())
     }
 
+    /// Each part's word.
+    pub fn each(&self) -> Vec<(&'static str, Condition)> {
+        self.0.borrow().iter().map(|(part, condition)| (*part, condition.clone())).collect()
+    }
+
     /// Sick if any part is, else starting if any part is, else impaired if any part is; the reason names
     /// the parts.
     pub fn overall(&self) -> (Condition, String) {

@@ -3,6 +3,7 @@
 
 pub mod actors;
 pub mod app;
+pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod crash;

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 
 fn client(command: Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         match command {
             Command::Mount(args) => cli::mount(args).await,
             Command::Unmount(args) => cli::unmount(args).await,
@@ -61,11 +61,15 @@ fn client(command: Command) -> Result<(), Failure> {
             Command::Policy(command) => cli::policy(command).await,
             Command::Gc(args) => cli::gc(args).await,
             Command::Bootstrap(args) => cli::bootstrap(args).await,
+            Command::Debug(command) => cli::debug(command).await,
             Command::Check(args) => cli::check(args).await,
             Command::Canary(args) => cli::canary(&args),
             Command::Node(_) | Command::Cache(_) | Command::Clean(_) => {
                 unreachable!("runs in main")
             }
         }
-    })
+    });
+    // What hangs on a disk is not waited for.
+    runtime.shutdown_background();
+    ended
 }

@@ -9,7 +9,7 @@ use super::child::{ChildProcess, Stop};
 use super::core::{ask, supervise, tell};
 use super::gc::holders::Holders;
 use super::gc::used::Used;
-use super::gc::{GcScheduler, Meet};
+use super::gc::{GcHandle, Meet};
 use super::node::{CONFIG, CORE, DAEMON, GcActorConfig, SSHD, end_sshd, give_up, start_gc};
 use super::reconciler::{ConfigReconciler, Item, NixConf, ReconcilerConfig};
 use super::registry::{BuilderProbe, BuilderRegistry, Probe, RegistryConfig, RegistryHandle};
@@ -39,7 +39,7 @@ pub struct CacheActors {
     sshd: Addr<ChildProcess>,
     _reconciler: Addr<ConfigReconciler>,
     _builders: Option<Addr<BuilderProbe>>,
-    _gc: Addr<GcScheduler>,
+    pub gc: GcHandle,
 }
 
 impl CacheActors {
@@ -72,7 +72,7 @@ impl CacheActors {
         });
         Self {
             _builders: builders,
-            _gc: gc,
+            gc: GcHandle(gc),
             daemon,
             sshd: child(config.sshd, SSHD, &[DAEMON, CONFIG]),
             _reconciler: supervise(ConfigReconciler::new(reconciler), CORE, watch(CONFIG)),

@@ -10,12 +10,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{NodeError, fail, first_signal, gc, lock, nix, ssh, unless_signalled_again};
+use super::{NodeError, debug, fail, first_signal, gc, lock, nix, ssh, unless_signalled_again};
 use crate::actors::cache::{CacheActors, CacheActorsConfig};
 use crate::actors::node::{CONFIG, DAEMON, SSHD};
 use crate::actors::reconciler::{Item, Kind};
 use crate::actors::registry::{DEBOUNCE, Offer, Probe, RegistryConfig};
 use crate::config::{CacheConfig, PrivilegesArg, SSH_LISTEN};
+use crate::grpc;
 use crate::health::Health;
 use crate::http::{self, HttpState, Probed};
 use crate::k8s::{Builders, RealBuilders};
@@ -69,10 +70,24 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
     let listener = TcpListener::bind(process.http)
         .await
         .map_err(|e| fail(&format!("can't listen on --http {}", process.http))(&e))?;
-    let count = Arc::new(|| async {}.boxed());
-    let state = HttpState { probed: Probed::Parts, count, log_filter, health: health.clone() };
+    let admin = config.admin_endpoint().bind().map_err(|e| fail("admin")(&e))?;
     let stop = CancellationToken::new();
+    let count: debug::Count = Arc::new(|| async {}.boxed());
+    let mut debug = debug::service(
+        debug::Process {
+            settings: process,
+            facts: vec!["role: cache".to_owned(), format!("nix: {capabilities}")],
+            health: health.clone(),
+            gc: actors.gc.clone(),
+            count: count.clone(),
+            access_tokens: None,
+        },
+        &stop,
+    );
+    debug.origins.push(debug::machines(&machines(&config)));
+    let state = HttpState { probed: Probed::Parts, count, log_filter, health: health.clone() };
     tokio::spawn(desk.serve());
+    tokio::spawn(grpc::serve_debug(admin, debug, stop.clone().cancelled_owned()));
     let mut served = tokio::spawn(http::serve(listener, state, stop.clone().cancelled_owned()));
     let ended = tokio::select! {
         signal = first_signal() => { tracing::info!(signal, "stopping"); Ok(()) }

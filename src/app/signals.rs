@@ -9,6 +9,7 @@ pub(super) async fn unless_signalled_again(stopping: impl Future<Output = ()>) {
         () = stopping => {}
         signal = first_signal() => {
             tracing::warn!(signal, "second signal: exit at once");
+            crate::telemetry::flush();
             std::process::exit(1); // the runtime's end would wait for work on the disk
         }
     }

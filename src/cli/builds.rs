@@ -106,7 +106,7 @@ impl Shown {
 }
 
 #[expect(clippy::format_push_string, reason = "a few lines for a person")]
-fn as_tables(found: &BuildsResponse) -> String {
+pub(super) fn as_tables(found: &BuildsResponse) -> String {
     let mut text = String::new();
     if found.builds.is_empty() {
         text += "nothing is being built\n";
@@ -143,7 +143,7 @@ fn row(build: &Build) -> [String; 7] {
     ]
 }
 
-fn as_json(found: &BuildsResponse) -> Value {
+pub(super) fn as_json(found: &BuildsResponse) -> Value {
     json!({
         "builds": found.builds.iter().map(build_json).collect::<Vec<_>>(),
         "failures": found.failures.iter().map(failure_json).collect::<Vec<_>>(),

@@ -5,6 +5,7 @@ mod bootstrap;
 mod builds;
 mod canary;
 mod check;
+mod debug;
 mod gc;
 mod mount;
 mod policy;
@@ -20,6 +21,7 @@ pub use bootstrap::bootstrap;
 pub use builds::builds;
 pub use canary::canary;
 pub use check::check;
+pub use debug::debug;
 pub use gc::gc;
 pub use mount::mount;
 pub use policy::policy;
@@ -40,6 +42,10 @@ impl<E: Display> From<E> for Failure {
 
 /// A failed call's message; the code is for programs.
 fn message(status: &crate::grpc::client::Status) -> Failure {
+    use crate::grpc::client::Code;
+    if status.code() == Code::Unimplemented {
+        return Failure("this is a node's to answer, and a cache answers here".to_owned());
+    }
     Failure(status.message().to_owned())
 }
 

@@ -61,7 +61,7 @@ async fn once_ready(args: &StatusArgs, limit: Duration) -> Result<StatusResponse
 }
 
 #[expect(clippy::format_push_string, reason = "a few lines for a person")]
-fn as_tables(status: &StatusResponse) -> String {
+pub(super) fn as_tables(status: &StatusResponse) -> String {
     let node = status.node.clone().unwrap_or_default();
     let mut text = format!(
         "node {} is {}{}; nix-csi {}, {}, {} views\n",
@@ -184,7 +184,7 @@ pub(super) fn short(source: &str) -> String {
     line.chars().take(MOST).chain(['…']).collect()
 }
 
-fn as_json(status: &StatusResponse) -> Value {
+pub(super) fn as_json(status: &StatusResponse) -> Value {
     let node = status.node.clone().unwrap_or_default();
     json!({
         "node": {

@@ -46,7 +46,7 @@ async fn retry(args: RetryUploadsArgs) -> Result<(), Failure> {
 }
 
 #[expect(clippy::format_push_string, reason = "a few lines for a person")]
-fn as_table(found: &ListUploadsResponse) -> String {
+pub(super) fn as_table(found: &ListUploadsResponse) -> String {
     let (waiting, sending, dead) = (found.waiting, found.sending, found.dead);
     let mut text =
         format!("to {}: {waiting} waiting, {sending} sending, {dead} dead\n", found.destination);
@@ -81,7 +81,7 @@ fn row(upload: &Upload) -> [String; 5] {
     [upload.path.clone(), upload.state.clone(), attempts, next, error.replace('\n', " ")]
 }
 
-fn as_json(found: &ListUploadsResponse) -> Value {
+pub(super) fn as_json(found: &ListUploadsResponse) -> Value {
     json!({
         "destination": found.destination,
         "waiting": found.waiting,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{BuilderSettings, GcSettings, ProcessSettings, SshdSettings};
+use crate::grpc::Endpoint;
 
 /// Where the cache's sshd listens.
 pub const SSH_LISTEN: &str = "0.0.0.0:22";
@@ -19,6 +20,9 @@ pub struct CacheConfig {
     pub builders: BuilderSettings,
     #[command(flatten)]
     pub gc: GcSettings,
+    /// Socket for `nix-csi debug bundle`, mode 0600; admin.sock in --run-dir if it is not set.
+    #[arg(long, env = "NIX_CSI_ADMIN_ENDPOINT")]
+    pub admin_endpoint: Option<Endpoint>,
     /// Public key whose signature lets a path in, `name:base64`; repeat it for several.
     #[arg(long, env = "NIX_CSI_TRUSTED_PUBLIC_KEYS", value_delimiter = ' ', value_parser = super::signing_public_key, value_name = "KEY")]
     pub trusted_public_key: Vec<String>,
@@ -41,6 +45,11 @@ pub struct CacheConfig {
 }
 
 impl CacheConfig {
+    pub fn admin_endpoint(&self) -> Endpoint {
+        let own = || self.process.run_dir.join("admin.sock").into();
+        self.admin_endpoint.clone().unwrap_or_else(own)
+    }
+
     /// What one key may have of the sessions.
     pub fn sessions_per_key(&self) -> usize {
         self.max_sessions_per_key.unwrap_or((self.max_sessions * 4 / 5).max(1))

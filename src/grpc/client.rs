@@ -11,10 +11,11 @@ use tonic::transport::Endpoint;
 use tower::service_fn;
 
 use super::proto::admin::admin_client::AdminClient;
+use super::proto::admin::debug_client::DebugClient;
 use super::proto::csi::identity_client::IdentityClient;
 use super::proto::csi::node_client::NodeClient;
 pub use tonic::transport::Channel;
-pub use tonic::{Code, Status};
+pub use tonic::{Code, Response, Status};
 
 /// Long enough for a busy machine, short enough to tell "not there" from "slow".
 const CONNECT: Duration = Duration::from_secs(5);
@@ -88,4 +89,8 @@ pub async fn identity(socket: &Path) -> Result<IdentityClient<Channel>, Unreacha
 
 pub async fn admin(socket: &Path) -> Result<AdminClient<Channel>, Unreachable> {
     connect(socket).await.map(AdminClient::new)
+}
+
+pub async fn debug(socket: &Path) -> Result<DebugClient<Channel>, Unreachable> {
+    connect(socket).await.map(DebugClient::new)
 }

@@ -3,6 +3,7 @@
 
 mod admin;
 pub mod client;
+mod debug;
 mod gc;
 mod identity;
 mod keep;
@@ -16,13 +17,14 @@ mod status;
 mod uploads;
 
 pub use admin::{AdminService, NodeFacts};
+pub use debug::DebugService;
 pub use identity::IdentityService;
 pub use node::NodeService;
 pub use publish_request::Admittance;
 #[cfg(any(test, fuzzing))]
 pub(crate) use publish_request::fuzz_publish;
 pub use registration::{RegistrationSocket, registration_socket};
-pub use server::serve;
+pub use server::{serve, serve_debug};
 pub use socket::{BindError, Endpoint, InvalidEndpoint};
 
 /// Code generated from `proto/`.

@@ -8,25 +8,36 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 
 use super::proto::admin::admin_server::AdminServer;
+use super::proto::admin::debug_server::DebugServer;
 use super::proto::csi::identity_server::IdentityServer;
 use super::proto::csi::node_server::NodeServer;
-use super::{AdminService, IdentityService, NodeService};
+use super::{AdminService, DebugService, IdentityService, NodeService};
 
 /// Serves CSI and Admin until `stop` ends; calls under way are finished.
 pub async fn serve(
     (csi, identity, node): (UnixListener, IdentityService, NodeService),
-    (admin_socket, admin): (UnixListener, AdminService),
+    (admin_socket, admin, debug): (UnixListener, AdminService, DebugService),
     stop: impl Future<Output = ()> + Clone + Send + 'static,
 ) -> Result<(), String> {
     let csi_routes = Server::builder()
         .add_service(IdentityServer::new(identity))
         .add_service(NodeServer::new(node));
-    let admin_routes = Server::builder().add_service(AdminServer::new(admin));
+    let admin_routes =
+        Server::builder().add_service(AdminServer::new(admin)).add_service(DebugServer::new(debug));
     tokio::try_join!(
         run("CSI", csi_routes, csi, stop.clone()),
         run("admin", admin_routes, admin_socket, stop),
     )?;
     Ok(())
+}
+
+/// Serves what a cache says of itself until `stop` ends.
+pub async fn serve_debug(
+    socket: UnixListener,
+    debug: DebugService,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), String> {
+    run("admin", Server::builder().add_service(DebugServer::new(debug)), socket, stop).await
 }
 
 async fn run(

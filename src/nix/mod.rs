@@ -102,6 +102,7 @@ pub use progress::{Progress, ProgressSink, Stage};
 pub use push::PushTo;
 pub use push_error::{ENDS as PUSH_ENDS, PushError};
 pub use real::RealNix;
+pub use redact::{Redactor, secrets_of_access_tokens, secrets_of_netrc};
 pub use secret::{check_access_tokens, check_signing_key};
 pub use secret_file::sweep_secrets;
 pub use substituters::ProbeLimits;

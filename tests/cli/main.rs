@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod bootstrap;
+mod bundle;
 mod check;
 mod clean;
 mod client;

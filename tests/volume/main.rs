@@ -13,6 +13,7 @@ mod crashes;
 mod crowd;
 mod edge;
 mod idle;
+mod logs;
 mod presentations;
 mod records;
 mod restarts;

@@ -66,24 +66,27 @@ impl Actor for BuildActor {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.effect(realise(self.work.clone()), |this, result, ctx| {
+        ctx.effect(realise(self.work.clone(), self.number), |this, result, ctx| {
             tell(&this.builds, Ended { number: this.number, result });
             ctx.stop();
         });
     }
 }
 
-async fn realise(work: Work) -> Result<Built, Failure> {
+async fn realise(work: Work, number: u64) -> Result<Built, Failure> {
     let (key, began) = (work.source.key(), work.began);
+    tracing::info!(number, source = ?work.source, tenant = %work.viewer.tenant, "realising");
     // Not on the actors' thread, which would read every line that a builder prints.
     let task = AbortOnDropHandle::new(tokio::spawn(work.run().in_current_span()));
     let result = task.await.unwrap_or_else(|panic| {
         Err(RealiseError::from(NixError::panicked("the realisation", &panic)).into())
     });
     let outcome = result.as_ref().map_or_else(|f| f.error.kind(), |_| "ok");
-    metrics::REALISE_SECONDS
-        .with_label_values(&[key, outcome])
-        .observe(began.elapsed().as_secs_f64());
+    let seconds = began.elapsed().as_secs_f64();
+    metrics::REALISE_SECONDS.with_label_values(&[key, outcome]).observe(seconds);
+    if let Ok(Built { realised: Realised { root, origin }, .. }) = &result {
+        tracing::info!(number, %root, ?origin, seconds, "realised");
+    }
     result
 }
 

@@ -135,6 +135,11 @@ impl VolumeActor {
         match effect {
             Effect::Resolve { op, request } => {
                 self.began = Some(Instant::now());
+                let pod = request.spec.pod.as_ref();
+                let (namespace, pod) = pod.map(|pod| (&*pod.namespace, &*pod.name)).unzip();
+                tracing::info!(
+                    volume = %self.id, namespace, pod, source = ?request.spec.source, "publishing"
+                );
                 self.source = request.spec.source.key();
                 self.tell_pod(&request, News::Began);
                 self.asked = Some(request.clone());

@@ -16,9 +16,11 @@ use crate::actors::gc::plan::Dead;
 use crate::actors::gc::report::Report;
 use crate::actors::gc::used::{Used, wall_clock};
 use crate::actors::gc::{Beat, Collector, Rules, Threads};
-use crate::config::{GcArgs, Output};
+use crate::config::{BundleArgs, GcArgs, Output};
 use crate::nix::Freed;
 
+/// A node's age of what goes, unless it is set.
+const HOUR: Duration = Duration::from_hours(1);
 /// Of one step of a collection.
 const STEP: Duration = Duration::from_mins(10);
 
@@ -32,6 +34,22 @@ pub async fn gc(args: GcArgs) -> Result<(), Failure> {
     };
     print!("{text}");
     Ok(())
+}
+
+/// What `nix-csi gc --dry-run` says, for a bundle.
+pub(super) async fn would_go(args: &BundleArgs) -> Result<String, Failure> {
+    let args = GcArgs {
+        dry_run: true,
+        explain: None,
+        older_than: HOUR,
+        grace: None,
+        atime: false,
+        state_dir: args.state_dir.clone(),
+        admin_endpoint: args.admin_endpoint.clone(),
+        output: Output::Table,
+        programs: args.programs.clone(),
+    };
+    dry_run(&Store::read(&args).await?, &args)
 }
 
 async fn collect(args: &GcArgs) -> Result<(), Failure> {
