@@ -282,9 +282,9 @@ async fn serve(
 
 /// What a node counts at scrape time.
 fn count(actors: &NodeActors) -> Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync> {
-    let (directory, builds) = (actors.directory.clone(), actors.builds.clone());
+    let (views, builds) = (actors.views.clone(), actors.builds.clone());
     Arc::new(move || {
-        let (directory, builds) = (directory.clone(), builds.clone());
-        async move { tokio::join!(directory.count(), builds.count()).0 }.boxed()
+        let (views, builds) = (views.clone(), builds.clone());
+        async move { tokio::join!(views.count(), builds.count()).0 }.boxed()
     })
 }

@@ -8,6 +8,12 @@ use prometheus::{Encoder, TextEncoder};
 
 use crate::lock::lock;
 
+/// Buckets of seconds; a warm publish takes fractions of a millisecond, a build may take an hour.
+pub const SECONDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0,
+];
+
 /// What is registered under one name, also before its first sample.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Family {

@@ -18,6 +18,7 @@ pub mod reconciler;
 pub mod registrar;
 pub mod registry;
 mod resolve;
+mod took;
 pub mod uploads;
 pub mod views;
 pub mod volume;

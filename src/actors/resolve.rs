@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use actix::Addr;
+use tokio::time::Instant;
 
 use super::builds::{Abandon, BuildsHandle, Known, Realise};
 use super::core::{Shares, ask, tell};
+use super::took::Took;
 use super::views::{Acquire, Lease, Views};
 use super::volume::VolumeError;
 use crate::model::{Sight, Source, StorePath, Viewer, VolumeId};
@@ -20,6 +22,7 @@ pub struct Resolved {
     pub revision: Option<String>,
     /// What was in sight.
     pub sight: Sight,
+    pub took: Took,
 }
 
 /// Who is asked. Cheap to clone.
@@ -48,10 +51,10 @@ impl Resolver {
         let built = ask(&self.builds.builds, realise).await?.map_err(VolumeError::Realise)?;
         let root = &built.realised.root;
         // `built` holds the closure's GC root until the view has its own.
-        match self.acquire(root).await? {
-            Some(lease) => {
+        match self.timed(root).await? {
+            Some((lease, took)) => {
                 let (origin, revision) = (built.realised.origin, built.revision.clone());
-                Ok(Resolved { lease, origin, revision, sight })
+                Ok(Resolved { lease, origin, revision, sight, took: took.after(&built.spent) })
             }
             None => Err(VolumeError::Vanished { path: root.clone() }.into()),
         }
@@ -66,9 +69,9 @@ impl Resolver {
         let Some(Known { path, revision }) = self.known(source, viewer) else {
             return Ok(None);
         };
-        let lease = self.acquire(&path).await?;
+        let found = self.timed(&path).await?;
         let (origin, sight) = (Origin::Present, viewer.sight);
-        Ok(lease.map(|lease| Resolved { lease, origin, revision, sight }))
+        Ok(found.map(|(lease, took)| Resolved { lease, origin, revision, sight, took }))
     }
 
     fn known(&self, source: &Source, viewer: &Viewer) -> Option<Known> {
@@ -76,6 +79,13 @@ impl Resolver {
             Source::StorePath(path) => Some(Known { path: path.clone(), revision: None }),
             _ => self.builds.memory.known(source, viewer),
         }
+    }
+
+    async fn timed(&self, root: &StorePath) -> Result<Option<(Arc<Lease>, Took)>, VolumeError> {
+        let began = Instant::now();
+        let lease = self.acquire(root).await?;
+        let took = |lease: &Arc<Lease>| Took::view(began.elapsed(), lease.was_there());
+        Ok(lease.map(|lease| (lease.clone(), took(&lease))))
     }
 
     /// `None`: the path is not valid in the store.

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{NodeError, fail};
 use crate::actors::gc::used::Used;
+use crate::actors::metrics::show_build;
 use crate::actors::reconciler::{self, Item, Kind, NixConf};
 use crate::actors::uploads::UploadsConfig;
 use crate::config::{BuildOnArg, DEFAULT_STATE_DIR, NodeConfig, PrivilegesArg, ProcessSettings};
@@ -52,6 +53,7 @@ pub(super) async fn open(
             hole.what
         );
     }
+    show_build(&format!("{capabilities}.{}", capabilities.patch));
     nix.check_options().await.map_err(|e| NodeError(e.to_string()))?;
     match conf(process, &nix) {
         Some(conf) => conf.settle().await.map_err(|e| fail("--nix-conf")(&e))?,
@@ -169,6 +171,7 @@ pub(super) fn config_of(config: &NodeConfig) -> Config {
         guard: Some("/proc/self/exe".into()),
         least_privilege: config.process.privileges == PrivilegesArg::Least,
         elsewhere: elsewhere(config),
+        cache: config.cache.cache.clone(),
         secrets: config.process.run_dir.join("secrets"),
         token_exchange: settings.token_exchange.clone(),
         daemon_lent: config.nix_daemon_socket.is_some(),

@@ -7,6 +7,7 @@ mod debug;
 mod gc;
 mod identity;
 mod keep;
+mod metrics;
 mod node;
 mod policy;
 mod publish_request;
@@ -19,6 +20,7 @@ mod uploads;
 pub use admin::{AdminService, NodeFacts};
 pub use debug::DebugService;
 pub use identity::IdentityService;
+pub(crate) use metrics::register_metrics;
 pub use node::NodeService;
 pub use publish_request::Admittance;
 #[cfg(any(test, fuzzing))]

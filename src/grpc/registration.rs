@@ -13,6 +13,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
+use super::metrics::Measured;
 use super::proto::csi::GetPluginInfoRequest;
 use super::proto::registration::registration_server::{Registration, RegistrationServer};
 use super::proto::registration::{
@@ -70,7 +71,7 @@ impl Doorway for RegistrationSocket {
             let listener = socket.bind().map_err(|e| e.to_string())?;
             let path = socket.path().to_owned();
             let inode = inode(&path).ok_or_else(|| format!("{} is gone", path.display()))?;
-            let service = RegistrationServer::new(Service { info, hear });
+            let service = Measured(RegistrationServer::new(Service { info, hear }));
             let incoming = UnixListenerStream::new(listener);
             let served = Server::builder().add_service(service).serve_with_incoming(incoming);
             let server = tokio::spawn(async move {

@@ -7,6 +7,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 
+use super::metrics::Measured;
 use super::proto::admin::admin_server::AdminServer;
 use super::proto::admin::debug_server::DebugServer;
 use super::proto::csi::identity_server::IdentityServer;
@@ -20,10 +21,11 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Clone + Send + 'static,
 ) -> Result<(), String> {
     let csi_routes = Server::builder()
-        .add_service(IdentityServer::new(identity))
-        .add_service(NodeServer::new(node));
-    let admin_routes =
-        Server::builder().add_service(AdminServer::new(admin)).add_service(DebugServer::new(debug));
+        .add_service(Measured(IdentityServer::new(identity)))
+        .add_service(Measured(NodeServer::new(node)));
+    let admin_routes = Server::builder()
+        .add_service(Measured(AdminServer::new(admin)))
+        .add_service(Measured(DebugServer::new(debug)));
     tokio::try_join!(
         run("CSI", csi_routes, csi, stop.clone()),
         run("admin", admin_routes, admin_socket, stop),
@@ -37,7 +39,8 @@ pub async fn serve_debug(
     debug: DebugService,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
-    run("admin", Server::builder().add_service(DebugServer::new(debug)), socket, stop).await
+    let routes = Server::builder().add_service(Measured(DebugServer::new(debug)));
+    run("admin", routes, socket, stop).await
 }
 
 async fn run(

@@ -161,6 +161,20 @@ pub(crate) fn fuzz_records(data: &[u8]) {
     super::mountinfo::fuzz(data);
 }
 
+/// The entries of `dir` whose names parse, in order.
+pub(super) fn names<T>(
+    dir: &Path,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, MountError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
+        let name = entry.map_err(failed("list", dir))?.file_name();
+        names.extend(name.to_str().map(str::to_owned));
+    }
+    names.sort();
+    Ok(names.iter().filter_map(|name| parse(name)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

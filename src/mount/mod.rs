@@ -12,6 +12,7 @@ use crate::nix::NixError;
 
 mod bounded;
 mod copy;
+mod count;
 mod detach;
 mod failure;
 pub mod fake;
@@ -36,6 +37,8 @@ mod volumes;
 #[cfg(any(test, fuzzing))]
 pub(crate) use metadata::fuzz_records;
 
+pub use count::MountCount;
+pub use mountinfo::points;
 pub use probe::is_noexec;
 pub use real::{Config, PresentationChoice, RealMounts};
 
@@ -65,11 +68,6 @@ pub const CRASH_POINTS: &[&str] = &[
     "remove-view-metadata-removed",
     "remove-view-mnt-removed",
 ];
-
-/// The mount points of this mount namespace.
-pub fn points() -> Result<Vec<PathBuf>, MountError> {
-    Ok(mountinfo::read()?.into_iter().map(|mount| mount.point).collect())
-}
 
 /// Whether something is mounted at a path; nothing is where nothing is.
 pub fn is_mounted(path: &Path) -> Result<bool, MountError> {
@@ -288,6 +286,9 @@ pub trait Mounts: Send + Sync + 'static {
     /// Statistics of the file system that takes a mounted writable volume's writes; a bounded one has
     /// its own. O(1).
     fn writable_usage(&self, volume: &VolumeId) -> Result<Usage, MountError>;
+
+    /// All mounts of this mount namespace, ours and others'.
+    fn count(&self) -> Result<MountCount, MountError>;
 
     /// Volume ids that have files of their own (writable layers) on disk.
     fn list_volume_files(&self) -> Result<Vec<VolumeId>, MountError>;

@@ -36,6 +36,11 @@ pub(super) fn read() -> Result<Vec<Mount>, MountError> {
         .collect()
 }
 
+/// The mount points of this mount namespace.
+pub fn points() -> Result<Vec<PathBuf>, MountError> {
+    Ok(read()?.into_iter().map(|mount| mount.point).collect())
+}
+
 /// proc_pid_mountinfo(5): `id parent major:minor root point options [tag…] - type source super`.
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|b| *b == b' ');

@@ -11,9 +11,11 @@ use std::sync::{Mutex, MutexGuard, RwLock};
 
 use super::failure::failed;
 use super::layer::{LAYER, MNT};
+use super::metadata::names;
 use super::paths::Roots;
 use super::{
-    Attached, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase, metadata, probe,
+    Attached, MountCount, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase,
+    metadata, probe,
 };
 use crate::lock::lock;
 use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId};
@@ -276,6 +278,10 @@ impl Mounts for RealMounts {
         self.usage(volume)
     }
 
+    fn count(&self) -> Result<MountCount, MountError> {
+        MountCount::now()
+    }
+
     fn list_volume_files(&self) -> Result<Vec<VolumeId>, MountError> {
         names(&self.volumes_dir, |name| VolumeId::parse(name).ok())
     }
@@ -283,18 +289,4 @@ impl Mounts for RealMounts {
     fn clear_unused_volume_files(&self) -> Result<(), MountError> {
         self.clear_unused_files()
     }
-}
-
-/// The entries of `dir` whose names parse, in order.
-pub(super) fn names<T>(
-    dir: &Path,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Vec<T>, MountError> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
-        let name = entry.map_err(failed("list", dir))?.file_name();
-        names.extend(name.to_str().map(str::to_owned));
-    }
-    names.sort();
-    Ok(names.iter().filter_map(|name| parse(name)).collect())
 }

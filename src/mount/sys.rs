@@ -90,6 +90,41 @@ fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
+/// `struct mnt_id_req` of linux/mount.h, version 0.
+#[repr(C)]
+struct MountsAsked {
+    size: u32,
+    spare: u32,
+    /// `LSMT_ROOT`: all.
+    below: u64,
+    /// The last one that is known.
+    after: u64,
+}
+
+/// The same on all architectures.
+const SYS_LISTMOUNT: libc::c_long = 458;
+
+/// How many mounts the mount namespace has.
+#[expect(unsafe_code, reason = "neither libc nor rustix wraps listmount")]
+pub(super) fn count_mounts() -> Result<u64, Errno> {
+    let mut ids = vec![0_u64; 4096];
+    let (mut all, mut after) = (0, 0);
+    loop {
+        let asked = MountsAsked { size: 24, spare: 0, below: u64::MAX, after };
+        // SAFETY: `asked` and `ids` live across the call; the kernel reads `size` bytes of the one and
+        // writes at most `ids.len()` numbers to the other.
+        let found = unsafe {
+            libc::syscall(SYS_LISTMOUNT, &raw const asked, ids.as_mut_ptr(), ids.len(), 0_u32)
+        };
+        let found = usize::try_from(found).map_err(|_| last_error())?;
+        all += found as u64;
+        match ids[..found].last() {
+            Some(last) if found == ids.len() => after = *last,
+            _ => return Ok(all),
+        }
+    }
+}
+
 /// Of linux/loop.h.
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;

@@ -11,8 +11,9 @@ use rustix::io::Errno;
 
 use super::failure::failed;
 use super::layer::{self, Filled, LAYER, MNT, StoreDir};
+use super::metadata::names;
 use super::metadata::{self, Entry, ViewRecord, VolumeRecord};
-use super::real::{RealMounts, names};
+use super::real::RealMounts;
 use super::{
     MountError, Presentation, View, ViewId, WriteDatabase, hardlink, mountinfo, redirect, sys,
 };

@@ -9,8 +9,8 @@ use crate::model::{StoreGraph, StorePath};
 
 use super::command::{CommandSpec, client, guarded, pairs, push_options};
 use super::{
-    Config, Deletion, Freed, Garbage, NixError, RealNix, Root, Sole, Space, delete, frees, process,
-    remains,
+    Config, Deletion, Freed, Garbage, NixError, RealNix, Root, Sole, Space, Stock, delete, frees,
+    process, remains,
 };
 
 /// Bytes: half a million roots. What is cut off must not be taken for dead.
@@ -44,6 +44,10 @@ impl Garbage for RealNix {
     fn delete_remains(&self, path: StorePath) -> BoxFuture<'static, Result<bool, NixError>> {
         let nix = self.clone();
         async move { Ok(delete::run(&nix, &[path]).await?.is_none()) }.boxed()
+    }
+
+    fn stock(&self) -> Result<Stock, NixError> {
+        self.database().stock()
     }
 
     fn space(&self) -> Result<Space, NixError> {

@@ -56,6 +56,8 @@ pub struct Config {
     pub builds: bool,
     /// Who builds; `None`: we do.
     pub elsewhere: Option<Elsewhere>,
+    /// The URL of the cluster's cache, if there is one.
+    pub cache: Option<String>,
 }
 
 impl Config {
@@ -92,6 +94,7 @@ impl Config {
             trusted_users: "root".to_owned(),
             builds: true,
             elsewhere: None,
+            cache: None,
         }
     }
 

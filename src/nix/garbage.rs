@@ -57,6 +57,14 @@ impl Space {
     }
 }
 
+/// All that is valid.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stock {
+    pub paths: u64,
+    /// As archives (NAR).
+    pub bytes: u64,
+}
+
 /// Blocking. Whether the file system notes when files are read; what can't be told is taken for yes.
 pub fn notes_readings(dir: &Path) -> bool {
     statvfs(dir).map_or(true, |stat| !stat.f_flag.contains(StatVfsMountFlags::NOATIME))
@@ -177,6 +185,9 @@ pub trait Garbage: Send + Sync + 'static {
 
     /// Deletes one of them through Nix, unless somebody is making it; whether it is gone.
     fn delete_remains(&self, path: StorePath) -> BoxFuture<'static, Result<bool, NixError>>;
+
+    /// Blocking. What the store holds.
+    fn stock(&self) -> Result<Stock, NixError>;
 
     /// Blocking. What the store's file system has.
     fn space(&self) -> Result<Space, NixError>;

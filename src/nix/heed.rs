@@ -1,5 +1,7 @@
 //! Runs what fetches or builds, and learns from what it says about the stores that it asked.
 
+use tokio::time::Instant;
+
 use crate::model::Secret;
 
 use super::command::CommandSpec;
@@ -35,18 +37,23 @@ impl Inner {
         tokens.add(secret);
         let mut log = LogReader::new(self.redactor(&tokens, secret));
         let pulse = Pulse::new(self.heard.clone());
+        let there = step == Step::Build;
         let ended = {
             let on_line = |line: &[u8]| {
-                progress.update(|p| log.line(line, p));
+                progress.update(|p| {
+                    log.line(line, p);
+                    p.spent.note(log.activities(), there, Instant::now());
+                });
                 pulse.beat(&log);
             };
             let run = process::run(spec, &[], on_line, kept);
             tokio::select! {
-                ended = self.config.limits.realise.bound(run) => ended,
-                () = self.stalls(&pulse, choice) => return Err(self.stalled(choice, step)),
+                ended = self.config.limits.realise.bound(run) => Ok(ended),
+                () = self.stalls(&pulse, choice) => Err(self.stalled(choice, step)),
             }
         };
-        Ok((ended, log))
+        progress.update(|p| p.spent.end(Instant::now()));
+        Ok((ended?, log))
     }
 
     /// Ends when a command that may wait for a store over ssh has heard nothing for too long.

@@ -5,27 +5,20 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::Progress;
+use super::activity::{
+    Activities, Activity, BUILD, BUILD_WAITING, BUILDS, COPY_PATH, COPY_PATHS, FETCH_TREE,
+    FILE_TRANSFER, SUBSTITUTE,
+};
 use super::log_line::Line;
 use super::process::MAX_LINE;
 use super::redact::Redactor;
 use super::text::{MAX_LINE_BYTES, base_name, first, push_bounded, without_trace};
-
-const BUILD: u64 = 105;
-/// For a lock, or for a machine to build on.
-const BUILD_WAITING: u64 = 110;
-const BUILDS: u64 = 104;
-const COPY_PATHS: u64 = 103;
-const COPY_PATH: u64 = 100;
-const FILE_TRANSFER: u64 = 101;
-const SUBSTITUTE: u64 = 108;
-const FETCH_TREE: u64 = 112;
 
 const RESULT_LOG_LINE: u64 = 101;
 const RESULT_PHASE: u64 = 104;
 const RESULT_PROGRESS: u64 = 105;
 const RESULT_EXPECTED: u64 = 106;
 
-const MAX_ACTIVITIES: usize = 4096;
 const MAX_MESSAGES: usize = 32;
 const MAX_MESSAGE_BYTES: usize = 4096;
 /// Of a message with its trace, before that is taken off.
@@ -45,14 +38,6 @@ pub(super) struct Message {
     pub(super) maybe_a_builders: bool,
 }
 
-struct Activity {
-    kind: u64,
-    /// A derivation's or a path's name.
-    name: String,
-    done: u64,
-    expected: u64,
-}
-
 #[derive(Default, Clone, Copy)]
 struct Count {
     done: u64,
@@ -62,7 +47,7 @@ struct Count {
 /// What a run has said so far.
 #[derive(Default)]
 pub(super) struct LogReader {
-    activities: HashMap<u64, Activity>,
+    activities: Activities,
     /// Sums of activities that have ended, by kind.
     ended: HashMap<u64, Count>,
     /// Bytes that the whole run expects, by kind of activity.
@@ -140,6 +125,10 @@ impl LogReader {
         self.substituted
     }
 
+    pub(super) fn activities(&self) -> &Activities {
+        &self.activities
+    }
+
     /// Whether it waits for what has time limits of its own, or may take its time.
     pub(super) fn may_be_silent(&self) -> bool {
         let waits = |a: &Activity| matches!(a.kind, BUILD | BUILD_WAITING);
@@ -207,14 +196,11 @@ impl LogReader {
             }
             _ => {}
         }
-        if self.activities.len() < MAX_ACTIVITIES {
-            let activity = Activity { kind, name, done: 0, expected: 0 };
-            self.activities.insert(id, activity);
-        }
+        self.activities.start(id, Activity { kind, name, ..Activity::default() }, line);
     }
 
     fn stop(&mut self, line: &Line, progress: &mut Progress) {
-        let Some(activity) = line.id.and_then(|id| self.activities.remove(&id)) else {
+        let Some(activity) = line.id.and_then(|id| self.activities.stop(id)) else {
             return;
         };
         // Kinds come from the log: a hostile one must not fill the map.
@@ -227,7 +213,7 @@ impl LogReader {
     }
 
     fn result(&mut self, line: &Line, progress: &mut Progress) {
-        let activity = line.id.and_then(|id| self.activities.get_mut(&id));
+        let activity = line.id.and_then(|id| self.activities.get_mut(id));
         match (line.kind, activity) {
             (Some(RESULT_LOG_LINE), activity) => {
                 let name = activity.map(|a| a.name.clone());

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use super::Spent;
 use super::text::{MAX_LINE_BYTES, clean};
 
 use crate::lock::lock;
@@ -53,6 +54,7 @@ pub struct Progress {
     pub current: String,
     /// The last lines of the builders' output, oldest first.
     pub log_tail: VecDeque<String>,
+    pub spent: Spent,
 }
 
 impl Progress {
@@ -90,6 +92,11 @@ pub struct ProgressSink(Arc<Mutex<Progress>>);
 impl ProgressSink {
     pub fn update(&self, change: impl FnOnce(&mut Progress)) {
         change(&mut lock(&self.0));
+    }
+
+    /// Without a copy of it.
+    pub fn read<T>(&self, look: impl FnOnce(&Progress) -> T) -> T {
+        look(&lock(&self.0))
     }
 
     pub fn snapshot(&self) -> Progress {

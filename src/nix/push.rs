@@ -17,7 +17,7 @@ use super::command::{self, CommandSpec, Config};
 use super::internal_log::LogReader;
 use super::push_error::{self, Doing};
 use super::real::Inner;
-use super::{NixError, Progress, PushError, process};
+use super::{NixError, Progress, PushError, metrics, process};
 
 /// Paths of one command: Linux takes some two megabytes of arguments, a path has 255 bytes at most.
 pub(super) const PATHS: usize = 1000;
@@ -64,6 +64,9 @@ pub(super) async fn push(
         }
     };
     let pushed = limit.bound(work).await.unwrap_or_else(|| Err(PushError::too_slow(limit)));
+    if matches!(to, PushTo::Store { .. }) {
+        metrics::pushed(&pushed);
+    }
     if pushed.is_err() {
         // Nix says "not valid" of our store and of the cache's in the same words.
         still_valid(&nix, &paths).await?;
@@ -121,6 +124,9 @@ async fn run<K: Send + 'static>(
     let (ended, _kept) =
         process::run(spec, &[], on_line, kept).await.map_err(|e| PushError::before(&e))?;
     if ended.exit.is_ok() {
+        if matches!(doing, Doing::Copying) {
+            metrics::uploaded(nix, log.activities().copied().to_vec()).await;
+        }
         return Ok(());
     }
     Err(push_error::classify(doing, ended.exit, &log))

@@ -72,7 +72,8 @@ impl RealNix {
         let mut known = self.0.known_substituters();
         // What is known of the same ones stays.
         if known.as_ref().is_none_or(|known| !known.are(&urls)) {
-            *known = Some(Substituters::new(urls, config.probe, &config.environment));
+            let (environment, cache) = (&config.environment, config.cache.as_deref());
+            *known = Some(Substituters::new(urls, config.probe, environment, cache));
         }
     }
 

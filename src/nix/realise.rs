@@ -16,7 +16,7 @@ use super::stage::{Staging, place};
 use super::substituters::Choice;
 use super::{
     Buildable, NixError, Origin, ProgressSink, RealiseError, Realised, Slot, Step, TimedOut,
-    command, derivation,
+    command, derivation, metrics,
 };
 
 /// What Nix has just made is held by nothing of ours yet: a collector that read the roots before may
@@ -142,6 +142,7 @@ async fn run(
     };
     let (ended, (stage, _slot)) = ended?;
     nix.learn_from(&log);
+    metrics::brought(nix, log.activities()).await;
     if !ended.exit.is_ok() {
         let asked = Asked::Realise { what, limits: &nix.config.limits, choice };
         let error = classify(&asked, ended.exit, &log);

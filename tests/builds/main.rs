@@ -13,6 +13,7 @@ mod fetch;
 mod flakes;
 mod kills;
 mod long;
+mod metrics;
 mod outage;
 mod shared;
 mod world;

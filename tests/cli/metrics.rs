@@ -34,7 +34,8 @@ async fn metrics_are_by_actor_and_never_by_volume() {
         }
     }
     assert!(text.contains("nixcsi_volumes{access=\"ro\"} 1\n"), "{text}");
-    assert!(text.contains("nixcsi_publish_seconds_count{outcome=\"ok\",source=\"storePath\"} 1\n"));
+    let cold = "nixcsi_publish_seconds_count{outcome=\"ok\",source=\"storePath\",warm=\"no\"} 1\n";
+    assert!(text.contains(cold), "{text}");
     for word in ["secret", "/nix/store", "small-root", lab.dir.path().to_str().unwrap()] {
         assert!(!text.contains(word), "{word}\n{text}");
     }

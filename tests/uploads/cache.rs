@@ -49,6 +49,9 @@ async fn what_was_built_can_be_built_again_from_the_cache() {
     assert_eq!(contents(&lab), all);
     let metrics = node.metrics();
     assert!(metrics.contains("nixcsi_uploads_total{outcome=\"ok\"} 2\n"), "{metrics}");
+    assert!(metrics.contains("\nnixcsi_cache_reachable 1\n"), "{metrics}");
+    let bytes = metrics.lines().find_map(|line| line.strip_prefix("nixcsi_upload_bytes_total "));
+    assert!(bytes.unwrap().parse::<u64>().unwrap() > 1000, "{metrics}");
 
     node.unpublish(&volume).await.unwrap();
     assert_eq!(node.stop(), Some(0));

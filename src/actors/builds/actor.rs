@@ -54,7 +54,7 @@ pub struct Builds {
     shared: Arc<Shared>,
     pub(super) config: BuildsConfig,
     pub(super) guarded: Guarded,
-    in_flight: HashMap<u64, InFlight>,
+    pub(super) in_flight: HashMap<u64, InFlight>,
     /// Numbers realisations; never reused, also not by a restart of this actor.
     next: u64,
     swept: bool,

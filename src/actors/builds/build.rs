@@ -11,12 +11,13 @@ use super::in_flight::Fetches;
 use super::limits;
 use super::memory::Key;
 use super::messages::Ended;
+use super::metrics;
 use super::slots::{Permit, Slots};
 use super::stage::stage;
 use super::{Builds, Built, Failure, Memory, RootGuard};
+use crate::actors::core;
 use crate::actors::core::{Ctx, impl_supervised, tell};
 use crate::actors::policy::PolicyHandle;
-use crate::actors::{core, metrics};
 use crate::model::{Source, StorePath, Viewer};
 use crate::nix::{
     Buildable, Evaluated, Nix, NixError, Origin, ProgressSink, RealiseError, Realised, Stage, Step,
@@ -74,7 +75,7 @@ impl Actor for BuildActor {
 }
 
 async fn realise(work: Work, number: u64) -> Result<Built, Failure> {
-    let (key, began) = (work.source.key(), work.began);
+    let (key, began, progress) = (work.source.key(), work.began, work.progress.clone());
     tracing::info!(number, source = ?work.source, tenant = %work.viewer.tenant, "realising");
     // Not on the actors' thread, which would read every line that a builder prints.
     let task = AbortOnDropHandle::new(tokio::spawn(work.run().in_current_span()));
@@ -83,7 +84,8 @@ async fn realise(work: Work, number: u64) -> Result<Built, Failure> {
     });
     let outcome = result.as_ref().map_or_else(|f| f.error.kind(), |_| "ok");
     let seconds = began.elapsed().as_secs_f64();
-    metrics::REALISE_SECONDS.with_label_values(&[key, outcome]).observe(seconds);
+    let on = progress.read(|p| p.spent.built_on);
+    metrics::realised(key, outcome, on, seconds);
     if let Ok(Built { realised: Realised { root, origin }, .. }) = &result {
         tracing::info!(number, %root, ?origin, seconds, "realised");
     }
@@ -139,7 +141,8 @@ impl Work {
                     memory.learn(&self.source, viewer, key, realised.root.clone());
                 }
                 let derivation = derivation.map(|path| (path, self.derivation));
-                Ok(Built { realised, revision, root: self.root, derivation })
+                let spent = self.progress.read(|p| p.spent);
+                Ok(Built { realised, revision, root: self.root, spent, derivation })
             }
             Err(early @ Failure { again_in: Some(_), .. }) => Err(early),
             Err(failure) => {

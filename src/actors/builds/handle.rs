@@ -5,13 +5,14 @@ use std::sync::Arc;
 use actix::Addr;
 use tokio::sync::broadcast;
 
+use super::counts::Count;
 use super::{
     BuildEvent, BuildOf, BuildSummary, Builds, ListBuilds, Memory, Ping, Remembered, Subscribe,
+    metrics,
 };
 use crate::actors::core::{ActorGone, ask};
-use crate::actors::metrics;
 use crate::model::{FetchFrom, Source, VolumeId};
-use crate::nix::{Nix, Progress};
+use crate::nix::Nix;
 
 /// Answers questions about realisations; an actor that is gone knows of none.
 #[derive(Clone)]
@@ -52,19 +53,10 @@ impl BuildsHandle {
 
     /// Counts for the metrics, at scrape time.
     pub async fn count(&self) {
-        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        metrics::FAILURES_REMEMBERED.set(count(self.memory.failures().len() as u64));
-        metrics::SUBSTITUTERS_DOWN.set(count(self.nix.substituters_down() as u64));
-        let all: Vec<_> = self.list().await.into_iter().map(|build| build.progress).collect();
-        let sum = |part: fn(&Progress) -> u64| all.iter().map(part).fold(0, u64::saturating_add);
-        for (unit, state, sum) in [
-            ("derivations", "done", sum(|p| p.builds_done)),
-            ("derivations", "expected", sum(|p| p.builds_expected)),
-            ("bytes", "done", sum(|p| p.bytes_done)),
-            ("bytes", "expected", sum(|p| p.bytes_expected)),
-        ] {
-            metrics::PROGRESS.with_label_values(&[unit, state]).set(count(sum));
-        }
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics::FAILURES_REMEMBERED.set(count(self.memory.failures().len()));
+        metrics::SUBSTITUTERS_DOWN.set(count(self.nix.substituters_down()));
+        metrics::show(&ask(&self.builds, Count).await.unwrap_or_default());
     }
 
     /// Lets what failed be tried again at once; how many there were.

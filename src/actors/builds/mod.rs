@@ -13,6 +13,7 @@
 
 mod actor;
 mod build;
+mod counts;
 mod failure;
 mod handle;
 mod in_flight;
@@ -20,6 +21,7 @@ mod limits;
 mod listeners;
 mod memory;
 mod messages;
+pub(super) mod metrics;
 mod root;
 mod slots;
 mod stage;
@@ -37,7 +39,7 @@ pub use root::RootGuard;
 use std::sync::Arc;
 
 use crate::model::StorePath;
-use crate::nix::Realised;
+use crate::nix::{Realised, Spent};
 
 /// A realised source, rooted until the last clone is dropped.
 #[derive(Debug, Clone)]
@@ -46,6 +48,7 @@ pub struct Built {
     /// Of a flake: the commit, or else the hash of its source.
     pub revision: Option<String>,
     pub root: Arc<RootGuard>,
+    pub spent: Spent,
     /// What the source evaluated to, with its root.
     pub derivation: Option<(StorePath, Arc<RootGuard>)>,
 }

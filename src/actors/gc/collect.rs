@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::delete::Deleting;
 use super::holders::Holders;
 use super::metrics;
+use super::pinned::Pinned;
 use super::plan::{Dead, dead};
 use super::report::{CollectError, Report};
 use super::threads::Threads;
@@ -123,6 +124,7 @@ impl Collector {
             need = self.relieve(need, &mut deleting, (plan, old)).await?;
         }
         aged?;
+        report.settle_pinned();
         report.space = self.space(&beat).await?;
         // Below the high mark there is nothing to complain of.
         report.left = match marks {
@@ -197,8 +199,9 @@ impl Collector {
             }
         }
         let (used, by_reading) = (self.used.clone(), self.rules.reading_is_use);
-        self.blocking(beat, "planning", move |store| {
+        let planned = self.blocking(beat, "planning", move |store| {
             let graph = store.graph()?;
+            let pinned = Pinned::of(&graph, &roots);
             let reached = graph.reached(roots.iter().filter_map(|root| graph.find(&root.path)));
             used.flush();
             let mut uses = used.all();
@@ -206,9 +209,11 @@ impl Collector {
             if by_reading {
                 add_readings(&mut uses, (&graph, &reached), store, used.now());
             }
-            Ok(candidates(&graph, &dead(&graph, &reached, &uses)))
-        })
-        .await
+            Ok((candidates(&graph, &dead(&graph, &reached, &uses)), pinned))
+        });
+        let (plan, pinned) = planned.await?;
+        (report.pinned, report.deleted_before) = (pinned, report.deleted);
+        Ok(plan)
     }
 
     pub(super) async fn frees(

@@ -6,11 +6,12 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
 };
 
+use super::pinned::Pinned;
 use super::report::Report;
 use super::used::wall_clock;
-use crate::actors::metrics::BUCKETS;
-use crate::metrics::register;
-use crate::nix::Space;
+use super::water::{Watermarks, free_at};
+use crate::metrics::{SECONDS as BUCKETS, register};
+use crate::nix::{Space, Stock};
 
 /// Collections, by what they came to.
 pub(super) static CYCLES: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -59,9 +60,36 @@ pub(super) static STORE_SPACE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     register(IntGaugeVec::new(opts, &["unit", "state"]))
 });
 
+/// As free space, so that it is in one graph with what is free.
+static WATERMARK: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "What is free of the store's file system when it is as full as a mark.";
+    register(IntGaugeVec::new(Opts::new("nixcsi_store_watermark", help), &["unit", "mark"]))
+});
+
+static STORE_PATHS: LazyLock<IntGauge> =
+    LazyLock::new(|| register(IntGauge::new("nixcsi_store_paths", "Valid paths of the store.")));
+
+static STORE_BYTES: LazyLock<IntGauge> = LazyLock::new(|| {
+    let help = "Bytes of the store's valid paths, as archives (NAR).";
+    register(IntGauge::new("nixcsi_store_bytes", help))
+});
+
+static PINNED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Store paths that the last collection kept, by the first of the reasons.";
+    register(IntGaugeVec::new(Opts::new("nixcsi_gc_pinned_paths", help), &["reason"]))
+});
+
+pub(super) fn show_stock(stock: Stock) {
+    STORE_PATHS.set(count(stock.paths));
+    STORE_BYTES.set(count(stock.bytes));
+}
+
 /// Of a collection that succeeded.
 pub(super) fn show(report: &Report) {
     STUCK.set(count(report.stuck.len() as u64));
+    for (reason, paths) in report.pinned.all() {
+        PINNED.with_label_values(&[reason]).set(count(paths));
+    }
     for (unit, left) in [("bytes", report.left.bytes), ("inodes", report.left.inodes)] {
         LACKING.with_label_values(&[unit]).set(count(left));
     }
@@ -71,7 +99,15 @@ pub(super) fn show(report: &Report) {
 /// Registers also what is shown only once it is known.
 pub(in crate::actors) fn register_all() {
     show_all();
-    LazyLock::force(&STORE_SPACE);
+    for gauge in [&STORE_SPACE, &WATERMARK] {
+        LazyLock::force(gauge);
+    }
+    for (reason, _) in Pinned::default().all() {
+        PINNED.with_label_values(&[reason]);
+    }
+    for gauge in [&STORE_PATHS, &STORE_BYTES] {
+        LazyLock::force(gauge);
+    }
 }
 
 /// Shows what has not happened yet as zero: an alert sees the first time only so.
@@ -90,7 +126,14 @@ pub(in crate::actors) fn show_all() {
     LazyLock::force(&STUCK);
 }
 
-pub(super) fn show_space(space: &Space) {
+pub(super) fn show_space(space: &Space, marks: Option<Watermarks>) {
+    let marks = marks.map(|marks| [("low", marks.low), ("high", marks.high)]);
+    for (mark, percent) in marks.into_iter().flatten() {
+        let free = free_at(percent, space);
+        for (unit, n) in [("bytes", free.bytes), ("inodes", free.inodes)] {
+            WATERMARK.with_label_values(&[unit, mark]).set(count(n));
+        }
+    }
     for (unit, state, n) in [
         ("bytes", "total", space.bytes),
         ("bytes", "free", space.free_bytes),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::pinned::Pinned;
 use super::water::{Need, percent};
 use crate::model::StorePath;
 use crate::nix::{Freed, NixError, Space};
@@ -52,6 +53,9 @@ pub struct Report {
     /// Directories of other drivers' roots, and how many there are: of a node with another state directory,
     /// or of one that is no more.
     pub others: BTreeMap<String, usize>,
+    /// Why paths are kept, as of the last plan, and what was deleted before that.
+    pub pinned: Pinned,
+    pub deleted_before: usize,
     /// At the end.
     pub space: Space,
     /// What is still to go, and can't.
@@ -80,6 +84,11 @@ impl CollectError {
 }
 
 impl Report {
+    /// At the end: what was deleted since the plan is not kept.
+    pub(super) fn settle_pinned(&mut self) {
+        self.pinned.deleted(self.deleted - self.deleted_before);
+    }
+
     /// What is to be said where too little could go.
     pub(super) fn too_full(&self) -> Option<String> {
         if self.left.is_met() {

@@ -12,6 +12,7 @@ use super::holders::Holders;
 use super::messages::{Full, GcStatus, GetGcStatus, Meet};
 use super::metrics;
 use super::report::{CollectError, Report};
+use super::stocks::Stocks;
 use super::threads::Threads;
 use crate::actors::core::{Ctx, blocking, impl_supervised, jitter, tell};
 use crate::health::Condition;
@@ -49,6 +50,7 @@ pub struct GcScheduler {
     /// What was said of other drivers' roots.
     others: BTreeMap<String, usize>,
     threads: Threads,
+    stocks: Stocks,
 }
 
 impl_supervised!(GcScheduler, "gc", |this| {
@@ -71,6 +73,7 @@ impl GcScheduler {
             error: None,
             others: BTreeMap::new(),
             threads: Threads::default(),
+            stocks: Stocks::default(),
         }
     }
 
@@ -83,10 +86,11 @@ impl GcScheduler {
             return self.look_later(ctx);
         }
         let (store, used) = (self.config.store.clone(), self.config.used.clone());
-        let at_work = self.threads.begin("asking for the space");
+        let (at_work, stocks) = (self.threads.begin("asking for the space"), self.stocks.clone());
         let look = move || {
             let _at_work = at_work;
             used.flush();
+            stocks.look(&*store);
             store.space()
         };
         let space = timeout(self.config.rules.step, blocking(look));
@@ -98,7 +102,7 @@ impl GcScheduler {
                 Err(_) => this.cant_look(&"it takes too long"),
             };
             if let Some(space) = &space {
-                metrics::show_space(space);
+                metrics::show_space(space, this.config.rules.watermarks);
             }
             if this.running.is_none()
                 && let Some(why) = this.is_due(space.as_ref())

@@ -60,6 +60,11 @@ impl Watermarks {
     }
 }
 
+/// What is free at a mark: a percentage that is in use.
+pub fn free_at(percent: u8, space: &Space) -> Need {
+    need(space, |total, _| total - part(total, percent))
+}
+
 fn need(space: &Space, above: impl Fn(u64, u64) -> u64) -> Need {
     let of = |total: u64, free: u64| above(total, free.min(total));
     Need { bytes: of(space.bytes, space.free_bytes), inodes: of(space.inodes, space.free_inodes) }

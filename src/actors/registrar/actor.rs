@@ -6,10 +6,10 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Handler, Message, ResponseFuture};
 use tokio::time::{Instant, sleep};
 
+use super::metrics::{REGISTERED, REGISTRATIONS};
 use super::plan::{Plan, Step};
 use super::{Door, Doorway, Notice};
 use crate::actors::core::{ActorGone, Backoff, Ctx, ask, deferred, impl_supervised, tell};
-use crate::actors::metrics;
 use crate::health::{Condition, Health};
 use crate::k8s::{Api, ApiError};
 
@@ -64,6 +64,7 @@ pub struct KubeletRegistrar {
 
 impl_supervised!(KubeletRegistrar, "registrar", |this| {
     this.door = None;
+    REGISTERED.set(0);
     this.plan = Plan::new(Instant::now());
     (this.is_opening, this.is_untainting, this.is_listed) = (false, false, None);
     this.opening += 1;
@@ -72,6 +73,7 @@ impl_supervised!(KubeletRegistrar, "registrar", |this| {
 impl KubeletRegistrar {
     pub fn new(config: RegistrarConfig) -> Self {
         let now = Instant::now();
+        REGISTERED.set(0);
         Self {
             config,
             plan: Plan::new(now),
@@ -104,7 +106,8 @@ impl KubeletRegistrar {
             Step::Open => self.open(ctx),
             Step::Close { why } => {
                 tracing::warn!(why, "the registration socket is opened anew");
-                metrics::REGISTRATIONS.with_label_values(&["lost"]).inc();
+                REGISTRATIONS.with_label_values(&["lost"]).inc();
+                REGISTERED.set(0);
                 self.door = None;
                 self.config.health.set(self.config.part, &Condition::Starting);
             }
@@ -209,12 +212,13 @@ impl Handler<Heard> for KubeletRegistrar {
         match notice {
             Notice::Asked => {}
             Notice::Registered => {
-                metrics::REGISTRATIONS.with_label_values(&["registered"]).inc();
+                REGISTRATIONS.with_label_values(&["registered"]).inc();
+                REGISTERED.set(1);
                 self.asked_at = Instant::now();
                 self.config.health.set(self.config.part, &Condition::Ready);
                 self.remove_taint(ctx);
             }
-            Notice::Refused(_) => metrics::REGISTRATIONS.with_label_values(&["refused"]).inc(),
+            Notice::Refused(_) => REGISTRATIONS.with_label_values(&["refused"]).inc(),
         }
         self.take(step, ctx);
     }
@@ -226,6 +230,7 @@ impl Handler<Stop> for KubeletRegistrar {
     fn handle(&mut self, _: Stop, ctx: &mut Ctx<Self>) -> Self::Result {
         let (reply, answer) = deferred::<Self, _, _>();
         self.door = None;
+        REGISTERED.set(0);
         reply.send(Ok(()));
         ctx.stop();
         answer

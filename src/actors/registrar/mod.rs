@@ -9,6 +9,7 @@
 //! - `plan`: when to open and close, pure.
 
 mod actor;
+pub(super) mod metrics;
 mod plan;
 
 #[cfg(test)]

@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::debounce::Debounce;
 use super::file::MachinesFile;
+use super::metrics;
 use super::plan::{Builder, BuilderState, BuilderStatus, plan};
 use super::{BuildersAsked, ListBuilders, RegistryConfig};
 use crate::actors::core::{Ctx, impl_supervised};
-use crate::actors::metrics;
 use crate::k8s::{BuilderChange, BuilderPod, Builders};
 
 /// Between tries after a failed write.
@@ -62,7 +62,7 @@ impl_supervised!(BuilderRegistry, "builder-registry", |this| {
 
 impl BuilderRegistry {
     pub fn new(config: RegistryConfig, source: Arc<dyn Builders>) -> Self {
-        metrics::show_registry();
+        metrics::show_all();
         Self {
             source,
             file: MachinesFile::new(&config.machines),
@@ -171,6 +171,7 @@ impl BuilderRegistry {
         for (state, count) in BuilderState::ALL.iter().zip(plan.counts) {
             metrics::BUILDERS.with_label_values(&[state.as_str()]).set(count);
         }
+        metrics::show_slots(plan.slots());
         if self.config.asks_first && self.waits_for_answers(ctx) {
             return;
         }

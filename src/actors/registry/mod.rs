@@ -17,6 +17,7 @@ mod debounce;
 mod file;
 mod handle;
 mod messages;
+pub(crate) mod metrics;
 mod offer;
 mod plan;
 mod probe;

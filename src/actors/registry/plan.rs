@@ -187,6 +187,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Builds at once on all machines together.
+    pub(super) fn slots(&self) -> u32 {
+        self.machines.iter().fold(0, |sum, machine| machine.max_jobs.get().saturating_add(sum))
+    }
+
     pub(super) fn text(&self) -> String {
         self.machines.iter().fold(String::new(), |mut text, machine| {
             // Writing to a string never fails.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::UploadsReport;
 use super::disk::{Disk, DiskError, Files, Found};
 use super::messages::{ListUploads, RetryUploads, Stop};
+use super::metrics;
 use super::queue::Queue;
 use super::record::{Moment, Record, Unreadable};
 use super::sent::Sent;
@@ -18,7 +19,6 @@ use crate::actors::core::{ActorGone, Ctx, Reply, answer_all, deferred, impl_supe
 use crate::actors::gc::holders::SweepRoots;
 use crate::actors::gc::report::Leaked;
 use crate::actors::gc::used::Used;
-use crate::actors::metrics;
 use crate::model::StorePath;
 use crate::nix::{Nix, PushTo};
 

@@ -17,6 +17,7 @@ mod actor;
 mod disk;
 mod handle;
 mod messages;
+pub(crate) mod metrics;
 mod offers;
 mod pushes;
 mod queue;
@@ -29,7 +30,6 @@ pub use handle::UploadsHandle;
 pub use messages::{ListUploads, Realised, RetryUploads, Stop};
 pub use queue::{BATCH, MOST};
 pub use record::Unreadable;
-pub(super) use report::OUTCOMES;
 pub use report::{UploadSummary, UploadsReport};
 
 #[cfg(any(test, fuzzing))]

@@ -6,10 +6,10 @@ use actix::Handler;
 
 use super::CacheUploader;
 use super::messages::Realised;
+use super::metrics;
 use super::queue::Offered;
 use crate::actors::builds::{Built, RootGuard};
 use crate::actors::core::Ctx;
-use crate::actors::metrics;
 use crate::model::StorePath;
 use crate::nix::Origin;
 

@@ -7,9 +7,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::CacheUploader;
+use super::metrics;
 use super::record::Record;
 use crate::actors::core::{Ctx, jitter};
-use crate::actors::metrics;
 use crate::model::StorePath;
 use crate::nix::{NixError, PushError};
 

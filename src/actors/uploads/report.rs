@@ -11,8 +11,7 @@ use crate::model::StorePath;
 const SHOWN: usize = 1000;
 
 /// Values of `outcome` in `nixcsi_uploads_total`.
-pub(in crate::actors) const OUTCOMES: [&str; 6] =
-    ["ok", "temporary", "refused", "gone", "dead", "forgotten"];
+pub(super) const OUTCOMES: [&str; 6] = ["ok", "temporary", "refused", "gone", "dead", "forgotten"];
 
 #[derive(Debug, Clone)]
 pub struct UploadsReport {

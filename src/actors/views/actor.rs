@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use super::effects::Hands;
 use super::lease::{Lease, Leases};
+use super::metrics;
 use crate::actors::core::{ActorGone, Ctx, Reply, answer_all, deferred, impl_supervised, tell};
 use crate::actors::gc::used::Used;
-use crate::actors::metrics;
 use crate::actors::volume::ViewError;
 use crate::model::StorePath;
 use crate::mount::{Mounts, View, ViewId};
@@ -84,6 +84,8 @@ pub struct Views {
     /// Numbers views of one closure; greater than any on disk.
     next: u64,
     verified: Instant,
+    /// When the mounts were counted last.
+    pub(super) counted: Option<Instant>,
 }
 
 impl_supervised!(Views, "views", |this| {
@@ -105,6 +107,7 @@ impl Views {
             unfinished: HashSet::new(),
             next: 0,
             verified: Instant::now(),
+            counted: None,
         }
     }
 
@@ -140,7 +143,7 @@ impl Views {
             Ok(Some(view)) => {
                 let view = self.insert(view);
                 for waiter in waiters {
-                    waiter.send(Ok(Some(self.leases.grant(&view))));
+                    waiter.send(Ok(Some(self.leases.grant(&view, false))));
                 }
             }
             Ok(None) => answer_all(waiters, &Ok(None)),
@@ -216,7 +219,7 @@ impl Handler<Acquire> for Views {
         let (reply, answer) = deferred::<Self, _, _>();
         if let Some(ready) = self.current.get(&root).and_then(|id| self.ready.get_mut(id)) {
             ready.idle_since = None;
-            reply.send(Ok(Some(self.leases.grant(&ready.view))));
+            reply.send(Ok(Some(self.leases.grant(&ready.view, true))));
         } else if let Some(waiters) = self.making.get_mut(&root) {
             waiters.push(reply);
         } else {
@@ -236,7 +239,7 @@ impl Handler<Adopt> for Views {
             Some(Ready { removing: Some(adopters), .. }) => adopters.push(reply),
             Some(ready) => {
                 ready.idle_since = None;
-                reply.send(Ok(Some(self.leases.grant(&ready.view))));
+                reply.send(Ok(Some(self.leases.grant(&ready.view, true))));
             }
         }
         answer
@@ -261,6 +264,7 @@ impl Handler<Tick> for Views {
 
     fn handle(&mut self, _: Tick, ctx: &mut Ctx<Self>) {
         drop(self.evict(self.config.keep_idle, ctx)); // it goes on by itself
+        self.count_mounts(ctx);
         if self.verified.elapsed() >= self.config.verify_interval {
             self.verify(ctx);
         }

@@ -13,7 +13,7 @@ use crate::actors::gc::report::{Leaked, remove_leaked};
 use crate::actors::gc::used::Used;
 use crate::actors::volume::ViewError;
 use crate::model::StorePath;
-use crate::mount::{Mounts, View, ViewId};
+use crate::mount::{MountCount, Mounts, View, ViewId};
 use crate::nix::{Nix, NixError, sweep_staging};
 
 /// Views being made at once: each is bound by one disk.
@@ -183,6 +183,10 @@ impl Hands {
         let known = self.mounts.list_views()?;
         rooted.retain(|id| !known.contains(id));
         Ok(rooted)
+    }
+
+    pub(super) async fn count_mounts(self) -> Result<MountCount, ViewError> {
+        blocking(move || Ok(self.mounts.count()?)).await
     }
 
     /// Views of which there is a root, and no directory.

@@ -84,7 +84,7 @@ impl Views {
             tracing::warn!(view = id.as_str(), %error, "can't remove an idle view");
         }
         for adopter in adopters {
-            adopter.send(Ok(Some(self.leases.grant(&ready.view))));
+            adopter.send(Ok(Some(self.leases.grant(&ready.view, true))));
         }
         false
     }

@@ -2,6 +2,7 @@
 
 use actix::Addr;
 
+use super::count::Count;
 use super::{ListViews, ViewSummary, Views};
 use crate::actors::core::{ActorGone, ask};
 
@@ -13,6 +14,11 @@ impl ViewsHandle {
     /// Whether the actor answers.
     pub async fn answer(&self) -> Result<(), ActorGone> {
         ask(&self.0, ListViews).await.map(drop)
+    }
+
+    /// Counts for the metrics, at scrape time.
+    pub async fn count(&self) {
+        let _ = ask(&self.0, Count).await; // gone: what it said last stays
     }
 
     pub async fn list(&self) -> Vec<ViewSummary> {

@@ -11,9 +11,14 @@ use crate::mount::{View, ViewId};
 pub(super) struct Leases(Arc<DashMap<ViewId, usize>>);
 
 impl Leases {
-    pub(super) fn grant(&self, view: &Arc<View>) -> Arc<Lease> {
+    pub(super) fn grant(&self, view: &Arc<View>, was_there: bool) -> Arc<Lease> {
         *self.0.entry(view.id.clone()).or_default() += 1;
-        Arc::new(Lease { view: view.clone(), leases: self.clone() })
+        Arc::new(Lease { view: view.clone(), was_there, leases: self.clone() })
+    }
+
+    /// How many views have users.
+    pub(super) fn used(&self) -> usize {
+        self.0.len()
     }
 
     pub(super) fn users(&self, view: &ViewId) -> usize {
@@ -25,12 +30,18 @@ impl Leases {
 #[derive(Debug)]
 pub struct Lease {
     view: Arc<View>,
+    was_there: bool,
     leases: Leases,
 }
 
 impl Lease {
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// Whether the view was there when it was asked for.
+    pub fn was_there(&self) -> bool {
+        self.was_there
     }
 }
 

@@ -9,10 +9,12 @@
 //! A view's root exists before its layer is made and until after its last mount is gone.
 
 mod actor;
+mod count;
 mod effects;
 mod evict;
 mod handle;
 mod lease;
+pub(super) mod metrics;
 
 pub use actor::{Acquire, Acquired, Adopt, ListViews, ViewSummary, Views, ViewsConfig};
 pub use evict::EvictIdle;

@@ -15,11 +15,13 @@ use tokio::time::{Instant, sleep_until};
 use super::VolumeError;
 use super::effects::{Effects, Hands};
 use super::machine::{Effect, Event, Machine, Request, State};
+use super::metrics::Counted;
 use super::record::Record;
 use crate::actors::core::{Ctx, Reply, answer_all, deferred, impl_supervised};
 use crate::actors::events::News;
 use crate::actors::policy::Admitted;
 use crate::actors::resolve::Resolved;
+use crate::actors::took::{Phase, Took};
 use crate::actors::views::Lease;
 use crate::model::{Secrets, Sight, TargetPath, VolumeId};
 use crate::nix::Origin;
@@ -58,6 +60,9 @@ pub struct VolumeActor {
     pub(super) source: &'static str,
     /// Since when a publish is at work; a repeated one, which only looks, is none.
     pub(super) began: Option<Instant>,
+    pub(super) took: Took,
+    /// As long as there is something of it.
+    pub(super) counted: Option<Counted>,
     /// When a publish came in last, or was seen to wait.
     last_call: Instant,
     /// Numbers the looks for a volume that nobody waits for; the last one counts.
@@ -82,6 +87,7 @@ impl_supervised!(VolumeActor, "volume", |this| {
         this.release();
     }
     this.machine = known.map_or_else(Machine::new, |(r, v, w)| Machine::recovered(r, v, w));
+    this.recount();
 });
 
 impl VolumeActor {
@@ -96,6 +102,8 @@ impl VolumeActor {
             secrets: Secrets::default(),
             source: "none",
             began: None,
+            took: Took::default(),
+            counted: None,
             last_call: Instant::now(),
             watches: 0,
             published_at: jiff::Timestamp::now().as_second(),
@@ -106,11 +114,12 @@ impl VolumeActor {
         let revision = record.revision.clone();
         // With the most that it can have been.
         let (origin, sight) = (Origin::Present, Sight::Store);
-        let resolved = Resolved { lease, origin, revision, sight };
+        let resolved = Resolved { lease, origin, revision, sight, took: Took::default() };
         // Two records of one target can't be: the first was written by a volume that claimed it.
         let _ = hands.claims.claim(&record.target, &record.id);
         let request = record.request();
         Self {
+            counted: Some(Counted::new(request.spec.access)),
             admitted: hands.access.policy.count(&request.spec),
             machine: Machine::recovered(request, resolved, true),
             claimed: Some(record.target.clone()),
@@ -121,6 +130,7 @@ impl VolumeActor {
 
     fn on(&mut self, event: Event<Resolved, Caller, Waiter>, ctx: &mut Ctx<Self>) {
         let effects = self.machine.step(event);
+        self.recount();
         // Before anybody is answered: the next volume may come to the same target at once.
         if effects.iter().any(|effect| matches!(effect, Effect::End)) {
             self.release();
@@ -141,6 +151,7 @@ impl VolumeActor {
                     volume = %self.id, namespace, pod, source = ?request.spec.source, "publishing"
                 );
                 self.source = request.spec.source.key();
+                self.took = Took::begun();
                 self.tell_pod(&request, News::Began);
                 self.asked = Some(request.clone());
                 self.watch(ctx);
@@ -151,6 +162,7 @@ impl VolumeActor {
                     let policy = &this.effects.hands.access.policy;
                     let result = result.and_then(|resolved| {
                         policy.check(&request.spec).map_err(VolumeError::from)?;
+                        this.took = resolved.took;
                         Ok(resolved)
                     });
                     this.on(Event::Resolved { op, result }, ctx);
@@ -158,8 +170,10 @@ impl VolumeActor {
             }
             Effect::Abandon => effects.abandon(),
             Effect::Present { op, request, view } => {
-                self.began.get_or_insert_with(Instant::now);
+                let now = Instant::now();
+                self.began.get_or_insert(now);
                 ctx.effect(effects.present(request, view), move |this, result, ctx| {
+                    this.took.set(Phase::Mount, now.elapsed());
                     this.on(Event::Presented { op, result }, ctx);
                 });
             }

@@ -1,7 +1,6 @@
 //! Finding a volume's actor: read by everybody, and but for a volume's first message without a
 //! question to anybody.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +16,7 @@ use super::observe::{Stats, Status, VolumeStats, VolumeStatus};
 use super::record::{RecordStore, Unreadable};
 use super::volumes::{Deliver, Recovered, Volumes};
 use crate::actors::core::{ActorGone, ask};
-use crate::actors::metrics;
-use crate::model::{Access, TargetPath, VolumeId};
+use crate::model::{TargetPath, VolumeId};
 
 /// How often a message may meet an actor that is just ending.
 const MEETINGS: usize = 4;
@@ -100,19 +98,6 @@ impl Directory {
     /// Volumes whose records are kept because they could not be read.
     pub fn unreadable(&self) -> Vec<UnreadableVolume> {
         self.unreadable.iter().map(|entry| entry.value().clone()).collect()
-    }
-
-    /// Counts for the metrics, at scrape time.
-    pub async fn count(&self) {
-        let mut counts = HashMap::from([(Access::ReadOnly, 0), (Access::Writable, 0)]);
-        for status in self.status().await {
-            if let Some(request) = status.request {
-                *counts.entry(request.spec.access).or_default() += 1;
-            }
-        }
-        for (access, label) in [(Access::ReadOnly, "ro"), (Access::Writable, "rw")] {
-            metrics::VOLUMES.with_label_values(&[label]).set(counts[&access]);
-        }
     }
 
     /// Known only when all records were read: a volume without an actor waits for that.

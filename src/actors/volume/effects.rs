@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::claims::Claims;
 use super::machine::{PresentFailed, Request, Seen};
@@ -44,6 +45,7 @@ pub(super) struct Effects {
 
 impl Effects {
     pub(super) async fn resolve(self, spec: VolumeSpec) -> Result<Resolved, Arc<VolumeError>> {
+        let began = Instant::now();
         let Hands { resolver, access, .. } = self.hands;
         let mut viewer = Viewer {
             tenant: Tenant::of(spec.pod.as_ref()),
@@ -54,7 +56,7 @@ impl Effects {
             limits: None,
             fetch_from: None,
         };
-        let resolved = loop {
+        let mut resolved = loop {
             let source = spec.source.clone();
             let resolved = resolver.resolve(source, self.id.clone(), viewer.clone()).await?;
             // What was found with more in sight than the policy allows by now does not count.
@@ -67,6 +69,7 @@ impl Effects {
             .check(&spec, viewer.sight, resolved.lease.view())
             .await
             .map_err(VolumeError::from)?;
+        resolved.took = resolved.took.resolved(began.elapsed());
         Ok(resolved)
     }
 

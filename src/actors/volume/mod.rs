@@ -4,7 +4,7 @@
 //! - `machine`: the state machine, pure.
 //! - `record`: the state on disk.
 //! - `effects`: what the machine asks for, on blocking threads and other actors.
-//! - `observe`: what a volume tells of itself.
+//! - `observe`: what a volume tells of itself; `metrics`: of all.
 //! - `actor`: the actor that turns messages into events and effects into events.
 //! - `directory`: finds a volume's actor. `volumes`: opens it, and recovers all of them at start
 //!   (`recovery`). `claims`: which volume has which target.
@@ -15,6 +15,7 @@ mod directory;
 mod effects;
 mod error;
 mod machine;
+pub(super) mod metrics;
 mod observe;
 mod record;
 mod recovery;

@@ -8,9 +8,10 @@ use super::VolumeError;
 use super::actor::{Answer, VolumeActor};
 use super::effects::{Effects, blocking};
 use super::machine::{Request, State};
+use super::metrics::{self, Counted};
 use crate::actors::core::{Ctx, tell};
 use crate::actors::events::{Facts, News, Subject, VolumeNews};
-use crate::actors::metrics;
+use crate::actors::took::Took;
 use crate::actors::views::Lease;
 use crate::model::{Access, TargetPath, VolumeId};
 use crate::mount::{Attached, Presentation, Usage};
@@ -62,7 +63,7 @@ impl VolumeActor {
         };
         let seconds = began.elapsed().as_secs_f64();
         let outcome = result.as_ref().map_or_else(|e| e.kind(), |()| "ok");
-        metrics::PUBLISH_SECONDS.with_label_values(&[self.source, outcome]).observe(seconds);
+        metrics::published(self.source, outcome, seconds, &self.took);
         self.tell_end(result, seconds);
         match (result, self.machine.state()) {
             (Ok(()), State::Mounted { request, view, .. }) => {
@@ -77,7 +78,15 @@ impl VolumeActor {
             (Err(error), _) => tracing::warn!(volume = %id, %error, seconds, "publish failed"),
         }
         if mounted {
-            self.began = None;
+            (self.began, self.took) = (None, Took::default());
+        }
+    }
+
+    /// After each step of the machine.
+    pub(super) fn recount(&mut self) {
+        let access = self.machine.request().map(|request| request.spec.access);
+        if self.counted.as_ref().map(|counted| counted.0) != access {
+            self.counted = access.map(Counted::new);
         }
     }
 

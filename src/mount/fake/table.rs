@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{FakeMounts, Op, Shown, not_found};
 use crate::model::{Closure, Shape, StorePath, TargetPath, VolumeId, VolumeSize};
 use crate::mount::{
-    Attached, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase,
+    Attached, MountCount, MountError, Mounts, Presentation, Usage, View, ViewId, WriteDatabase,
 };
 
 /// Numbers scratch directories.
@@ -156,6 +156,10 @@ impl Mounts for FakeMounts {
             inodes_used: 10,
             inodes_available: 990,
         })
+    }
+
+    fn count(&self) -> Result<MountCount, MountError> {
+        Ok(MountCount { used: self.mounted() as u64, limit: 100_000 })
     }
 
     fn list_volume_files(&self) -> Result<Vec<VolumeId>, MountError> {

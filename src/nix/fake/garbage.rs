@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{Call, FakeNix, Fault, Gate, State, reach};
 use crate::model::{Registered, StoreGraph, StorePath};
 use crate::nix::error::io_error;
-use crate::nix::{Deletion, Freed, Garbage, NixError, Root, Sole, Space, frees, remains};
+use crate::nix::{Deletion, Freed, Garbage, NixError, Root, Sole, Space, Stock, frees, remains};
 
 /// Bytes, of every path.
 pub const NAR_SIZE: u64 = 100_000;
@@ -213,6 +213,11 @@ impl Garbage for FakeNix {
             Ok(true)
         }
         .boxed()
+    }
+
+    fn stock(&self) -> Result<Stock, NixError> {
+        let paths = self.state().valid.len() as u64;
+        Ok(Stock { paths, bytes: paths * NAR_SIZE })
     }
 
     fn space(&self) -> Result<Space, NixError> {

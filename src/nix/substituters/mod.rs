@@ -14,6 +14,7 @@ use futures::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::metrics;
 use super::redact::Redactor;
 use super::text::MAX_LINE_BYTES;
 use crate::lock::lock;
@@ -27,7 +28,8 @@ mod target;
 
 pub use choice::{Choice, Down};
 pub(super) use effective::effective;
-use named::{is_lost, is_nameless, is_same};
+pub(super) use named::is_same;
+use named::{is_lost, is_nameless};
 #[cfg(any(test, fuzzing))]
 pub(crate) use target::fuzz;
 use target::{Routes, Target};
@@ -70,6 +72,8 @@ struct Place {
     /// Fit for logs.
     shown: String,
     target: Target,
+    /// The cluster's, of which a metric tells.
+    is_cache: bool,
     known: Mutex<Known>,
     looks: Arc<Semaphore>,
 }
@@ -90,11 +94,13 @@ impl Substituters {
         urls: Vec<String>,
         limits: ProbeLimits,
         environment: &[(OsString, OsString)],
+        cache: Option<&str>,
     ) -> Self {
         let routes = Routes::new(environment);
         let place = |url: String| Place {
             shown: Redactor::default().clean(&url).into_owned(),
             target: Target::of(&url, &routes),
+            is_cache: cache.is_some_and(|cache| is_same(cache, &url)),
             url,
             known: Mutex::default(),
             looks: Arc::new(Semaphore::new(1)),
@@ -263,6 +269,9 @@ impl Place {
             }
             (Some(_), None) => tracing::info!(%substituter, "a substituter is up again"),
             (None, None) | (Some(_), Some(_)) => {}
+        }
+        if self.is_cache {
+            metrics::cache_answers(down.is_none());
         }
         *known = Known { since: Some(Instant::now()), down, memory: None };
     }

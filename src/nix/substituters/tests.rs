@@ -11,7 +11,7 @@ const REMEMBER: Duration = Duration::from_secs(30);
 
 fn substituters(urls: &[&str]) -> Substituters {
     let urls = urls.iter().map(|url| (*url).to_owned()).collect();
-    Substituters::new(urls, ProbeLimits::default(), &[])
+    Substituters::new(urls, ProbeLimits::default(), &[], None)
 }
 
 /// Time passes while the machine's sockets don't see it: with time paused for long, a probe's limit

@@ -42,6 +42,10 @@ impl<V: Clone, P, U> Machine<V, P, U> {
         &self.state
     }
 
+    pub fn request(&self) -> Option<&Request> {
+        request_of(&self.state)
+    }
+
     fn next_op(&mut self) -> Op {
         self.last_op += 1;
         self.last_op

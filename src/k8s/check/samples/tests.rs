@@ -21,9 +21,9 @@ fn asked(name: &str, end: &str) -> Asked {
 
 #[test]
 fn families_are_those_of_the_driver() {
-    crate::actors::metrics::show_last_upload("key-refused");
-    crate::actors::metrics::show_registry();
-    crate::actors::metrics::UPLOAD_SECONDS.with_label_values(&["ok"]).observe(1.0);
+    crate::actors::uploads::metrics::show_last_upload("key-refused");
+    crate::actors::registry::metrics::show_all();
+    crate::actors::uploads::metrics::UPLOAD_SECONDS.with_label_values(&["ok"]).observe(1.0);
     let real = Samples::new(crate::metrics::render().unwrap());
     assert_eq!(real.last_upload(), Some("key-refused"));
     assert!(real.pushes() >= 1.0);
