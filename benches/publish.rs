@@ -20,12 +20,19 @@ mod alternatives;
 mod closures;
 #[path = "publish/collection.rs"]
 mod collection;
+#[path = "../tests/traces/collector.rs"]
+mod collector;
 #[path = "publish/expressions.rs"]
 mod expressions;
 #[path = "../tests/lab/mod.rs"]
 mod lab;
 #[path = "publish/report.rs"]
 mod report;
+#[path = "../tests/traces/spans.rs"]
+#[expect(dead_code, reason = "the tests look closer")]
+mod spans;
+#[path = "publish/traces.rs"]
+mod traces;
 
 use std::path::Path;
 
@@ -93,6 +100,10 @@ fn main() {
         bench.report
     });
     drop(node);
+    eprintln!("traces");
+    if let Some(closure) = made.first() {
+        traces::measure(&lab, closure, plan.warm, &mut report);
+    }
     eprintln!("a large store");
     collection::measure(&lab, plan.plans, &mut report);
     let expected = made.iter().map(|c| c.size.name).collect::<Vec<_>>();

@@ -25,11 +25,10 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::mounts::{mounts_in, open_mounts};
+use self::mounts::{less_than_asked, look_first, mounts_in, open_mounts};
 use self::signals::{first_signal, unless_signalled_again};
 use crate::actors::core::Admission;
 use crate::actors::node::{CONFIG, DAEMON, NodeActors, VOLUMES};
-use crate::actors::reconciler::{Item, bring_up_to_date};
 use crate::config::{CacheConfig, NodeConfig, PrivilegesArg, ProcessSettings};
 use crate::grpc::{self, AdminService, Admittance, IdentityService, NodeFacts, NodeService};
 use crate::health::{Condition, Health};
@@ -37,7 +36,7 @@ use crate::http::{self, HttpState, Probed};
 use crate::jail::capabilities::{self, CapabilitySet};
 use crate::jail::{kernel, syscalls};
 use crate::model::System;
-use crate::mount::{Mounts, RealMounts};
+use crate::mount::Mounts;
 use crate::telemetry::{self, LogFilter};
 
 /// Why a node or a cache did not start, or ended.
@@ -54,12 +53,14 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
     if let Some(point) = &config.crash_at {
         crate::crash::arm(point).map_err(NodeError)?;
     }
-    on_runtime(&config.process.clone(), capabilities::NODE, |log_filter| node(config, log_filter))
+    let (process, host) = (config.process.clone(), node_id(&config));
+    on_runtime(&process, capabilities::NODE, &host, |log_filter| node(config, log_filter))
 }
 
 /// Runs a cache until a signal or a core part's end.
 pub fn run_cache(config: CacheConfig) -> Result<(), NodeError> {
-    on_runtime(&config.process.clone(), capabilities::CACHE, |filter| cache::cache(config, filter))
+    let (process, host) = (config.process.clone(), host_name());
+    on_runtime(&process, capabilities::CACHE, &host, |filter| cache::cache(config, filter))
 }
 
 /// Actors and the futures of their effects live on this thread; gRPC, HTTP, realisations and blocking
@@ -67,6 +68,7 @@ pub fn run_cache(config: CacheConfig) -> Result<(), NodeError> {
 fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
     process: &ProcessSettings,
     needed: CapabilitySet,
+    host: &str,
     life: impl FnOnce(LogFilter) -> F,
 ) -> Result<(), NodeError> {
     // Threads inherit it.
@@ -76,20 +78,24 @@ fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
             .map_err(|e| fail("can't give up capabilities (see --privileges)")(&e))?;
         syscalls::can_be_refused().map_err(|e| no_seccomp(&e))?;
     }
-    let log_filter = telemetry::init(&process.log, process.log_format).map_err(NodeError)?;
-    if process.privileges == PrivilegesArg::Least {
-        kernel::say_what_stays_open();
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| fail("can't start the runtime")(&e))?;
+    let (log_filter, traces) = {
+        let _within = runtime.enter();
+        telemetry::init(process, host).map_err(NodeError)?
+    };
+    if process.privileges == PrivilegesArg::Least {
+        kernel::say_what_stays_open();
+    }
     runtime.spawn(telemetry::mind());
     let mut runtime = Some(runtime);
     #[expect(clippy::expect_used, reason = "actix calls this once")]
     let system = actix::System::with_tokio_rt(move || runtime.take().expect("one runtime"));
     let ended = system.block_on(life(log_filter));
     telemetry::flush();
+    traces.end();
     ended
 }
 
@@ -166,25 +172,12 @@ async fn node(config: NodeConfig, log_filter: LogFilter) -> Result<(), NodeError
     ended
 }
 
-/// What is mounted is read by what starts next.
-async fn look_first(items: Vec<Item>) -> Result<(), NodeError> {
-    let look = tokio::task::spawn_blocking(move || bring_up_to_date(&items)).await;
-    look.map_err(|panic| fail("reading what is mounted")(&panic))
-}
-
-/// Why the node can do less than it was asked for; empty if it can do all.
-fn less_than_asked(mounts: &RealMounts) -> String {
-    let refusal = mounts.writable_refusal().map(|why| format!("no writable volumes: {why}"));
-    let unbounded = mounts.bounded_refusal().map(|why| format!("no volumes with a size: {why}"));
-    let reasons = [mounts.fallback_reason().map(str::to_owned), refusal, unbounded];
-    reasons.into_iter().flatten().collect::<Vec<_>>().join("; ")
-}
-
 fn node_id(config: &NodeConfig) -> String {
-    config
-        .node_id
-        .clone()
-        .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+    config.node_id.clone().unwrap_or_else(host_name)
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// One driver per directory: two would unmount each other's volumes, or sweep each other's roots.

@@ -22,3 +22,4 @@ pub mod nix;
 pub mod read;
 pub mod relay;
 pub mod telemetry;
+pub mod trace;

@@ -1,20 +1,28 @@
-//! Logs: one subscriber for the process, with a filter that can be changed while it runs.
+//! Logs: one subscriber for the process, with a filter that can be changed while it runs. And traces, if they are
+//! sent somewhere.
 //!
 //! What is written passes [`limited`], and its end is kept ([`recent`]).
 
+mod export;
+mod ids;
 mod limited;
 mod recent;
+mod traces;
 
 use std::io::IsTerminal;
 use std::sync::{Arc, LazyLock};
 
+use tracing_subscriber::filter::FilterExt;
+use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use self::ids::WithIds;
 use self::limited::Limited;
 pub use self::recent::recent;
-use crate::config::LogFormat;
+pub use self::traces::Traces;
+use crate::config::{LogFormat, ProcessSettings};
 
 /// Each failed call to the API server is reported by whoever made it, with what it was for.
 pub const DEFAULT_FILTER: &str = "info,kube_client=off";
@@ -28,21 +36,38 @@ type Reload = reload::Handle<EnvFilter, Registry>;
 #[derive(Clone)]
 pub struct LogFilter(Arc<Reload>);
 
-/// Installs the subscriber; call it once. Logs go to standard error.
-pub fn init(filter: &str, format: LogFormat) -> Result<LogFilter, String> {
-    let (filter, handle) = reload::Layer::new(parse(filter)?);
-    let lines = tracing_subscriber::fmt::layer().with_writer(recent::Tee);
-    let lines = match format {
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+/// Installs the subscriber; call it once, within the runtime. Logs go to standard error. `host` is who speaks in
+/// traces.
+pub fn init(process: &ProcessSettings, host: &str) -> Result<(LogFilter, Traces), String> {
+    let (filter, handle) = reload::Layer::new(parse(&process.log)?);
+    // Volumes matter more.
+    let (traces, refused) = match Traces::new(&process.traces, host) {
+        Ok(traces) => (traces, None),
+        Err(reason) => (Traces::none(), Some(reason)),
     };
+    let lines = tracing_subscriber::fmt::layer().with_writer(recent::Tee);
+    let lines = match process.log_format {
+        LogFormat::Json => {
+            let inner = format().json().flatten_event(true);
+            lines.json().event_format(WithIds { inner, json: true }).boxed()
+        }
+        LogFormat::Human => {
+            let ansi = std::io::stderr().is_terminal();
+            let inner = format().with_ansi(ansi);
+            lines.with_ansi(ansi).event_format(WithIds { inner, json: false }).boxed()
+        }
+    };
+    // The filter is of the lines alone.
     tracing_subscriber::registry()
-        .with(filter)
-        .with(lines.with_filter(LIMITED.clone()))
+        .with(lines.with_filter(filter.and(LIMITED.clone())))
+        .with(traces.layer())
         .try_init()
         .map_err(|e| format!("can't start logging: {e}"))?;
     limited::show();
-    Ok(LogFilter(Arc::new(handle)))
+    if let Some(reason) = refused {
+        tracing::warn!("{reason}: there are none");
+    }
+    Ok((LogFilter(Arc::new(handle)), traces))
 }
 
 /// Tells of lines that were not written, minute by minute. It has no end.

@@ -12,6 +12,7 @@ use super::views::{Acquire, Lease, Views};
 use super::volume::VolumeError;
 use crate::model::{Sight, Source, StorePath, Viewer, VolumeId};
 use crate::nix::Origin;
+use crate::trace;
 
 /// A source's view, and how the closure came to be there.
 #[derive(Debug, Clone)]
@@ -37,6 +38,16 @@ pub struct Resolver {
 impl Resolver {
     /// A path that is known and in the store needs no Nix; everything else is realised first.
     pub(super) async fn resolve(
+        &self,
+        source: Source,
+        volume: VolumeId,
+        viewer: Viewer,
+    ) -> Result<Resolved, Arc<VolumeError>> {
+        let span = trace::below!("resolve", ?source);
+        trace::phase(span, Box::pin(self.resolve_now(source, volume, viewer))).await
+    }
+
+    async fn resolve_now(
         &self,
         source: Source,
         volume: VolumeId,
@@ -93,7 +104,9 @@ impl Resolver {
         &self,
         root: &StorePath,
     ) -> Result<Option<Arc<Lease>>, VolumeError> {
-        ask(&self.views, Acquire(root.clone())).await?.map_err(VolumeError::View)
+        let acquired =
+            async { ask(&self.views, Acquire(root.clone())).await?.map_err(VolumeError::View) };
+        trace::phase(trace::below!("view", store_path = %root), acquired).await
     }
 
     /// Nobody waits any more for what was to be realised in this name.

@@ -1,12 +1,27 @@
-//! Where a node's mounts are made.
+//! A node's mounts.
 
 use std::ffi::OsString;
 use std::path::Path;
 
 use super::{NodeError, fail};
+use crate::actors::reconciler::{Item, bring_up_to_date};
 use crate::config::NodeConfig;
 use crate::model::STORE_DIR;
 use crate::mount::{self, PresentationChoice, RealMounts};
+
+/// What is mounted is read by what starts next.
+pub(super) async fn look_first(items: Vec<Item>) -> Result<(), NodeError> {
+    let look = tokio::task::spawn_blocking(move || bring_up_to_date(&items)).await;
+    look.map_err(|panic| fail("reading what is mounted")(&panic))
+}
+
+/// Why the node can do less than it was asked for; empty if it can do all.
+pub(super) fn less_than_asked(mounts: &RealMounts) -> String {
+    let refusal = mounts.writable_refusal().map(|why| format!("no writable volumes: {why}"));
+    let unbounded = mounts.bounded_refusal().map(|why| format!("no volumes with a size: {why}"));
+    let reasons = [mounts.fallback_reason().map(str::to_owned), refusal, unbounded];
+    reasons.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
 
 /// Where a node has its views and volumes' files.
 pub(super) fn mounts_in(state_dir: &Path, presentation: PresentationChoice) -> mount::Config {

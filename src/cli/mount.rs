@@ -69,7 +69,13 @@ async fn publish(
     let published = async {
         loop {
             let mut node = client::node(sockets.endpoint.path()).await?;
-            match node.node_publish_volume(client::by_a_person(call.clone())).await {
+            match node
+                .node_publish_volume(client::by_a_person(client::within(
+                    sockets.traceparent.as_deref(),
+                    call.clone(),
+                )))
+                .await
+            {
                 Ok(_) => return Ok(()),
                 Err(e) if e.code() == client::Code::Aborted => {}
                 Err(e) => return Err(message(&e)),

@@ -62,7 +62,11 @@ async fn one(args: &PrefetchArgs, key: &str, text: &str) -> Result<String, Failu
     let began = Instant::now();
     let made = with_progress(&args.sockets, &id, async {
         let mut admin = client::admin(args.sockets.admin_endpoint.path()).await?;
-        Ok(admin.prefetch(ask).await.map_err(|e| message(&e))?.into_inner())
+        Ok(admin
+            .prefetch(client::within(args.sockets.traceparent.as_deref(), ask))
+            .await
+            .map_err(|e| message(&e))?
+            .into_inner())
     });
     let (made, seconds) = (made.await?, began.elapsed().as_secs_f64());
     Ok(match args.output {

@@ -20,7 +20,9 @@ pub async fn unmount(args: UnmountArgs) -> Result<(), Failure> {
     let call =
         NodeUnpublishVolumeRequest { volume_id: volume.volume_id, target_path: target.to_string() };
     let mut node = client::node(args.sockets.endpoint.path()).await?;
-    node.node_unpublish_volume(call).await.map_err(|e| message(&e))?;
+    node.node_unpublish_volume(client::within(args.sockets.traceparent.as_deref(), call))
+        .await
+        .map_err(|e| message(&e))?;
     println!("unmounted {target}");
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{DEFAULT_STATE_DIR, Programs, absolute, key_value};
+use super::{DEFAULT_STATE_DIR, Programs, TraceSettings, absolute, key_value};
 use crate::telemetry;
 
 #[derive(Debug, Clone, Args)]
@@ -42,6 +42,8 @@ pub struct ProcessSettings {
     pub log: String,
     #[arg(long, env = "NIX_CSI_LOG_FORMAT", value_enum, default_value = "human")]
     pub log_format: LogFormat,
+    #[command(flatten)]
+    pub traces: TraceSettings,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

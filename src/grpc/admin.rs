@@ -152,7 +152,7 @@ impl Admin for AdminService {
         request: Request<PrefetchRequest>,
     ) -> Result<Response<PrefetchResponse>, Status> {
         tokio::select! {
-            done = keep::prefetch(&self.keeper, request.into_inner()) => done.map(Response::new),
+            done = keep::prefetch(&self.keeper, request) => done.map(Response::new),
             () = self.stop.cancelled() => Err(Status::unavailable("the node stops: ask again")),
         }
     }

@@ -14,6 +14,7 @@ use super::proto::admin::admin_client::AdminClient;
 use super::proto::admin::debug_client::DebugClient;
 use super::proto::csi::identity_client::IdentityClient;
 use super::proto::csi::node_client::NodeClient;
+use crate::trace::TRACEPARENT;
 pub use tonic::transport::Channel;
 pub use tonic::{Code, Response, Status};
 
@@ -68,9 +69,17 @@ fn hint(error: &std::io::Error) -> String {
 /// socket, and nothing that a pod's author writes gets into a call's metadata.
 const PERSON: &str = "nix-csi-person";
 
-/// A call of a person's at a terminal.
-pub fn by_a_person<T>(message: T) -> Request<T> {
+/// A call that is part of a trace, if `traceparent` is one's.
+pub fn within<T>(traceparent: Option<&str>, message: T) -> Request<T> {
     let mut request = Request::new(message);
+    if let Some(Ok(parent)) = traceparent.map(str::parse) {
+        request.metadata_mut().insert(TRACEPARENT, parent);
+    }
+    request
+}
+
+/// A call of a person's at a terminal.
+pub fn by_a_person<T>(mut request: Request<T>) -> Request<T> {
     request.metadata_mut().insert(PERSON, MetadataValue::from_static("true"));
     request
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use tonic::Status;
+use tonic::{Request, Status};
 
 use super::admin::origin;
 use super::proto::admin::{
     Kept as KeptMessage, PrefetchRequest, PrefetchResponse, ReleaseRequest, ReleaseResponse,
 };
 use super::status::status_of;
+use super::traced;
 use crate::actors::keeper::{KeeperHandle, Kept, PrefetchError, Prefetched, ReleaseError};
 use crate::model::{Source, VolumeId};
 
@@ -16,6 +17,14 @@ use crate::model::{Source, VolumeId};
 const LONGEST: u64 = 3650 * 24 * 3600;
 
 pub(super) async fn prefetch(
+    keeper: &KeeperHandle,
+    request: Request<PrefetchRequest>,
+) -> Result<PrefetchResponse, Status> {
+    let span = traced::call(&request, "nixcsi.v1.Admin", "Prefetch");
+    traced::answer(span, prefetch_now(keeper, request.into_inner())).await
+}
+
+async fn prefetch_now(
     keeper: &KeeperHandle,
     request: PrefetchRequest,
 ) -> Result<PrefetchResponse, Status> {

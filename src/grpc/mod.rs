@@ -15,6 +15,7 @@ mod registration;
 mod server;
 mod socket;
 mod status;
+mod traced;
 mod uploads;
 
 pub use admin::{AdminService, NodeFacts};

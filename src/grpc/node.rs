@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tonic::{Request, Response, Status};
-use tracing::Instrument;
 
 use super::client;
 use super::proto::csi::node_server::Node;
@@ -19,12 +18,14 @@ use super::proto::csi::{
 };
 use super::publish_request::{self, Admittance};
 use super::status::status_of;
+use super::traced;
 use crate::actors::builds::BuildsHandle;
 use crate::actors::core::Admission;
 use crate::actors::pods::PodLookup;
 use crate::actors::volume::{Directory, VolumeError, VolumeStats};
 use crate::k8s::split_attributes;
 use crate::model::{InvalidTarget, PodInfo, TargetPath, VolumeId};
+use crate::trace;
 
 pub struct NodeService {
     pub node_id: String,
@@ -43,6 +44,8 @@ pub struct NodeService {
 /// How long a call goes on for a pod that is being deleted.
 const LEAVING: Duration = Duration::from_secs(1);
 
+const SERVICE: &str = "csi.v1.Node";
+
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
@@ -52,33 +55,8 @@ impl Node for NodeService {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Answer<NodePublishVolumeResponse> {
-        let is_by_a_person = client::is_by_a_person(&request);
-        let call = request.into_inner();
-        let host_users = self.host_users(&call).await;
-        let (id, wanted) =
-            publish_request::parse(call, &self.admittance, is_by_a_person, host_users)?;
-        let _permit = self.publishes.enter().map_err(|e| status_of(&VolumeError::from(e)))?;
-        let pod = wanted.spec.pod.clone();
-        let span = match &pod {
-            None => tracing::info_span!("publish", volume = %id),
-            Some(pod) => tracing::info_span!(
-                "publish", volume = %id, pod = pod.name, namespace = pod.namespace,
-                pod_uid = pod.uid, service_account = pod.service_account,
-                ephemeral = pod.is_ephemeral
-            ),
-        };
-        let publish = self.directory.publish(&id, wanted).instrument(span);
-        tokio::select! {
-            biased;
-            done = tokio::time::timeout(self.hold, publish) => match done {
-                Ok(Ok(())) => Ok(Response::new(NodePublishVolumeResponse {})),
-                Ok(Err(error)) => Err(status_of(&error)),
-                Err(_) => Err(self.still_pending(&id).await),
-            },
-            () = self.pod_left(pod) => Err(Status::aborted(
-                "the pod is being deleted: the volume is not mounted any more",
-            )),
-        }
+        let span = traced::call(&request, SERVICE, "NodePublishVolume");
+        traced::answer(span, self.publish(request)).await
     }
 
     /// "If the volume is not found … the plugin MUST reply 0 OK" (CSI 1.12, NodeUnpublishVolume).
@@ -86,13 +64,8 @@ impl Node for NodeService {
         &self,
         request: Request<NodeUnpublishVolumeRequest>,
     ) -> Answer<NodeUnpublishVolumeResponse> {
-        let call = request.into_inner();
-        let id = volume_id(&call.volume_id)?;
-        let target = target("target_path", &call.target_path)?;
-        let span = tracing::info_span!("unpublish", volume = %id);
-        let unpublish = self.directory.unpublish(&id, target).instrument(span);
-        unpublish.await.map_err(|e| status_of(&e))?;
-        Ok(Response::new(NodeUnpublishVolumeResponse {}))
+        let span = traced::call(&request, SERVICE, "NodeUnpublishVolume");
+        traced::answer(span, self.unpublish(request)).await
     }
 
     async fn node_get_volume_stats(
@@ -154,6 +127,52 @@ impl Node for NodeService {
 }
 
 impl NodeService {
+    async fn publish(
+        &self,
+        request: Request<NodePublishVolumeRequest>,
+    ) -> Answer<NodePublishVolumeResponse> {
+        let is_by_a_person = client::is_by_a_person(&request);
+        let call = request.into_inner();
+        let host_users = self.host_users(&call).await;
+        let (id, wanted) =
+            publish_request::parse(call, &self.admittance, is_by_a_person, host_users)?;
+        let _permit = self.publishes.enter().map_err(|e| status_of(&VolumeError::from(e)))?;
+        let pod = wanted.spec.pod.clone();
+        let span = match &pod {
+            None => tracing::info_span!("publish", volume = %id),
+            Some(pod) => tracing::info_span!(
+                "publish", volume = %id, pod = pod.name, namespace = pod.namespace,
+                pod_uid = pod.uid, service_account = pod.service_account,
+                ephemeral = pod.is_ephemeral
+            ),
+        };
+        let publish = trace::phase(span, self.directory.publish(&id, wanted));
+        tokio::select! {
+            biased;
+            done = tokio::time::timeout(self.hold, publish) => match done {
+                Ok(Ok(())) => Ok(Response::new(NodePublishVolumeResponse {})),
+                Ok(Err(error)) => Err(status_of(&error)),
+                Err(_) => Err(self.still_pending(&id).await),
+            },
+            () = self.pod_left(pod) => Err(Status::aborted(
+                "the pod is being deleted: the volume is not mounted any more",
+            )),
+        }
+    }
+
+    async fn unpublish(
+        &self,
+        request: Request<NodeUnpublishVolumeRequest>,
+    ) -> Answer<NodeUnpublishVolumeResponse> {
+        let call = request.into_inner();
+        let id = volume_id(&call.volume_id)?;
+        let target = target("target_path", &call.target_path)?;
+        let span = tracing::info_span!("unpublish", volume = %id);
+        let unpublish = trace::phase(span, self.directory.unpublish(&id, target));
+        unpublish.await.map_err(|e| status_of(&e))?;
+        Ok(Response::new(NodeUnpublishVolumeResponse {}))
+    }
+
     /// What the API server says of the pod of this call.
     async fn host_users(&self, call: &NodePublishVolumeRequest) -> Option<bool> {
         let pods = self.pods.as_ref()?;

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::MountError;
 use super::failure::io_error;
+use crate::trace;
 
 const MKFS: &str = "mkfs.ext4";
 /// Where it is on Debian, whose users have these in no `PATH`.
@@ -45,6 +46,11 @@ const ARGS: [&str; 13] = [
 
 /// Blocking, for a minute at most.
 pub(super) fn ext4(image: &Path, search_path: &OsStr) -> Result<(), MountError> {
+    let span = trace::below!("process", otel.name = MKFS, process.executable.name = MKFS);
+    trace::blocking_phase(&span, || make(image, search_path))
+}
+
+fn make(image: &Path, search_path: &OsStr) -> Result<(), MountError> {
     let mut dirs = search_path.to_owned();
     dirs.push(SYSTEM);
     let mut child = Command::new(MKFS)

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::jail::Guard;
 use crate::jail::capabilities::{self, CapabilitySet};
+use crate::trace;
 
 use super::ssh;
 use super::{Buildable, Elsewhere, Evaluator, Limit, Limits, ProbeLimits};
@@ -116,6 +117,14 @@ pub struct CommandSpec {
 }
 
 impl CommandSpec {
+    /// With the trace that it is part of: for what the driver runs in its own name, not for what reads what
+    /// tenants wrote.
+    pub(super) fn traced(mut self) -> Self {
+        let of = trace::environment();
+        self.env.extend(of.map(|(name, value)| (name.into(), value.into())));
+        self
+    }
+
     /// A process in a group of its own, without our environment. A guarded one lives as long as its
     /// standard input is held open; another has no input.
     pub fn command(&self) -> tokio::process::Command {

@@ -60,8 +60,8 @@ impl Elsewhere {
             let run = |spec: CommandSpec| async move {
                 run(nix, &spec, what, (progress, slot), choice).await
             };
-            match run(send(&nix.config, derivation, &self.store)).await {
-                Ok(_) => run(build(&nix.config, what, &self.store)).await,
+            match run(send(&nix.config, derivation, &self.store).traced()).await {
+                Ok(_) => run(build(&nix.config, what, &self.store).traced()).await,
                 Err(error) => Err(error),
             }
         };

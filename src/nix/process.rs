@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin};
+use tracing::Span;
 
 use super::NixError;
 use super::command::CommandSpec;
@@ -20,6 +21,7 @@ use super::exit::Exit;
 use super::redact::Redactor;
 use super::text::MAX_LINE_BYTES;
 use super::workers;
+use crate::trace;
 
 /// A result of `nix build --json` has some 200 bytes.
 const MAX_STDOUT: usize = 1 << 20;
@@ -49,8 +51,22 @@ pub(super) async fn run<K: Send + 'static>(
     run_bounded(spec, settings, on_line, kept, MAX_STDOUT).await
 }
 
-/// With so many bytes of standard output; the rest is dropped.
+/// With so many bytes of standard output; the rest is dropped. Arguments may hold secrets, so a trace has none.
 async fn run_bounded<K: Send + 'static>(
+    spec: &CommandSpec,
+    settings: &[u8],
+    on_line: impl FnMut(&[u8]),
+    kept: K,
+    most: usize,
+) -> Result<(Ended, K), NixError> {
+    let name = spec.program.file_name().unwrap_or_default().to_string_lossy();
+    let span = trace::below!("process", otel.name = &*name, process.executable.name = &*name);
+    let work = run_in(&span, spec, settings, on_line, kept, most);
+    trace::phase(span.clone(), work).await
+}
+
+async fn run_in<K: Send + 'static>(
+    span: &Span,
     spec: &CommandSpec,
     settings: &[u8],
     on_line: impl FnMut(&[u8]),
@@ -66,6 +82,9 @@ async fn run_bounded<K: Send + 'static>(
         .spawn()
         .map_err(spawn_error)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    if let Some(pid) = child.id() {
+        trace::set(span, "process.pid", i64::from(pid));
+    }
     let lifeline = child.stdin.take();
     let mut running = Running { lifeline, process: Some((child, kept)) };
     running.give(settings).await;
@@ -102,6 +121,12 @@ async fn run_bounded<K: Send + 'static>(
         unreachable!("only this function and the drop take it")
     };
     let ended = Ended { exit: status.into(), stdout: captured };
+    if let Exit::Code(code) = ended.exit {
+        trace::set(span, "process.exit.code", i64::from(code));
+    }
+    if !ended.exit.is_ok() {
+        trace::fail(span, &ended.exit);
+    }
     Ok((ended, kept))
 }
 

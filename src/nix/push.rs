@@ -81,7 +81,7 @@ async fn copy(
     signing_key: Option<&Path>,
 ) -> Result<(), PushError> {
     for (spec, doing) in commands(&nix.config, paths, url, signing_key) {
-        run(nix, &spec, doing, ()).await?;
+        run(nix, &spec.traced(), doing, ()).await?;
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ async fn hand_over(nix: &Arc<Inner>, paths: &[StorePath], program: &Path) -> Res
     let (theirs, roots) = (nix.clone(), paths.to_vec());
     let list =
         blocking("writing the list of paths", move || list_of(&theirs.closures(&roots)?)).await?;
-    let mut spec = command::spec(&nix.config, program.to_owned(), Vec::new());
+    let mut spec = command::spec(&nix.config, program.to_owned(), Vec::new()).traced();
     if let Some((_, guard)) = &mut spec.guard {
         // Its own view of us: a pid is the same to both, a descriptor is not.
         let input = format!("/proc/{}/fd/{}", std::process::id(), list.as_raw_fd());

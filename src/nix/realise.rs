@@ -132,6 +132,7 @@ async fn run(
     if where_to != Place::Here {
         command::fetch_only(&mut spec);
     }
+    let spec = spec.traced();
     progress.update(|p| "planning".clone_into(&mut p.current));
     let kept = (stage, slot.clone());
     let step = (Step::Fetch, with.secret.as_ref());

@@ -37,8 +37,7 @@ impl OnNode {
             found.map(str::to_owned).collect()
         };
         let find = |dir: &str, kind: &str, pattern: &str| {
-            let script =
-                "[ ! -e \"$1\" ] || find \"$1\" -mindepth 1 -type \"$2\" -path \"$3\" -prune";
+            let script = "[ ! -e \"$1\" ] || find \"$1\" -ignore_readdir_race -mindepth 1 -type \"$2\" -path \"$3\" -prune";
             lines(&cluster.on_node(&["sh", "-c", script, "sh", dir, kind, pattern]))
         };
         let builders = "ps ax -o args= | grep '^busybox sh -euc' || true";

@@ -86,6 +86,17 @@ readinessProbe:
   timeoutSeconds: 7
 {{- end -}}
 
+{{/* Settings of traces. */}}
+{{- define "nix-csi.traces" -}}
+{{- with .Values.traces -}}
+{{- if .endpoint }}
+NIX_CSI_OTLP_ENDPOINT: {{ .endpoint | quote }}
+NIX_CSI_TRACE_RATIO: {{ .ratio | quote }}
+OTEL_RESOURCE_ATTRIBUTES: k8s.namespace.name={{ $.Release.Namespace }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Names and values; what is set by name in the values wins over the chart's own. */}}
 {{- define "nix-csi.env" -}}
 {{- $env := mergeOverwrite (dict) .own .set -}}

@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Handler, ResponseFuture};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
+use tracing::Span;
 
 use super::Memory;
 use super::build::{BuildActor, Cancel, Shared, Work};
@@ -25,6 +26,7 @@ use crate::actors::core::{
 use crate::actors::policy::PolicyHandle;
 use crate::model::{Limits, Source, Viewer};
 use crate::nix::{Nix, ProgressSink};
+use crate::trace;
 
 /// A panicking realisation is tried once more; its store paths are not lost.
 const RESTART: Backoff =
@@ -105,7 +107,9 @@ impl Builds {
         let (shared, progress, began) =
             (self.shared.clone(), ProgressSink::default(), Instant::now());
         let fetches = Fetches::default();
-        let work = Work { shared, source, viewer, root, derivation, progress, fetches, began };
+        let span = trace::below!("realise", ?source, tenant = %viewer.tenant);
+        let work =
+            Work { shared, source, viewer, root, derivation, progress, fetches, began, span };
         let builds = ctx.address();
         let actor = BuildActor { number, work: work.clone(), builds: builds.clone() };
         let build = supervise(actor, RESTART, move |end| {
@@ -198,6 +202,7 @@ impl Handler<Realise> for Builds {
         if let Some(same) = self.in_flight.values_mut().find(|other| other.is_for(&ask)) {
             same.waiters.push((ask.volume, reply));
             same.joins += 1;
+            trace::link(&Span::current(), &same.work.span);
         } else if let Some(early) = self.shared.memory.too_early(&ask.source, &ask.viewer) {
             reply.send(Err(early));
         } else {

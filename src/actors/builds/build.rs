@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Addr, Handler, Message};
+use futures::TryFutureExt;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
+use super::asked::{Asked, Next, present, tell_trace};
 use super::in_flight::Fetches;
 use super::limits;
 use super::memory::Key;
@@ -20,9 +22,10 @@ use crate::actors::core::{Ctx, impl_supervised, tell};
 use crate::actors::policy::PolicyHandle;
 use crate::model::{Source, StorePath, Viewer};
 use crate::nix::{
-    Buildable, Evaluated, Nix, NixError, Origin, ProgressSink, RealiseError, Realised, Stage, Step,
+    Buildable, Evaluated, Nix, NixError, ProgressSink, RealiseError, Realised, Stage, Step,
     locked_revision,
 };
+use crate::trace;
 
 /// What all realisations share.
 pub(super) struct Shared {
@@ -48,6 +51,8 @@ pub(super) struct Work {
     pub(super) progress: ProgressSink,
     pub(super) fetches: Fetches,
     pub(super) began: Instant,
+    /// In the trace of who asked first.
+    pub(super) span: Span,
 }
 
 pub(super) struct BuildActor {
@@ -67,7 +72,8 @@ impl Actor for BuildActor {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.effect(realise(self.work.clone(), self.number), |this, result, ctx| {
+        let (span, work) = (self.work.span.clone(), self.work.clone());
+        ctx.effect(trace::phase(span, realise(work, self.number)), |this, result, ctx| {
             tell(&this.builds, Ended { number: this.number, result });
             ctx.stop();
         });
@@ -90,40 +96,6 @@ async fn realise(work: Work, number: u64) -> Result<Built, Failure> {
         tracing::info!(number, %root, ?origin, seconds, "realised");
     }
     result
-}
-
-/// What is to be realised, as far as it is known.
-struct Asked {
-    /// Locked, if it was a mutable reference.
-    source: Source,
-    key: Key,
-    revision: Option<String>,
-    /// Once it is evaluated.
-    derivation: Option<StorePath>,
-    /// With its secret and the limits that count, once those were needed.
-    viewer: Option<Viewer>,
-}
-
-impl Asked {
-    fn of(source: &Source, viewer: &Viewer) -> Self {
-        let revision = match source {
-            Source::FlakeRef(reference) => locked_revision(reference).map(str::to_owned),
-            Source::StorePath(_) | Source::NixExpr(_) => None,
-        };
-        Self {
-            source: source.clone(),
-            key: Key::of(source, viewer),
-            revision,
-            derivation: None,
-            viewer: None,
-        }
-    }
-}
-
-/// A source that is as good as realised, or what is to be built.
-enum Next {
-    Done(Realised),
-    Build(Buildable),
 }
 
 impl Work {
@@ -166,7 +138,9 @@ impl Work {
         let _building = stage(&self.progress, Stage::Building);
         let viewer = self.fetcher(asked).await?;
         let (root, progress) = (self.root.path().to_owned(), self.progress.clone());
-        Ok(self.shared.nix.realise((buildable, viewer), root, progress, slot).await?)
+        let span = trace::below!("build");
+        let realised = self.shared.nix.realise((buildable, viewer), root, progress, slot);
+        Ok(trace::phase(span.clone(), realised.inspect_ok(|made| tell_trace(&span, made))).await?)
     }
 
     /// With whom the policy allows to ask now, after all queues.
@@ -208,8 +182,9 @@ impl Work {
         }
         let (root, progress) = (self.derivation.path().to_owned(), self.progress.clone());
         let source = asked.source.clone();
+        let evaluated = self.shared.nix.evaluate(source, self.viewer(asked).await?, root, progress);
         let Evaluated { buildable, path } =
-            self.shared.nix.evaluate(source, self.viewer(asked).await?, root, progress).await?;
+            trace::phase(trace::below!("evaluate"), evaluated).await?;
         if let Buildable::Output { derivation, .. } = &buildable {
             asked.derivation = Some(derivation.clone());
         }
@@ -232,7 +207,8 @@ impl Work {
             lock
         } else {
             let (viewer, progress) = (self.viewer(asked).await?, self.progress.clone());
-            let lock = self.shared.nix.lock(reference.clone(), viewer, progress).await;
+            let lock = self.shared.nix.lock(reference.clone(), viewer, progress);
+            let lock = trace::phase(trace::below!("lock"), lock).await;
             match (lock, memory.last_lock_of(reference, &self.viewer)) {
                 (Ok(lock), _) => {
                     memory.learn_lock(reference, &self.viewer, lock.clone());
@@ -285,12 +261,9 @@ impl Work {
             let text = limits::waiting(&self.shared.policy, &self.viewer.tenant, queued, place);
             self.progress.update(|p| p.current = text);
         };
-        slots.enter(self.viewer.tenant.clone()).admitted(tell).await
+        let admitted = slots.enter(self.viewer.tenant.clone()).admitted(tell);
+        trace::waiting(trace::below!("queue", stage = queued.as_str()), admitted).await
     }
-}
-
-fn present(root: StorePath) -> Next {
-    Next::Done(Realised { root, origin: Origin::Present })
 }
 
 impl Handler<Cancel> for BuildActor {

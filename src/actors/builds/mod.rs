@@ -12,6 +12,7 @@
 //! [`Built`], or works on it.
 
 mod actor;
+mod asked;
 mod build;
 mod counts;
 mod failure;

@@ -23,6 +23,7 @@ use crate::actors::core::blocking;
 use crate::lock::lock;
 use crate::model::{Index, StoreGraph, StorePath};
 use crate::nix::{Freed, Garbage, NixError, Space};
+use crate::trace;
 
 /// Of a file system that notes when a file was read once in so long (mount(8), relatime).
 const RELATIME: Duration = Duration::from_hours(24);
@@ -251,7 +252,10 @@ impl Collector {
     ) -> Result<T, CollectError> {
         beat.at(step);
         let limit = self.rules.step;
-        timeout(limit, work).await.map_err(|_| CollectError::TimedOut { step, limit })
+        let done = async {
+            timeout(limit, work).await.map_err(|_| CollectError::TimedOut { step, limit })
+        };
+        trace::phase(trace::below!("step", otel.name = step), done).await
     }
 }
 

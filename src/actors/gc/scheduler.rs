@@ -152,12 +152,13 @@ impl GcScheduler {
         let (store, used, roots) = (store.clone(), used.clone(), roots.clone());
         let (rules, threads, wanted) = (*rules, self.threads.clone(), self.full);
         let collector = Collector { store, used, holders, rules, roots, wanted, threads };
-        ctx.effect(collector.collect(beat), move |this, result, _| {
+        let span = tracing::debug_span!(parent: None, "collect garbage", ?why);
+        let collecting = crate::trace::phase(span.clone(), collector.collect(beat));
+        ctx.effect(collecting, move |this, result, _| {
             this.running = None;
             metrics::SECONDS.observe(began.elapsed().as_secs_f64());
-            let interval = this.config.interval;
-            this.due = Instant::now() + interval.mul_f64(0.9 + jitter() / 5.0);
-            this.ended(result);
+            this.due = Instant::now() + this.config.interval.mul_f64(0.9 + jitter() / 5.0);
+            span.in_scope(|| this.ended(result));
         });
     }
 

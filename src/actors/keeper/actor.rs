@@ -17,6 +17,7 @@ use crate::actors::metrics;
 use crate::actors::reconciler::Looking;
 use crate::actors::resolve::Resolver;
 use crate::model::{Source, Viewer, VolumeId};
+use crate::trace;
 
 #[derive(Debug, Clone)]
 pub struct KeeperConfig {
@@ -112,7 +113,9 @@ impl Keeper {
             let resolver = self.resolver.clone();
             let realised = async move {
                 // As what a person mounts: the settings are the operator's.
-                let realised = resolver.resolve(source, volume, Viewer::local()).await;
+                let span = tracing::debug_span!(parent: None, "prefetch", ?source, %volume);
+                let resolved = resolver.resolve(source, volume, Viewer::local());
+                let realised = trace::phase(span, resolved).await;
                 realised.map(|resolved| Some(resolved.lease))
             };
             ctx.effect(realised, move |this, realised, ctx| this.ended(number, realised, ctx));

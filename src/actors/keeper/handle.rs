@@ -10,6 +10,7 @@ use crate::actors::core::ask;
 use crate::actors::resolve::{Resolved, Resolver};
 use crate::actors::volume::VolumeError;
 use crate::model::{Source, Viewer, VolumeId};
+use crate::trace;
 
 #[derive(Clone)]
 pub struct KeeperHandle {
@@ -43,7 +44,9 @@ impl KeeperHandle {
         keep: Option<Duration>,
     ) -> Result<Prefetched, PrefetchError> {
         let _waits = Waits { resolver: &self.resolver, id: id.clone() };
-        let resolved = self.resolver.resolve(source.clone(), id, Viewer::local()).await?;
+        let span = trace::below!("prefetch", ?source, volume = %id);
+        let resolved = self.resolver.resolve(source.clone(), id, Viewer::local());
+        let resolved = trace::phase(span, resolved).await?;
         let kept_until = match keep {
             Some(keep) => {
                 let keep = Keep { source, resolved: resolved.clone(), keep };

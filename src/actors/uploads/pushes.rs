@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument;
 
 use super::CacheUploader;
 use super::metrics;
@@ -12,6 +11,7 @@ use super::record::Record;
 use crate::actors::core::{Ctx, jitter};
 use crate::model::StorePath;
 use crate::nix::{NixError, PushError};
+use crate::trace;
 
 impl CacheUploader {
     /// Sends a batch of the queue.
@@ -20,7 +20,8 @@ impl CacheUploader {
         let began = Instant::now();
         let pushed = self.nix.push(batch.clone(), self.to.clone());
         // Not on the actors' thread, which would read every line that Nix prints.
-        let task = AbortOnDropHandle::new(tokio::spawn(pushed.in_current_span()));
+        let span = tracing::debug_span!(parent: None, "upload", closures = batch.len());
+        let task = AbortOnDropHandle::new(tokio::spawn(trace::phase(span.clone(), pushed)));
         let cut_off = self.cut_off.clone();
         let effect = async move {
             let ended = cut_off.run_until_cancelled(task).await?;
@@ -31,7 +32,7 @@ impl CacheUploader {
         };
         ctx.effect(effect, move |this, result, ctx| {
             this.pushing -= 1;
-            this.ended(&batch, result, began.elapsed(), ctx);
+            span.in_scope(|| this.ended(&batch, result, began.elapsed(), ctx));
             this.end_if_stopped();
             this.go_on(ctx);
         });

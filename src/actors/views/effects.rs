@@ -15,6 +15,7 @@ use crate::actors::volume::ViewError;
 use crate::model::StorePath;
 use crate::mount::{MountCount, Mounts, View, ViewId};
 use crate::nix::{Nix, NixError, sweep_staging};
+use crate::trace;
 
 /// Views being made at once: each is bound by one disk.
 const MAKERS: usize = 4;
@@ -51,11 +52,11 @@ impl Hands {
     pub(super) async fn make(self, id: ViewId, root: StorePath) -> Result<Option<View>, ViewError> {
         let permit = self.makers.clone().acquire_owned().await;
         let busy = self.busy.clone().read_owned().await;
-        blocking(move || {
+        let made = blocking(move || {
             let _held = (permit, busy);
             self.make_now(&id, &root)
-        })
-        .await
+        });
+        trace::phase(trace::below!("make view"), made).await
     }
 
     fn make_now(&self, id: &ViewId, root: &StorePath) -> Result<Option<View>, ViewError> {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use actix::{Actor, ActorContext, Handler, Message, ResponseFuture};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
+use tracing::Span;
 
 use super::VolumeError;
 use super::effects::{Effects, Hands};
@@ -18,13 +19,13 @@ use super::machine::{Effect, Event, Machine, Request, State};
 use super::metrics::Counted;
 use super::record::Record;
 use crate::actors::core::{Ctx, Reply, answer_all, deferred, impl_supervised};
-use crate::actors::events::News;
 use crate::actors::policy::Admitted;
 use crate::actors::resolve::Resolved;
 use crate::actors::took::{Phase, Took};
 use crate::actors::views::Lease;
 use crate::model::{Secrets, Sight, TargetPath, VolumeId};
 use crate::nix::Origin;
+use crate::trace;
 
 pub(super) type Answer = Result<(), Arc<VolumeError>>;
 type Waiter = Reply<Answer>;
@@ -68,6 +69,8 @@ pub struct VolumeActor {
     /// Numbers the looks for a volume that nobody waits for; the last one counts.
     watches: u64,
     pub(super) published_at: i64,
+    /// Of the publish that is at work; others join it.
+    pub(super) working: Span,
 }
 
 impl_supervised!(VolumeActor, "volume", |this| {
@@ -107,6 +110,7 @@ impl VolumeActor {
             last_call: Instant::now(),
             watches: 0,
             published_at: jiff::Timestamp::now().as_second(),
+            working: Span::none(),
         }
     }
 
@@ -144,16 +148,7 @@ impl VolumeActor {
         let effects = self.effects.clone();
         match effect {
             Effect::Resolve { op, request } => {
-                self.began = Some(Instant::now());
-                let pod = request.spec.pod.as_ref();
-                let (namespace, pod) = pod.map(|pod| (&*pod.namespace, &*pod.name)).unzip();
-                tracing::info!(
-                    volume = %self.id, namespace, pod, source = ?request.spec.source, "publishing"
-                );
-                self.source = request.spec.source.key();
-                self.took = Took::begun();
-                self.tell_pod(&request, News::Began);
-                self.asked = Some(request.clone());
+                self.observe_begin(&request);
                 self.watch(ctx);
                 let secrets = std::mem::take(&mut self.secrets);
                 let work = effects.resolve(request.spec.clone().with_secrets(secrets));
@@ -188,6 +183,7 @@ impl VolumeActor {
                 });
             }
             Effect::AnswerPublish { waiters, result } => {
+                self.working = Span::none();
                 // Nobody waits for the log line.
                 answer_all(waiters.into_iter().map(|caller| caller.reply), &result);
                 self.observe_publish(&result);
@@ -277,6 +273,7 @@ impl Handler<Publish> for VolumeActor {
         }
         let (reply, answer) = deferred::<Self, _, _>();
         self.last_call = Instant::now();
+        trace::link(&Span::current(), &self.working);
         match self.admit(&request, ctx).and_then(|()| self.claim(&request.target, ctx)) {
             Ok(()) => self.on(Event::Publish { request, waiter: Caller { reply, waits } }, ctx),
             Err(error) => {

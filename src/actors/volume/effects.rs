@@ -18,6 +18,7 @@ use crate::actors::resolve::{Resolved, Resolver};
 use crate::crash::crash_point;
 use crate::model::{Sight, TargetPath, Tenant, Viewer, VolumeId, VolumeSpec};
 use crate::mount::{Attached, MountError, Mounts};
+use crate::trace;
 
 /// Everything that volumes share; cheap to clone.
 #[derive(Clone)]
@@ -88,7 +89,8 @@ impl Effects {
             let _held = (turn, view.lease.clone());
             self.present_now(&request, &view)
         };
-        blocking(work).await.unwrap_or_else(|e| Err(failed(e, false)))
+        let mounted = async { blocking(work).await.unwrap_or_else(|e| Err(failed(e, false))) };
+        trace::phase(trace::below!("mount"), mounted).await
     }
 
     fn present_now(&self, request: &Request, resolved: &Resolved) -> Result<(), PresentFailed> {
@@ -142,7 +144,8 @@ impl Effects {
         };
         // The volume stays as it is, so the kubelet must not take this for the end of it.
         let half_done = |cause: VolumeError| VolumeError::HalfDone { cause: cause.into() };
-        match blocking(work).await.and_then(|found| found).map_err(half_done)? {
+        let looked = async { blocking(work).await.and_then(|found| found) };
+        match trace::phase(trace::below!("check"), looked).await.map_err(half_done)? {
             true => return Ok(Seen::Whole),
             false if verified => return Ok(Seen::Nothing),
             false => {}
@@ -172,7 +175,8 @@ impl Effects {
             crash_point("volume-detached");
             self.hands.records.remove(&self.id)
         };
-        Ok(blocking(work).await.and_then(|done| done)?)
+        let unmounted = async { blocking(work).await.and_then(|done| done) };
+        Ok(trace::phase(trace::below!("unmount"), unmounted).await?)
     }
 }
 

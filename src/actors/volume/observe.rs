@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use actix::{Handler, Message, ResponseFuture};
+use tokio::time::Instant;
+use tracing::Span;
 
 use super::VolumeError;
 use super::actor::{Answer, VolumeActor};
@@ -51,6 +53,20 @@ pub enum VolumeStats {
 }
 
 impl VolumeActor {
+    /// A publish that has something to do begins.
+    pub(super) fn observe_begin(&mut self, request: &Request) {
+        let pod = request.spec.pod.as_ref();
+        let (namespace, pod) = pod.map(|pod| (&*pod.namespace, &*pod.name)).unzip();
+        let source = &request.spec.source;
+        tracing::info!(volume = %self.id, namespace, pod, ?source, "publishing");
+        self.began = Some(Instant::now());
+        self.took = Took::begun();
+        self.working = Span::current();
+        self.source = source.key();
+        self.tell_pod(request, News::Began);
+        self.asked = Some(request.clone());
+    }
+
     /// One log line and one observation for the end of a publish, whoever waited for it.
     pub(super) fn observe_publish(&mut self, result: &Answer) {
         let (id, mounted) = (&self.id, matches!(self.machine.state(), State::Mounted { .. }));

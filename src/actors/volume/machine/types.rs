@@ -1,5 +1,6 @@
 //! States, events and effects.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::actors::volume::VolumeError;
@@ -84,6 +85,12 @@ pub enum Seen {
 pub struct PresentFailed {
     pub error: Arc<VolumeError>,
     pub clean: bool,
+}
+
+impl fmt::Display for PresentFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
 }
 
 #[derive(Debug)]

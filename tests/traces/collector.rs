@@ -1,0 +1,82 @@
+//! An OpenTelemetry Collector that writes what it gets to a file.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::lab::{Lab, wait_for};
+use crate::spans::{Span, parse};
+
+/// Dropping it kills it.
+pub(crate) struct Collector {
+    child: Child,
+    address: String,
+    file: PathBuf,
+}
+
+impl Collector {
+    /// One that listens, or why there is none.
+    pub(crate) fn start(lab: &Lab) -> Result<Self, String> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-otelcol.sh");
+        let installed = Command::new(script).output().unwrap();
+        if !installed.status.success() {
+            let said = String::from_utf8_lossy(&installed.stderr);
+            return Err(format!("no collector: {}", said.lines().last().unwrap_or_default()));
+        }
+        let program = String::from_utf8(installed.stdout).unwrap().trim().to_owned();
+        let address = unused_address();
+        let (file, config) = (lab.path("traces.json"), lab.path("otelcol.yaml"));
+        let text = format!(
+            "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '{address}'}}}}}}}}\n\
+             exporters: {{file: {{path: '{}'}}}}\n\
+             service:\n  telemetry: {{metrics: {{level: none}}}}\n\
+             \x20 pipelines: {{traces: {{receivers: [otlp], exporters: [file]}}}}\n",
+            file.display()
+        );
+        fs::write(&config, text).unwrap();
+        let log = fs::File::create(lab.path("otelcol.log")).unwrap();
+        let child = Command::new(program)
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut collector = Self { child, address, file };
+        wait_for("the collector", || {
+            let ended = collector.child.try_wait().unwrap();
+            let said = || fs::read_to_string(lab.path("otelcol.log")).unwrap();
+            assert!(ended.is_none(), "the collector ended: {}", said());
+            TcpStream::connect(&collector.address).is_ok()
+        });
+        Ok(collector)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// All that it got so far; ends it, since what it writes last is written then.
+    pub(crate) fn spans(mut self) -> (Vec<Span>, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap();
+        let text = fs::read_to_string(&self.file).unwrap();
+        (text.lines().flat_map(parse).collect(), text)
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where nobody listens, for one who will in a moment.
+pub(crate) fn unused_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
