@@ -4,10 +4,10 @@ T ?=
 MINUTES ?= 20
 KILL_EVERY ?= 60
 
-.PHONY: help build demo test soak fuzz check lint fmt docs weakened sanity e2e bench nightly clean
+.PHONY: help build demo test soak fuzz check lint fmt docs dashboards pictures weakened sanity e2e bench nightly clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 build: ## build the release binary
 	cargo build --locked --release
@@ -45,8 +45,16 @@ lint: ## format, lints, licences, workflows
 fmt: ## format the code
 	cargo fmt
 
-docs: ## write what is rendered and generated anew: deploy/manifests, tables of docs/security.md, threats.md, settings.md, metrics.md
+docs: ## write what is rendered and generated anew: deploy/manifests, dashboards, tables of docs/security.md, threats.md, settings.md, metrics.md
 	NIX_CSI_RENEW_DOCS=1 cargo test --locked --test deployed the_documentation_has
+
+dashboards: ## write the dashboards anew, and list them
+	@NIX_CSI_RENEW_DOCS=1 cargo test --locked --quiet --test deployed the_documentation_has_each_dashboard >/dev/null
+	@awk -F'"' '/^  "description"/ {says = $$4} /^  "title"/ {print FILENAME "\t" says}' dashboards/*.json | expand -t 34
+
+pictures: ## draw docs/dashboards/*.png from some minutes of load (root)
+	@scripts/install-nix.sh openssh-server iproute2
+	scripts/draw-dashboards.sh
 
 weakened: ## take each protection of docs/threats.md away and see its tests fail; T=word (root)
 	@scripts/install-nix.sh e2fsprogs openssh-server iproute2
@@ -62,12 +70,13 @@ bench: ## run the benchmarks, which write target/bench.json (root)
 	@scripts/install-nix.sh
 	cargo bench --locked --bench publish
 
-nightly: ## what is too slow for each change: benchmarks, builds of minutes, a soak, fuzzing, protections taken away, aarch64, other versions of Nix, a build done twice, what newcomers do, all of e2e (root)
+nightly: ## what is too slow for each change: benchmarks, builds of minutes, dashboards under load, a soak, fuzzing, protections taken away, aarch64, other versions of Nix, a build done twice, what newcomers do, all of e2e (root)
 	@$(MAKE) --no-print-directory bench
 	NIX_CSI_FULL=1 scripts/test.sh builds
 	NIX_CSI_FULL=1 scripts/test.sh crowd
 	NIX_CSI_FULL=1 scripts/test.sh swapped
 	NIX_CSI_FULL=1 scripts/test.sh greedy
+	NIX_CSI_FULL=1 scripts/test.sh observed
 	@$(MAKE) --no-print-directory soak MINUTES=20
 	@$(MAKE) --no-print-directory fuzz MINUTES=10
 	@$(MAKE) --no-print-directory weakened

@@ -1,8 +1,5 @@
-//! `/metrics`: what dashboards and alerts rely on, and nothing by volume.
-
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
+//! `/metrics`: by actor, and nothing by volume. What dashboards and alerts ask of it is in `tests/deployed` and
+//! `tests/observed`.
 
 use crate::http::get;
 use crate::lab;
@@ -39,23 +36,4 @@ async fn metrics_are_by_actor_and_never_by_volume() {
     for word in ["secret", "/nix/store", "small-root", lab.dir.path().to_str().unwrap()] {
         assert!(!text.contains(word), "{word}\n{text}");
     }
-    for name in promised() {
-        let found = text.lines().any(|l| l.starts_with(&format!("# TYPE {name} ")));
-        assert!(found, "a dashboard names {name}, which is not there:\n{text}");
-    }
-}
-
-/// Families that dashboards name. Alerts, also of what a cache alone has, are looked at in `tests/deployed`.
-fn promised() -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    let dashboards = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
-    for entry in fs::read_dir(dashboards).unwrap().map(Result::unwrap) {
-        let text = fs::read_to_string(entry.path()).unwrap();
-        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        for word in words.filter(|w| w.starts_with("nixcsi_")) {
-            let family = ["_bucket", "_sum", "_count"].iter().find_map(|s| word.strip_suffix(s));
-            names.insert(family.unwrap_or(word).to_owned());
-        }
-    }
-    names
 }

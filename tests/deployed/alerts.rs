@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use nix_csi::app::metric_families;
 use serde_json::Value;
 
 use super::manifests::{documents, installed, list, read, root};
+use super::promql::{assert_named, words};
 
 const RULES: &str = "deploy/chart/alerts/nix-csi.yaml";
 const TESTS: &str = "tests/data/alerts/nix-csi.test.yaml";
@@ -16,6 +16,11 @@ const LABELS_OF_ALL: [&str; 2] = ["instance", "le"];
 fn rules() -> Vec<Value> {
     let groups = documents(&root().join(RULES)).remove(0);
     list(&groups, "/groups").iter().flat_map(|group| list(group, "/rules").to_vec()).collect()
+}
+
+/// What the rules record.
+pub(crate) fn recorded() -> BTreeSet<String> {
+    rules().iter().filter_map(|rule| rule["record"].as_str()).map(str::to_owned).collect()
 }
 
 fn names() -> BTreeSet<String> {
@@ -62,39 +67,13 @@ fn each_alert_says_how_bad_it_is_and_has_a_runbook() {
     }
 }
 
-/// Words of an expression, with what follows each.
-fn words(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let is_of = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
-    text.split(move |c: char| !is_of(c)).filter(|word| !word.is_empty()).map(move |word| {
-        let at = word.as_ptr() as usize - text.as_ptr() as usize + word.len();
-        (word, text[at..].trim_start())
-    })
-}
-
 #[test]
 fn an_expression_names_metrics_and_labels_that_there_are() {
-    let families = metric_families();
-    let recorded: BTreeSet<_> =
-        rules().iter().filter_map(|rule| rule["record"].as_str()).map(str::to_owned).collect();
+    let families = super::metrics::families();
     for rule in rules() {
         let expression = rule["expr"].as_str().unwrap();
-        for (word, rest) in words(expression) {
-            let base = ["_bucket", "_count"].iter().find_map(|suffix| word.strip_suffix(suffix));
-            let family = families.iter().find(|family| family.name == base.unwrap_or(word));
-            if word.starts_with("nixcsi:") {
-                assert!(recorded.contains(word), "{word}: {expression}");
-            } else if word.starts_with("nixcsi_") {
-                let family = family.unwrap_or_else(|| panic!("{word}: {expression}"));
-                let matchers =
-                    rest.strip_prefix('{').map_or("", |rest| rest.split('}').next().unwrap());
-                for matcher in matchers.split("\",").filter(|matcher| !matcher.is_empty()) {
-                    let label = matcher.split(['=', '!']).next().unwrap().trim();
-                    let is_there = family.labels.iter().any(|of| of == label);
-                    assert!(is_there || LABELS_OF_ALL.contains(&label), "{label}: {expression}");
-                }
-            }
-        }
-        for (by, rest) in words(expression).filter(|(word, _)| ["by", "on"].contains(word)) {
+        assert_named(expression, &families, &recorded(), &LABELS_OF_ALL);
+        for (_, by, rest) in words(expression).filter(|(_, word, _)| ["by", "on"].contains(word)) {
             assert!(rest.starts_with("(instance)"), "{by}: {expression}");
         }
     }

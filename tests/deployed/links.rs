@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::manifests::root;
+use super::manifests::{below, root};
 
 /// The pages of the documentation.
 pub(crate) fn files() -> Vec<PathBuf> {
@@ -55,10 +55,10 @@ fn each_link_leads_somewhere() {
 #[test]
 fn the_index_has_each_page() {
     let index = fs::read_to_string(root().join("docs/README.md")).unwrap();
-    let pages = fs::read_dir(root().join("docs")).unwrap();
-    let names = pages.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let pages = below(&root().join("docs"), "md");
+    let names = pages.iter().map(|page| page.file_name().unwrap().to_str().unwrap());
     let lacking: Vec<_> = names
-        .filter(|name| name != "README.md" && !index.contains(&format!("]({name})")))
+        .filter(|name| *name != "README.md" && !index.contains(&format!("]({name})")))
         .collect();
     assert_eq!(lacking, [""; 0]);
 }

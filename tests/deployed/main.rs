@@ -1,18 +1,20 @@
 //! docs/security.md has what `deploy/` asks of a cluster as tables, and each entry has its reason; docs/threats.md
-//! has the tests of the threat model; docs/settings.md and docs/metrics.md have what the code has. `make docs` writes
-//! them anew.
+//! has the tests of the threat model; docs/settings.md and docs/metrics.md have what the code has, and dashboards/
+//! what is written here. `make docs` writes them anew.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod alerts;
 mod attributes;
 mod chart;
+mod dashboards;
 mod followed;
 mod from_nix;
 mod links;
 mod manifests;
 mod messages;
 mod metrics;
+mod promql;
 mod reasons;
 mod release;
 mod settings;
@@ -94,6 +96,11 @@ fn the_documentation_has_each_setting() {
 #[test]
 fn the_documentation_has_each_metric() {
     assert_current("docs/metrics.md", &metrics::markdown());
+}
+
+#[test]
+fn the_documentation_has_each_dashboard() {
+    dashboards::assert_current();
 }
 
 /// As the table says of users.

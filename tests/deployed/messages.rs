@@ -11,14 +11,15 @@ const GAP: usize = 400;
 /// The messages of all pages, with the page's name.
 fn quoted() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(root().join("docs")).unwrap().map(Result::unwrap) {
-        let text = fs::read_to_string(entry.path()).unwrap();
+    for page in below(&root().join("docs"), "md") {
+        let text = fs::read_to_string(&page).unwrap();
         let mut of_messages = false;
         for line in text.lines() {
             of_messages = line.starts_with("| message |") || of_messages && line.starts_with('|');
             let cell = line.strip_prefix("| `").and_then(|rest| rest.split_once("` |"));
             if let Some((message, _)) = cell.filter(|_| of_messages) {
-                found.push((entry.file_name().into_string().unwrap(), message.to_owned()));
+                let name = page.file_name().unwrap().to_str().unwrap();
+                found.push((name.to_owned(), message.to_owned()));
             }
         }
     }

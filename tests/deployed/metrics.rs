@@ -10,7 +10,7 @@ use nix_csi::metrics::{Family, kind};
 use super::manifests::{below, root};
 
 /// Of ours, as `metric_families` has them, and of the library's: those about the process.
-fn families() -> Vec<Family> {
+pub(crate) fn families() -> Vec<Family> {
     let mut families = metric_families();
     let ours: BTreeSet<_> = families.iter().map(|family| family.name.clone()).collect();
     for gathered in prometheus::gather().iter().filter(|family| !ours.contains(family.name())) {

@@ -48,7 +48,7 @@ pub fn attrs(pairs: &[(&str, &str)]) -> HashMap<String, String> {
 
 /// An address of the loopback for a process that will listen there in a moment. It is none of those that the kernel
 /// gives out, so that only another run of the tests could come in between.
-fn free_address() -> String {
+pub fn free_address() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;
@@ -197,6 +197,11 @@ impl Node {
     pub async fn status(&self) -> StatusResponse {
         let mut admin = client::admin(&self.admin).await.unwrap();
         admin.status(StatusRequest {}).await.unwrap().into_inner()
+    }
+
+    /// Where it serves HTTP: who has that network, and the address there.
+    pub fn serves(&self) -> (Option<u32>, String) {
+        (self.network, self.http.clone())
     }
 
     /// The text of `/metrics`.

@@ -20,13 +20,13 @@ mod store;
 mod usage;
 
 pub use cache::{Cache, Mode, Served};
-pub use client::{Node, Volume, attrs, eventually};
+pub use client::{Node, Volume, attrs, eventually, free_address};
 pub use crowd::{assert_all_ok, code, publish_all, unpublish_all, volumes};
 pub use gate::{Gate, until};
 pub use group::Group;
 pub use kubelet::{Call, Kubelet, Pace};
 pub use leftovers::{NO_IDLE, assert_nothing_left, leftovers, names, target_mounts};
-pub use machine::{Lab, node_binary, signal_inside, unique, wait_for};
+pub use machine::{Lab, connect, node_binary, signal_inside, unique, wait_for};
 pub use network::Network;
 pub use role::CacheRole;
 pub use store::{assert_shows, closure_of, valid};

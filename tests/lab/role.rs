@@ -109,6 +109,11 @@ impl CacheRole<'_> {
         ask().unwrap_or_else(|error| error.to_string())
     }
 
+    /// Where it serves HTTP: who has that network, and the address there.
+    pub fn serves(&self) -> (Option<u32>, String) {
+        (self.lab.network(), HTTP.to_owned())
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
