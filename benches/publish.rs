@@ -26,6 +26,8 @@ mod collector;
 mod expressions;
 #[path = "../tests/lab/mod.rs"]
 mod lab;
+#[path = "publish/measured.rs"]
+mod measured;
 #[path = "publish/report.rs"]
 mod report;
 #[path = "../tests/traces/spans.rs"]
@@ -46,7 +48,7 @@ use closures::{Closure, Size};
 use report::{Report, Row};
 
 /// Volumes that are present while a publish is measured again: no step may grow with them.
-const MANY: usize = 1000;
+const MANY: usize = 5000;
 
 /// How much is measured.
 struct Plan {
@@ -144,6 +146,7 @@ impl Bench<'_> {
                 self.warm(closure).await;
             }
         }
+        self.observations(&closures[0], plan.warm).await;
         self.beside_many(plan, &closures[0]).await;
         self.expressions(plan.expressions).await;
         eprintln!("what takes long");
@@ -187,6 +190,7 @@ impl Bench<'_> {
 
     /// The same with many volumes present.
     async fn beside_many(&mut self, plan: &Plan, closure: &Closure) {
+        self.scrapes("scrape", closure.size.name);
         eprintln!("publishing {} volumes", plan.many);
         let elsewhere = |n| {
             let volume = self.volume(&closure.variants[0]);
@@ -203,6 +207,7 @@ impl Bench<'_> {
             self.publish(row("publish-warm-beside-many"), &volume).await;
             self.unpublish(row("unpublish-beside-many"), &volume).await;
         }
+        self.scrapes("scrape-beside-many", closure.size.name);
         for volume in &many {
             self.node.unpublish(volume).await.unwrap();
         }
