@@ -47,7 +47,7 @@ impl Garbage for RealNix {
     }
 
     fn stock(&self) -> Result<Stock, NixError> {
-        self.database().stock()
+        self.database().aside().stock()
     }
 
     fn space(&self) -> Result<Space, NixError> {

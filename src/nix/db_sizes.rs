@@ -1,33 +1,36 @@
-//! How much the store holds, by its database. With connections of their own: mounts must not wait for them.
+//! How much the store holds, by its database. Mounts must not wait for it: ask [`Database::aside`].
 
 use super::db::Database;
 use super::{NixError, Stock};
 
 const OUTPUTS: &str = "
-select v.narSize from ValidPaths d join DerivationOutputs o on o.drv = d.id
+select v.path, v.narSize from ValidPaths d join DerivationOutputs o on o.drv = d.id
 join ValidPaths v on v.path = o.path where d.path = ?1";
 
 impl Database {
-    /// NAR sizes of those of `paths` that are valid.
-    pub(super) fn sizes(&self, paths: &[String]) -> Result<Vec<u64>, NixError> {
-        self.sizes_by("select narSize from ValidPaths where path = ?1", paths)
+    /// Those of `paths` that are valid, with their NAR sizes.
+    pub(super) fn sizes(&self, paths: &[String]) -> Result<Vec<(String, u64)>, NixError> {
+        self.sizes_by("select path, narSize from ValidPaths where path = ?1", paths)
     }
 
-    /// NAR sizes of the valid outputs of derivations. Those of floating content-addressed ones are not known
-    /// by their derivations.
-    pub(super) fn output_sizes(&self, derivations: &[String]) -> Result<Vec<u64>, NixError> {
+    /// The valid outputs of derivations, with their NAR sizes. Those of floating content-addressed ones are not
+    /// known by their derivations.
+    pub(super) fn output_sizes(
+        &self,
+        derivations: &[String],
+    ) -> Result<Vec<(String, u64)>, NixError> {
         self.sizes_by(OUTPUTS, derivations)
     }
 
-    fn sizes_by(&self, query: &str, of: &[String]) -> Result<Vec<u64>, NixError> {
-        self.aside().read("ask for sizes in", |connection| {
+    fn sizes_by(&self, query: &str, of: &[String]) -> Result<Vec<(String, u64)>, NixError> {
+        self.read("ask for sizes in", |connection| {
             let mut query = connection.prepare_cached(query)?;
             let mut sizes = Vec::new();
             for one in of {
                 let mut rows = query.query([one])?;
                 while let Some(row) = rows.next()? {
-                    let size = row.get::<_, Option<i64>>(0)?.unwrap_or(0);
-                    sizes.push(u64::try_from(size).unwrap_or(0));
+                    let size = row.get::<_, Option<i64>>(1)?.unwrap_or(0);
+                    sizes.push((row.get(0)?, u64::try_from(size).unwrap_or(0)));
                 }
             }
             Ok(sizes)
@@ -36,7 +39,7 @@ impl Database {
 
     /// How many paths are valid, and their bytes as archives.
     pub(super) fn stock(&self) -> Result<Stock, NixError> {
-        self.aside().read("count all of", |connection| {
+        self.read("count all of", |connection| {
             let all = "select count(*), coalesce(sum(narSize), 0) from ValidPaths";
             connection.query_row(all, [], |row| {
                 let [paths, bytes] = [row.get::<_, i64>(0)?, row.get(1)?];
@@ -60,12 +63,13 @@ mod tests {
         let database = store(dir.path());
         let name = |letter, name| path(letter, name).to_string();
         let paths = [name('a', "x"), name('a', "y"), name('c', "x")];
-        assert_eq!(database.sizes(&paths).unwrap(), [70, 10]);
-        assert_eq!(database.output_sizes(&paths).unwrap(), [0; 0], "its output is not valid");
+        let found = database.sizes(&paths).unwrap();
+        assert_eq!(found, [(paths[0].clone(), 70), (paths[2].clone(), 10)]);
+        assert_eq!(database.output_sizes(&paths).unwrap(), [], "its output is not valid");
         let connection = Connection::open(database.file()).unwrap();
         let output = "update DerivationOutputs set path = ?1";
         connection.execute(output, [name('b', "x")]).unwrap();
-        assert_eq!(database.output_sizes(&paths).unwrap(), [20]);
+        assert_eq!(database.output_sizes(&paths).unwrap(), [(name('b', "x"), 20)]);
         assert_eq!(database.stock().unwrap(), Stock { paths: 4, bytes: 190 });
     }
 }

@@ -1,10 +1,12 @@
 //! Metrics of what comes into the store and what leaves it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 
 use super::activity::Activities;
+use super::db::Database;
 use super::real::Inner;
 use super::substituters::is_same;
 use super::{NixError, PushError};
@@ -61,51 +63,62 @@ pub(crate) fn show_metrics() {
 }
 
 fn add(origin: &str, paths: u64, bytes: u64) {
-    PATHS.with_label_values(&[origin]).inc_by(paths);
     BYTES.with_label_values(&[origin]).inc_by(bytes);
+    PATHS.with_label_values(&[origin]).inc_by(paths);
 }
 
 /// After a run of Nix's in the node's store, also one that failed: what it fetched and built stays. Nix's own
-/// numbers of bytes lack each last part, so the database is asked.
-pub(super) async fn brought(nix: &Arc<Inner>, log: &Activities) {
+/// numbers of bytes lack each last part, so the database is asked. Nobody waits for it.
+pub(super) fn brought(nix: &Arc<Inner>, log: &Activities) {
     if log.fetched().is_empty() && log.built().is_empty() {
         return;
     }
     let (fetched, built) = (log.fetched().clone(), log.built().to_vec());
-    ask(nix, move |nix| {
+    let counting = ask(nix.clone(), move |nix| {
         let is_cache = |from: &str| nix.config.cache.as_ref().is_some_and(|c| is_same(c, from));
-        let (cache, others): (Vec<_>, Vec<_>) =
-            fetched.into_iter().partition(|(_, from)| is_cache(from));
-        for (origin, fetched) in [("cache", cache), ("substituter", others)] {
-            let paths: Vec<_> = fetched.into_iter().map(|(path, _)| path).collect();
-            let sizes = nix.database().sizes(&paths)?;
-            add(origin, sizes.len() as u64, sum(&sizes));
+        for (origin, paths) in origins(&nix.database().aside(), fetched, &built, is_cache)? {
+            add(origin, paths.len() as u64, sum(&paths));
         }
-        let sizes = nix.database().output_sizes(&built)?;
-        add("built", sizes.len() as u64, sum(&sizes));
         Ok(())
-    })
-    .await;
+    });
+    tokio::spawn(counting);
 }
 
-/// After a push that succeeded.
-pub(super) async fn uploaded(nix: &Arc<Inner>, copied: Vec<String>) {
+type Sizes = Vec<(String, u64)>;
+
+/// A path of which a fetch failed and that was then built was built.
+fn origins(
+    database: &Database,
+    mut fetched: HashMap<String, String>,
+    built: &[String],
+    is_cache: impl Fn(&str) -> bool,
+) -> Result<[(&'static str, Sizes); 3], NixError> {
+    let built = database.output_sizes(built)?;
+    for (path, _) in &built {
+        fetched.remove(path);
+    }
+    let (cache, others): (Vec<_>, Vec<_>) =
+        fetched.into_iter().partition(|(_, from)| is_cache(from));
+    let sizes = |of: Vec<(String, String)>| {
+        database.sizes(&of.into_iter().map(|(path, _)| path).collect::<Vec<_>>())
+    };
+    Ok([("cache", sizes(cache)?), ("substituter", sizes(others)?), ("built", built)])
+}
+
+/// After a push that succeeded. Nobody waits for it.
+pub(super) fn uploaded(nix: &Arc<Inner>, copied: Vec<String>) {
     if copied.is_empty() {
         return;
     }
-    ask(nix, move |nix| {
-        UPLOADED.inc_by(sum(&nix.database().sizes(&copied)?));
+    let counting = ask(nix.clone(), move |nix| {
+        UPLOADED.inc_by(sum(&nix.database().aside().sizes(&copied)?));
         Ok(())
-    })
-    .await;
+    });
+    tokio::spawn(counting);
 }
 
 /// A metric is no reason to fail.
-async fn ask(
-    nix: &Arc<Inner>,
-    count: impl FnOnce(&Inner) -> Result<(), NixError> + Send + 'static,
-) {
-    let nix = nix.clone();
+async fn ask(nix: Arc<Inner>, count: impl FnOnce(&Inner) -> Result<(), NixError> + Send + 'static) {
     match tokio::task::spawn_blocking(move || count(&nix)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "what was copied or built is not counted"),
@@ -113,6 +126,32 @@ async fn ask(
     }
 }
 
-fn sum(sizes: &[u64]) -> u64 {
-    sizes.iter().fold(0, |sum, n| n.saturating_add(sum))
+fn sum(sizes: &[(String, u64)]) -> u64 {
+    sizes.iter().fold(0, |sum, (_, n)| n.saturating_add(sum))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nix::db::tests::{path, store};
+
+    #[test]
+    fn what_was_built_after_a_fetch_that_failed_was_not_fetched() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = store(dir.path());
+        let [x, y, b] = [('a', "x"), ('c', "x"), ('b', "x")].map(|(l, n)| path(l, n).to_string());
+        let connection = rusqlite::Connection::open(database.file()).unwrap();
+        connection.execute("update DerivationOutputs set path = ?1", [&b]).unwrap();
+        let from = |url: &str| url.to_owned();
+        let fetched = HashMap::from([
+            (x.clone(), from("https://cache")),
+            (y.clone(), from("https://other")),
+            (b.clone(), from("https://cache")),
+        ]);
+        let derivations = [x.clone(), y.clone()];
+        let found = origins(&database, fetched, &derivations, |url| url == "https://cache");
+        let expected =
+            [("cache", vec![(x, 70)]), ("substituter", vec![(y, 10)]), ("built", vec![(b, 20)])];
+        assert_eq!(found.unwrap(), expected);
+    }
 }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use tokio::time::Instant;
+
 use super::Spent;
 use super::text::{MAX_LINE_BYTES, clean};
 
@@ -42,6 +44,8 @@ impl Stage {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
     pub stage: Stage,
+    /// When this stage began.
+    pub since: Option<Instant>,
     pub builds_done: u64,
     pub builds_expected: u64,
     /// Paths fetched from a substituter.

@@ -125,7 +125,7 @@ async fn run<K: Send + 'static>(
         process::run(spec, &[], on_line, kept).await.map_err(|e| PushError::before(&e))?;
     if ended.exit.is_ok() {
         if matches!(doing, Doing::Copying) {
-            metrics::uploaded(nix, log.activities().copied().to_vec()).await;
+            metrics::uploaded(nix, log.activities().copied().to_vec());
         }
         return Ok(());
     }

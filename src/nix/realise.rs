@@ -143,7 +143,7 @@ async fn run(
     };
     let (ended, (stage, _slot)) = ended?;
     nix.learn_from(&log);
-    metrics::brought(nix, log.activities()).await;
+    metrics::brought(nix, log.activities());
     if !ended.exit.is_ok() {
         let asked = Asked::Realise { what, limits: &nix.config.limits, choice };
         let error = classify(&asked, ended.exit, &log);

@@ -2,7 +2,8 @@
 //!
 //! A cause is a call site with what its text fields say, which name what is concerned. Numbers are no part of
 //! it, and no digits of its message and reasons: they differ from one time to the next. A call site writes at
-//! most [`LINES`] lines a minute, whatever there is to name, and one more that tells of the rest.
+//! most [`LINES`] lines a minute, whatever there is to name, and one more that tells of the rest. Where a line names
+//! a namespace, that is for each of [`NAMESPACES`] of them and for all others together: nobody's lines hide another's.
 
 use std::collections::HashMap;
 use std::fmt::{Debug, Write as _};
@@ -25,6 +26,7 @@ use crate::metrics::register;
 const MINUTE: Duration = Duration::from_mins(1);
 /// Of a call site in a minute. Enough to see that it is many, few enough to read.
 const LINES: usize = 10;
+const NAMESPACES: usize = 50;
 /// Bytes of the last line that was not written, as it is told.
 const LAST: usize = 500;
 /// Of what tells of the others; it is not limited.
@@ -99,10 +101,13 @@ impl<S> Filter<S> for Limited {
         if *of.level() > Level::WARN || of.target() == TARGET {
             return true;
         }
-        let mut line = Line { cause: self.0.hasher.build_hasher(), text: String::new() };
+        let hasher = &self.0.hasher;
+        let mut line = Line { cause: hasher.build_hasher(), text: String::new(), namespace: None };
         event.record(&mut line);
         let cause = line.cause.finish();
-        let verdict = lock(&self.0.sites).judge(of, cause, || cut(line.text, LAST), Instant::now());
+        let namespace = line.namespace.map(|name| hasher.hash_one(name));
+        let told = || cut(line.text, LAST);
+        let verdict = lock(&self.0.sites).judge((of, namespace), cause, told, Instant::now());
         match verdict {
             Verdict::Write => return true,
             Verdict::Suppress { is_first } if is_first => self.0.begun.notify_one(),
@@ -126,6 +131,7 @@ fn cut(mut text: String, most: usize) -> String {
 struct Line<H> {
     cause: H,
     text: String,
+    namespace: Option<String>,
 }
 
 impl<H: Hasher> Line<H> {
@@ -141,6 +147,9 @@ impl<H: Hasher> Line<H> {
             self.cause.write(&lasting.collect::<Vec<_>>());
         } else {
             self.cause.write(said.as_bytes());
+        }
+        if field.name() == "namespace" {
+            self.namespace = Some(said.to_owned());
         }
         self.cause.write_u8(0xff);
     }
@@ -178,13 +187,23 @@ enum Verdict {
 
 /// What was written a moment ago. Pure; there are no more sites than the program has.
 #[derive(Default)]
-struct Sites(HashMap<Identifier, Site>);
+struct Sites(HashMap<Identifier, Shares>);
+
+/// Of one site, by namespace; what names none, or one of too many, is together.
+type Shares = HashMap<Option<u64>, Site>;
 
 #[derive(Default)]
 struct Site {
     /// Causes of the lines of the last minute, [`LINES`] at most.
     written: Vec<(u64, Instant)>,
     rest: Option<Rest>,
+}
+
+impl Site {
+    /// It has something to tell, or has told it a moment ago.
+    fn is_busy(&self, now: Instant) -> bool {
+        self.rest.is_some() || self.written.iter().any(|(_, at)| now < *at + MINUTE)
+    }
 }
 
 /// What was not written.
@@ -200,12 +219,18 @@ struct Rest {
 impl Sites {
     fn judge(
         &mut self,
-        of: &'static Metadata<'static>,
+        (of, namespace): (&'static Metadata<'static>, Option<u64>),
         cause: u64,
         told: impl FnOnce() -> String,
         now: Instant,
     ) -> Verdict {
-        let Site { written, rest } = self.0.entry(of.callsite()).or_default();
+        let shares = self.0.entry(of.callsite()).or_default();
+        if !shares.contains_key(&namespace) {
+            shares.retain(|_, site| site.is_busy(now));
+        }
+        let is_one_too_many = shares.len() >= NAMESPACES && !shares.contains_key(&namespace);
+        let namespace = namespace.filter(|_| !is_one_too_many);
+        let Site { written, rest } = shares.entry(namespace).or_default();
         written.retain(|(_, at)| now < *at + MINUTE);
         if written.len() < LINES && written.iter().all(|(other, _)| *other != cause) {
             written.push((cause, now));
@@ -221,12 +246,13 @@ impl Sites {
 
     /// When the first rest is to be told.
     fn next(&self) -> Option<Instant> {
-        self.0.values().filter_map(|site| Some(site.rest.as_ref()?.since + MINUTE)).min()
+        let sites = self.0.values().flat_map(Shares::values);
+        sites.filter_map(|site| Some(site.rest.as_ref()?.since + MINUTE)).min()
     }
 
     /// Takes what is to be told.
     fn over(&mut self, now: Instant, is_over: impl Fn(Instant, Instant) -> bool) -> Vec<Rest> {
-        let sites = self.0.values_mut();
+        let sites = self.0.values_mut().flat_map(Shares::values_mut);
         sites.filter_map(|site| site.rest.take_if(|rest| is_over(rest.since, now))).collect()
     }
 }

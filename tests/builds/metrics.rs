@@ -1,13 +1,13 @@
 //! What metrics tell of what was fetched and built, with a real Nix.
 
 use crate::lab;
-use crate::lab::{Kubelet, Node, Pace};
+use crate::lab::{Kubelet, Node, Pace, until};
 use crate::world::{Chain, PATHS, filled, node_with, with_caches};
 
-fn assert_has(node: &Node, samples: &[&str]) {
-    let text = node.metrics();
+/// What was fetched and built is counted soon, and no call waits for it.
+async fn has(node: &Node, samples: &[&str]) {
     for sample in samples {
-        assert!(text.lines().any(|line| line == *sample), "{sample}\n{text}");
+        until(sample, async || node.metrics().lines().any(|line| line == *sample)).await;
     }
 }
 
@@ -26,7 +26,7 @@ async fn metrics_tell_what_was_fetched_and_what_was_built() {
     let node = node_with(&lab, &with_caches(pace, &[&cache])).await;
     let fetched = lab.volume("fetched", &[("storePath", &root)]);
     Kubelet::new(&node, &fetched, pace).until_published().await;
-    assert_has(
+    has(
         &node,
         &[
             "nixcsi_paths_total{origin=\"substituter\"} 20",
@@ -35,13 +35,14 @@ async fn metrics_tell_what_was_fetched_and_what_was_built() {
             "nixcsi_publish_phase_seconds_count{phase=\"fetch\",source=\"storePath\"} 1",
             "nixcsi_realise_seconds_count{outcome=\"ok\",source=\"storePath\",where=\"none\"} 1",
         ],
-    );
+    )
+    .await;
     assert!(value(&node, "nixcsi_bytes_total{origin=\"substituter\"}") > 3_000_000.0);
 
     let chain = Chain::new(&lab);
     chain.second.open();
     Kubelet::new(&node, &chain.volume, pace).until_published().await;
-    assert_has(
+    has(
         &node,
         &[
             "nixcsi_paths_total{origin=\"substituter\"} 20",
@@ -50,7 +51,8 @@ async fn metrics_tell_what_was_fetched_and_what_was_built() {
             "nixcsi_publish_phase_seconds_count{phase=\"evaluate\",source=\"nixExpr\"} 1",
             "nixcsi_realise_seconds_count{outcome=\"ok\",source=\"nixExpr\",where=\"node\"} 1",
         ],
-    );
+    )
+    .await;
     assert!(value(&node, "nixcsi_bytes_total{origin=\"built\"}") > 0.0);
     let whole =
         value(&node, "nixcsi_publish_seconds_sum{outcome=\"ok\",source=\"nixExpr\",warm=\"no\"}");

@@ -32,10 +32,10 @@ impl Handler<Count> for Builds {
             *expected = expected.saturating_add(more.1);
         };
         for work in self.in_flight.values().map(|one| &one.work) {
-            let age = work.began.elapsed();
             work.progress.read(|p| {
                 add(&mut counts.derivations, (p.builds_done, p.builds_expected));
                 add(&mut counts.bytes, (p.bytes_done, p.bytes_expected));
+                let age = p.since.map(|since| since.elapsed()).unwrap_or_default();
                 let oldest = &mut counts.oldest[p.stage as usize];
                 *oldest = age.max(*oldest);
             });

@@ -44,7 +44,7 @@ pub(super) static SUBSTITUTERS_DOWN: LazyLock<IntGauge> = LazyLock::new(|| {
 });
 
 static OLDEST: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "Age of the oldest realisation of those that are in a stage now.";
+    let help = "How long the realisation that has been in a stage for the longest has been in it.";
     register(IntGaugeVec::new(Opts::new("nixcsi_build_oldest_seconds", help), &["stage"]))
 });
 

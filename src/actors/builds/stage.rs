@@ -18,8 +18,9 @@ pub(super) fn stage(progress: &ProgressSink, stage: Stage) -> impl Drop + use<> 
                 .observe(time.as_secs_f64());
         }
     }
-    progress.update(|p| p.stage = stage);
+    let began = Instant::now();
+    progress.update(|p| (p.stage, p.since) = (stage, Some(began)));
     let gauge = metrics::BUILDS.with_label_values(&[stage.as_str()]);
     gauge.inc();
-    Counted(gauge, stage, Instant::now(), progress.clone())
+    Counted(gauge, stage, began, progress.clone())
 }

@@ -85,12 +85,12 @@ impl GcScheduler {
             self.cant_look(&error);
             return self.look_later(ctx);
         }
+        self.stocks.count(&self.config.store, ctx);
         let (store, used) = (self.config.store.clone(), self.config.used.clone());
-        let (at_work, stocks) = (self.threads.begin("asking for the space"), self.stocks.clone());
+        let at_work = self.threads.begin("asking for the space");
         let look = move || {
             let _at_work = at_work;
             used.flush();
-            stocks.look(&*store);
             store.space()
         };
         let space = timeout(self.config.rules.step, blocking(look));

@@ -6,28 +6,37 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::metrics;
-use crate::lock::lock;
+use super::scheduler::GcScheduler;
+use crate::actors::core::{Ctx, blocking};
 use crate::nix::Garbage;
 
 const EVERY: Duration = Duration::from_secs(60);
+/// Of the time, counting takes no more than this part.
+const SHARE: u32 = 100;
 
-/// When it was counted last; cheap to clone.
+/// When it may be counted next; cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Stocks(Arc<Mutex<Option<Instant>>>);
 
 impl Stocks {
-    /// Blocking. Counts and shows it, if it is time to.
-    pub(super) fn look(&self, store: &dyn Garbage) {
-        {
-            let mut last = lock(&self.0);
-            if last.is_some_and(|at| at.elapsed() < EVERY) {
-                return;
-            }
-            *last = Some(Instant::now());
+    /// Counts and shows it, if it is time to. No look at the disk waits for it.
+    pub(super) fn count(&self, store: &Arc<dyn Garbage>, ctx: &mut Ctx<GcScheduler>) {
+        let is_due = |next: Option<Instant>| next.is_none_or(|next| Instant::now() >= next);
+        // Not while it is being counted.
+        if self.0.try_lock().is_ok_and(|next| is_due(*next)) {
+            let (store, this) = (store.clone(), self.clone());
+            ctx.effect(blocking(move || this.look(&*store)), |_, _, _| ());
         }
+    }
+
+    /// Blocking.
+    fn look(&self, store: &dyn Garbage) {
+        let Ok(mut next) = self.0.try_lock() else { return };
+        let began = Instant::now();
         match store.stock() {
             Ok(stock) => metrics::show_stock(stock),
             Err(error) => tracing::debug!(%error, "can't count what the store holds"),
         }
+        *next = Some(Instant::now() + EVERY.max(SHARE * began.elapsed()));
     }
 }

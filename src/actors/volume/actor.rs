@@ -125,6 +125,7 @@ impl VolumeActor {
         Self {
             counted: Some(Counted::new(request.spec.access)),
             admitted: hands.access.policy.count(&request.spec),
+            source: request.spec.source.key(),
             machine: Machine::recovered(request, resolved, true),
             claimed: Some(record.target.clone()),
             published_at: record.published_at,

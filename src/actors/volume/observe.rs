@@ -70,10 +70,12 @@ impl VolumeActor {
     /// One log line and one observation for the end of a publish, whoever waited for it.
     pub(super) fn observe_publish(&mut self, result: &Answer) {
         let (id, mounted) = (&self.id, matches!(self.machine.state(), State::Mounted { .. }));
+        let pod = self.asked.as_ref().and_then(|request| request.spec.pod.as_ref());
+        let namespace = pod.map(|pod| &*pod.namespace);
         let Some(began) = self.began else {
             match result {
                 Ok(()) => tracing::debug!(volume = %id, "already published"),
-                Err(error) => tracing::warn!(volume = %id, %error, "publish refused"),
+                Err(error) => tracing::warn!(namespace, volume = %id, %error, "publish refused"),
             }
             return;
         };
@@ -91,7 +93,9 @@ impl VolumeActor {
                 );
             }
             (Ok(()), _) => tracing::debug!(volume = %id, "already published"),
-            (Err(error), _) => tracing::warn!(volume = %id, %error, seconds, "publish failed"),
+            (Err(error), _) => {
+                tracing::warn!(namespace, volume = %id, %error, seconds, "publish failed");
+            }
         }
         if mounted {
             (self.began, self.took) = (None, Took::default());

@@ -118,7 +118,32 @@ async fn many_things_for_one_reason_write_few_lines() {
     limited.flush();
     assert_eq!(written.take(), [""; 0]);
     let sites = lock(&limited.0.sites);
-    assert!(sites.0.len() == 1 && sites.0.values().all(|site| site.written.len() <= LINES));
+    let shares: Vec<_> = sites.0.values().flat_map(Shares::values).collect();
+    assert!(shares.len() == 1 && shares[0].written.len() <= LINES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_hides_no_other_and_there_are_only_so_many() {
+    let (limited, written, _guard) = logs();
+    let fails = |namespace: &str, volume: &str| {
+        tracing::warn!(namespace, volume, "publish failed");
+    };
+    for volume in 0..100 {
+        fails("many", &format!("csi-{volume}"));
+    }
+    assert_eq!(written.take().len(), LINES);
+    fails("one", "csi-one");
+    assert_eq!(written.take().len(), 1);
+    for namespace in 0..10_000 {
+        fails(&format!("ns-{namespace}"), "csi-of-it");
+    }
+    // Two were there, and those of too many have one share.
+    assert_eq!(written.take().len(), NAMESPACES - 2 + LINES);
+    advance(MINUTE).await;
+    fails("another", "csi-other");
+    assert_eq!(written.take().len(), 1);
+    let lines = lock(&limited.0.sites).0.values().map(Shares::len).sum::<usize>();
+    assert!(lines <= 3, "what is over is forgotten: {lines}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,7 +194,7 @@ proptest! {
                 told += rest.more;
                 tellings.push(now);
             }
-            if let Verdict::Write = sites.judge(site(), *cause, String::new, now) {
+            if let Verdict::Write = sites.judge((site(), None), *cause, String::new, now) {
                 written.push((*cause, now));
             }
             prop_assert!(sites.next().is_none_or(|next| next > now));
