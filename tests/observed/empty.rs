@@ -6,6 +6,7 @@ const A_FAULT: &str = "it counts faults of the driver or of the machine, and the
 const AT_THE_START: &str = "it happens at the start, before Prometheus reads";
 const FIRST_ONLY: &str = "its series begins with the first time, of which there is no rate";
 const TOO_SMALL: &str = "the load is too small for it";
+const FLEETING: &str = "a fetch may be over between two looks of Prometheus'";
 
 /// The dashboard, the panel, the letter of its query, and the reason.
 pub(crate) type Entry = (&'static str, &'static str, &'static str, &'static str);
@@ -27,6 +28,7 @@ pub(crate) const STILL: &[Entry] = &[
     ("actors", "Replaced children", "A", FIRST_ONLY),
     ("actors", "Replaced children", "B", TOO_SMALL),
     ("actors", "Log lines left out", "A", TOO_SMALL),
+    ("builds-and-cache", "Bytes under way", "A", FLEETING),
     ("builds-and-cache", "Uploads by outcome", "B", TOO_SMALL),
     ("builds-and-cache", "Sessions refused", "A", TOO_SMALL),
     ("builds-and-cache", "Transfers", "A", TOO_SMALL),
