@@ -37,8 +37,7 @@ pub(super) struct Process<'a> {
 pub(super) fn service(process: Process<'_>, stop: &CancellationToken) -> DebugService {
     let Process { settings, facts, health, gc, count, access_tokens } = process;
     let known = known(settings, access_tokens);
-    let confs: Vec<_> =
-        [Some(NIX_CONF.into()), settings.nix_conf.clone(), conf_in_use(settings)].into();
+    let confs = confs(settings);
     let secrets = known.clone();
     let disks =
         vec![STORE_DIR.into(), settings.state_dir.clone(), settings.run_dir.clone(), "/tmp".into()];
@@ -59,8 +58,7 @@ pub(super) fn service(process: Process<'_>, stop: &CancellationToken) -> DebugSe
         Origin::blocking("log.txt", || Ok(telemetry::recent())),
         Origin::blocking("settings.json", move || settings_text(&Cleaner::of(&secrets))),
         Origin::blocking("nix.conf.txt", move || {
-            let confs = confs.iter().flatten();
-            Ok(confs.map(|conf: &PathBuf| nix_conf_file(conf)).collect())
+            Ok(confs.iter().map(|conf| nix_conf_file(conf)).collect())
         }),
     ];
     origins.extend(of_machine(facts, disks));
@@ -77,15 +75,20 @@ pub(super) fn node_facts(config: &NodeConfig, facts: &crate::grpc::NodeFacts) ->
     ]
 }
 
+/// Nix's own, the operator's, and its copy that counts.
+fn confs(settings: &ProcessSettings) -> Vec<PathBuf> {
+    let all = [Some(NIX_CONF.into()), settings.nix_conf.clone(), conf_in_use(settings)];
+    all.into_iter().flatten().collect()
+}
+
 fn known(settings: &ProcessSettings, access_tokens: Option<PathBuf>) -> Known {
-    let options = settings.nix_option.iter().filter(|(name, _)| name == "netrc-file");
-    let netrcs = options.map(|(_, file)| file.into()).chain([PathBuf::from(NETRC)]);
-    let confs = [Some(PathBuf::from(NIX_CONF)), settings.nix_conf.clone(), access_tokens];
+    let options = settings.nix_option.iter().map(|(name, value)| format!("{name}={value}"));
     let values = settings_in_use().unwrap_or_default().into_iter().flat_map(|one| one.values);
     Known {
-        access_tokens: confs.into_iter().flatten().collect(),
-        netrcs: netrcs.collect(),
-        values: values.collect(),
+        access_tokens: access_tokens.into_iter().collect(),
+        netrcs: vec![NETRC.into()],
+        confs: confs(settings),
+        values: values.chain(options).collect(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::clean::{Cleaner, is_secret};
+use super::clean::{Cleaner, is_secret, option};
 use crate::model::HIDDEN;
 
 /// `name`: as `--cache`. `origin`: where the values come from.
@@ -29,8 +29,8 @@ pub fn setting(
 
 /// A setting of Nix's may be among them.
 fn shown(value: &str, cleaner: &Cleaner) -> String {
-    match value.split_once('=') {
-        Some((name, _)) if !name.contains(':') && is_secret(name) => format!("{name}={HIDDEN}"),
+    match option(value) {
+        Some((name, _)) if is_secret(name) => format!("{name}={HIDDEN}"),
         _ => cleaner.clean(value).into_owned(),
     }
 }
@@ -66,12 +66,14 @@ mod tests {
             key.display().to_string(),
             none.display().to_string(),
             "x-token=hunter2".to_owned(),
+            "extra-impure-env=GITHUB_TOKEN=hunter2".to_owned(),
             "substituters=https://u:hunter2@h/?a=b".to_owned(),
         ];
         let told = setting(("--x", Some("X")), &values, "argument", &Cleaner::default());
         assert!(!told.to_string().contains("hunter2"), "{told}");
         assert_eq!(told["values"][2], "x-token=***");
-        assert_eq!(told["values"][3], "substituters=https://h/?a=b");
+        assert_eq!(told["values"][3], "extra-impure-env=***");
+        assert_eq!(told["values"][4], "substituters=https://h/?a=b");
         assert_eq!(
             (&told["files"][0]["bytes"], &told["files"][0]["kind"]),
             (&7.into(), &"file".into())

@@ -44,7 +44,8 @@ impl<E: Display> From<E> for Failure {
 fn message(status: &crate::grpc::client::Status) -> Failure {
     use crate::grpc::client::Code;
     if status.code() == Code::Unimplemented {
-        return Failure("this is a node's to answer, and a cache answers here".to_owned());
+        let why = "it is a cache, or another version of nix-csi";
+        return Failure(format!("what answers here does not know this call: {why}"));
     }
     Failure(status.message().to_owned())
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::bundle::{self, Cleaner, Facts, Known, Part};
 use crate::cli::{Failure, builds, gc, message, status, uploads};
@@ -18,9 +19,11 @@ use crate::grpc::proto::admin::{
 };
 use crate::model::STORE_DIR;
 
+/// For the whole bundle, whatever its parts may take.
+const WHOLE: Duration = Duration::from_secs(90);
 /// For all that the driver says of itself, whose parts have limits of their own.
 const ALL: Duration = Duration::from_secs(30);
-/// For a call of the Admin service.
+/// For a call of the Admin service, and for reading which secrets there are.
 const CALL: Duration = Duration::from_secs(10);
 /// For a look at the store, which may be large.
 const STORE: Duration = Duration::from_secs(60);
@@ -34,54 +37,92 @@ type Parts = BTreeMap<String, Part>;
 
 /// All parts, and whether somebody has answered.
 pub(super) async fn all(args: &BundleArgs) -> (Vec<Part>, String) {
+    let end = Instant::now() + WHOLE;
     let mut parts = Parts::new();
     let socket = args.admin_endpoint.path();
     let answered = driver(socket, &mut parts).await.map_err(|Failure(reason)| reason);
-    let said = match answered.clone() {
-        Ok(()) => format!("the driver answers at {}", socket.display()),
-        Err(reason) => {
-            for name in OF_DRIVER {
-                parts
-                    .entry(name.to_owned())
-                    .or_insert_with(|| Part::new(name, Err(reason.clone())));
-            }
-            here(args, &mut parts).await;
-            reason
+    let (told, said) = match &answered {
+        Ok(true) => (true, format!("the driver answers at {}", socket.display())),
+        Ok(false) => {
+            let why = "says nothing of itself for a bundle: it is another version of nix-csi";
+            (false, format!("what answers at {} {why}", socket.display()))
         }
+        Err(reason) => (false, reason.clone()),
     };
-    let cleaner = Cleaner::of(&known(&parts));
+    if !told {
+        for name in OF_DRIVER {
+            parts.entry(name.to_owned()).or_insert_with(|| Part::new(name, Err(said.clone())));
+        }
+        here(args, &mut parts).await;
+    }
+    let cleaner = cleaner(known(args, &parts), end.min(Instant::now() + CALL)).await;
     // Who says nothing is not asked again and again.
     let client = match answered {
-        Ok(()) => client::admin(socket).await.map_err(|error| error.to_string()),
+        Ok(_) => match within(end, CALL, client::admin(socket)).await {
+            Ok(connected) => connected.map_err(|error| error.to_string()),
+            Err(late) => Err(late),
+        },
         Err(reason) => Err(reason),
     };
-    let status = admin(client, &mut parts, &cleaner).await;
+    let status = admin(client, end, &mut parts, &cleaner).await;
     let mounts = mounts(&parts, status.as_ref());
     insert(&mut parts, &cleaner, "mounts.txt", mounts);
-    let store = timeout(STORE, gc::would_go(args)).await;
-    let late = |_| Err(format!("it took longer than {} s", STORE.as_secs()).into());
-    let store = store.unwrap_or_else(late).map_err(|Failure(reason)| reason);
+    let store = match within(end, STORE, gc::would_go(args)).await {
+        Ok(found) => found.map_err(|Failure(reason)| reason),
+        Err(late) => Err(late),
+    };
     insert(&mut parts, &cleaner, "gc-dry-run.txt", store);
     (parts.into_values().collect(), said)
 }
 
-fn insert(parts: &mut Parts, cleaner: &Cleaner, name: &str, content: Result<String, String>) {
-    let content = content.map(|text| cleaner.clean_file(name, &text));
-    let content = content.map_err(|error| cleaner.clean(&error).into_owned());
+/// At most so long, and no longer than to the bundle's end.
+async fn within<T>(
+    end: Instant,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, String> {
+    let own = Instant::now() + limit;
+    timeout_at(end.min(own), work).await.map_err(|_| {
+        if end < own {
+            format!("the {} s that a bundle may take were over", WHOLE.as_secs())
+        } else {
+            format!("it took longer than {} s", limit.as_secs())
+        }
+    })
+}
+
+type Clean = Result<Cleaner, String>;
+
+/// Reads files, which may hang.
+async fn cleaner(known: Known, end: Instant) -> Clean {
+    let read = timeout_at(end, spawn_blocking(move || Cleaner::of(&known))).await;
+    let late = |_| "its secrets are not known: reading the files with them takes too long";
+    read.map_err(late)?.map_err(|panic| panic.to_string())
+}
+
+/// Without a cleaner nothing is shown.
+fn insert(parts: &mut Parts, cleaner: &Clean, name: &str, content: Result<String, String>) {
+    let content = cleaner.as_ref().map_err(Clone::clone).and_then(|cleaner| {
+        let content = content.map(|text| cleaner.clean_file(name, &text));
+        content.map_err(|error| cleaner.clean(&error).into_owned())
+    });
     parts.insert(name.to_owned(), Part::new(name, content));
 }
 
-/// What the driver says of itself; a stream that breaks leaves what has come.
-async fn driver(socket: &Path, parts: &mut Parts) -> Result<(), Failure> {
+/// What the driver says of itself; a stream that breaks leaves what has come. `false`: it knows no bundle.
+async fn driver(socket: &Path, parts: &mut Parts) -> Result<bool, Failure> {
     let collected = async {
         let mut debug = client::debug(socket).await?;
-        let said = debug.bundle(BundleRequest {}).await.map_err(|e| message(&e))?;
+        let said = match debug.bundle(BundleRequest {}).await {
+            Err(status) if status.code() == client::Code::Unimplemented => return Ok(false),
+            said => said.map_err(|e| message(&e))?,
+        };
         let mut said = said.into_inner();
         while let Some(part) = said.message().await.map_err(|e| message(&e))? {
             let (name, content, lacks) = (part.name, part.content, part.lacks);
             parts.insert(name.clone(), Part { name, content, lacks });
         }
-        Ok(())
+        Ok(true)
     };
     let late = |_| Err(format!("the driver did not answer within {} s", ALL.as_secs()).into());
     timeout(ALL, collected).await.unwrap_or_else(late)
@@ -99,7 +140,7 @@ async fn here(args: &BundleArgs, parts: &mut Parts) {
 }
 
 /// Where the driver says that it has secrets; its answers have none, and here is one more look.
-fn known(parts: &Parts) -> Known {
+fn known(args: &BundleArgs, parts: &Parts) -> Known {
     let settings = parts.get("settings.json").and_then(|part| part.content.as_deref());
     let settings: Value =
         settings.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
@@ -108,30 +149,30 @@ fn known(parts: &Parts) -> Known {
         let values = one.and_then(|one| one["values"].as_array()).into_iter().flatten();
         values.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
     };
-    let netrcs = values("--nix-option")
-        .into_iter()
-        .filter_map(|option| option.strip_prefix("netrc-file=").map(PathBuf::from));
-    let tokens = values("--access-tokens-file").into_iter().chain(values("--nix-conf"));
+    let files = |name: &str| values(name).into_iter().map(PathBuf::from);
+    let confs = ["/etc/nix/nix.conf".into(), args.state_dir.join("nix.conf")];
     Known {
-        access_tokens: tokens.map(PathBuf::from).chain(["/etc/nix/nix.conf".into()]).collect(),
-        netrcs: netrcs.chain(["/etc/nix/netrc".into()]).collect(),
-        values: Vec::new(),
+        access_tokens: files("--access-tokens-file").collect(),
+        netrcs: vec!["/etc/nix/netrc".into()],
+        confs: files("--nix-conf").chain(confs).collect(),
+        values: values("--nix-option"),
     }
 }
 
 /// What `nix-csi status`, `builds`, `uploads` and `policy` show.
 async fn admin(
     client: Result<AdminClient<Channel>, String>,
+    end: Instant,
     parts: &mut Parts,
-    cleaner: &Cleaner,
+    cleaner: &Clean,
 ) -> Option<StatusResponse> {
     let ask = client.clone();
-    let found = answer(ask, async |mut it| it.status(StatusRequest {}).await).await;
+    let found = answer(ask, end, async |mut it| it.status(StatusRequest {}).await).await;
     let text = |show: fn(&StatusResponse) -> String| found.as_ref().map(show).map_err(Clone::clone);
     insert(parts, cleaner, "status.txt", text(status::as_tables));
     insert(parts, cleaner, "status.json", text(|found| pretty(&status::as_json(found))));
     insert(parts, cleaner, "kept.json", text(|found| pretty(&status::as_json(found)["kept"])));
-    let built = answer(client.clone(), async |mut it| it.builds(BuildsRequest {}).await).await;
+    let built = answer(client.clone(), end, async |mut it| it.builds(BuildsRequest {}).await).await;
     insert(
         parts,
         cleaner,
@@ -139,7 +180,8 @@ async fn admin(
         built.as_ref().map(builds::as_tables).map_err(Clone::clone),
     );
     insert(parts, cleaner, "builds.json", built.map(|found| pretty(&builds::as_json(&found))));
-    let sent = answer(client.clone(), async |mut it| it.list_uploads(ListUploadsRequest {}).await);
+    let sent =
+        answer(client.clone(), end, async |mut it| it.list_uploads(ListUploadsRequest {}).await);
     let sent = sent.await;
     insert(
         parts,
@@ -149,7 +191,7 @@ async fn admin(
     );
     insert(parts, cleaner, "uploads.json", sent.map(|found| pretty(&uploads::as_json(&found))));
     let ask = PolicyRequest { namespace: String::new() };
-    let policy = answer(client, async |mut it| it.policy(ask).await).await;
+    let policy = answer(client, end, async |mut it| it.policy(ask).await).await;
     insert(
         parts,
         cleaner,
@@ -176,10 +218,10 @@ fn pretty(value: &Value) -> String {
 /// A call with a limit of its own.
 async fn answer<T>(
     client: Result<AdminClient<Channel>, String>,
+    end: Instant,
     call: impl AsyncFnOnce(AdminClient<Channel>) -> Result<client::Response<T>, client::Status>,
 ) -> Result<T, String> {
-    let called = timeout(CALL, call(client?)).await;
-    let answered = called.map_err(|_| format!("no answer within {} s", CALL.as_secs()))?;
+    let answered = within(end, CALL, call(client?)).await?;
     answered.map(client::Response::into_inner).map_err(|status| message(&status).0)
 }
 
@@ -212,8 +254,36 @@ mod tests {
         let Failure(reason) = driver(&socket, &mut Parts::new()).await.unwrap_err();
         assert_eq!(reason, "the driver did not answer within 30 s");
         let client = client::admin(&socket).await.map_err(|error| error.to_string());
-        let answered = answer(client, async |mut it| it.builds(BuildsRequest {}).await).await;
-        assert_eq!(answered.unwrap_err(), "no answer within 10 s");
+        let answered = async |client, seconds| {
+            let end = Instant::now() + Duration::from_secs(seconds);
+            let ask = async |mut it: AdminClient<_>| it.builds(BuildsRequest {}).await;
+            let error = answer(client, end, ask).await.unwrap_err();
+            // Timers are of whole milliseconds.
+            assert!(Instant::now() < end + Duration::from_millis(10), "{error}");
+            error
+        };
+        assert_eq!(answered(client.clone(), 11).await, "it took longer than 10 s");
+        let over = "the 90 s that a bundle may take were over";
+        assert_eq!(answered(client.clone(), 9).await, over);
+        assert_eq!(answered(client, 0).await, over);
+    }
+
+    /// A file that can't be read to its end, as of a file system that is gone.
+    #[tokio::test]
+    async fn without_the_secrets_nothing_is_shown_and_nobody_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("netrc");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).unwrap();
+        let open = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        let known = Known { netrcs: vec![pipe.clone()], ..Known::default() };
+        let cleaner = cleaner(known, Instant::now() + Duration::from_millis(50)).await;
+        // In this order the thread that reads it, or has yet to open it, ends.
+        std::fs::remove_file(&pipe).unwrap();
+        drop(open);
+        let mut parts = Parts::new();
+        insert(&mut parts, &cleaner, "x", Ok("text".to_owned()));
+        assert!(parts["x"].content.is_none(), "{parts:?}");
+        assert!(parts["x"].lacks.starts_with("its secrets are not known"), "{parts:?}");
     }
 
     #[test]
@@ -222,7 +292,7 @@ mod tests {
         let all: String = ["/", "/nix/store", "/pods/a/mount", "/home"].map(line).concat();
         let mut parts = Parts::new();
         assert!(mounts(&parts, None).is_err());
-        insert(&mut parts, &Cleaner::default(), "mountinfo.txt", Ok(all));
+        insert(&mut parts, &Ok(Cleaner::default()), "mountinfo.txt", Ok(all));
         let volume = crate::grpc::proto::admin::Volume {
             target_path: "/pods/a/mount".to_owned(),
             ..Default::default()

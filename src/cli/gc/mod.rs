@@ -49,7 +49,15 @@ pub(super) async fn would_go(args: &BundleArgs) -> Result<String, Failure> {
         output: Output::Table,
         programs: args.programs.clone(),
     };
-    dry_run(&Store::read(&args).await?, &args)
+    let store = Store::read(&args).await?;
+    let asked = format!(
+        "# as `nix-csi gc --dry-run --older-than {}` says it. The driver collects by its own --gc-… settings, which are \
+         in settings.json; --gc-older-than is 1h on a node and 24h on a cache, unless it is set\n",
+        humantime::format_duration(HOUR),
+    );
+    // It walks all that would go, which nothing could put an end to if it were done here.
+    let found = tokio::task::spawn_blocking(move || dry_run(&store, &args)).await??;
+    Ok(asked + &found)
 }
 
 async fn collect(args: &GcArgs) -> Result<(), Failure> {
