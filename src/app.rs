@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::mounts::{less_than_asked, look_first, mounts_in, open_mounts};
-use self::signals::{first_signal, unless_signalled_again};
+use self::signals::{end_at_a_signal, first_signal, unless_signalled_again};
 use crate::actors::core::Admission;
 use crate::actors::node::{CONFIG, DAEMON, NodeActors, VOLUMES};
 use crate::config::{CacheConfig, NodeConfig, PrivilegesArg, ProcessSettings};
@@ -82,10 +82,7 @@ fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
         .enable_all()
         .build()
         .map_err(|e| fail("can't start the runtime")(&e))?;
-    let (log_filter, traces) = {
-        let _within = runtime.enter();
-        telemetry::init(process, host).map_err(NodeError)?
-    };
+    let (log_filter, traces) = telemetry::init(process, host).map_err(NodeError)?;
     if process.privileges == PrivilegesArg::Least {
         kernel::say_what_stays_open();
     }
@@ -94,6 +91,7 @@ fn on_runtime<F: Future<Output = Result<(), NodeError>>>(
     #[expect(clippy::expect_used, reason = "actix calls this once")]
     let system = actix::System::with_tokio_rt(move || runtime.take().expect("one runtime"));
     let ended = system.block_on(life(log_filter));
+    end_at_a_signal();
     telemetry::flush();
     traces.end();
     ended

@@ -3,6 +3,7 @@
 //!
 //! What is written passes [`limited`], and its end is kept ([`recent`]).
 
+mod collector;
 mod export;
 mod ids;
 mod limited;
@@ -36,7 +37,7 @@ type Reload = reload::Handle<EnvFilter, Registry>;
 #[derive(Clone)]
 pub struct LogFilter(Arc<Reload>);
 
-/// Installs the subscriber; call it once, within the runtime. Logs go to standard error. `host` is who speaks in
+/// Installs the subscriber; call it once. Logs go to standard error. `host` is who speaks in
 /// traces.
 pub fn init(process: &ProcessSettings, host: &str) -> Result<(LogFilter, Traces), String> {
     let (filter, handle) = reload::Layer::new(parse(&process.log)?);

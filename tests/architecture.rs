@@ -111,7 +111,7 @@ fn knows_none_of(room: &str, others: &[&str]) {
 fn a_framework_is_named_in_its_own_room_only() {
     only_in("actix", &["src/actors/", "src/app.rs"]);
     only_in("actix_rt", &["src/actors/", "src/app.rs"]);
-    only_in("tonic", &["src/grpc/"]);
+    only_in("tonic", &["src/grpc/", "src/telemetry/collector.rs"]);
     only_in("kube", &["src/k8s/"]);
     only_in("opentelemetry", &["src/telemetry/", "src/trace.rs"]);
     only_in("k8s_openapi", &["src/k8s/"]);

@@ -14,10 +14,7 @@ const FIRST: usize = 5;
 
 /// Warm publishes by nodes that send all their traces, and by others that have no collector.
 pub fn measure(lab: &Lab, closure: &Closure, warm: usize, report: &mut Report) {
-    let collector = match Collector::start(lab) {
-        Ok(collector) => collector,
-        Err(reason) => return eprintln!("not measured: {reason}"),
-    };
+    let collector = Collector::start(lab);
     let url = collector.url();
     for _ in 0..TURNS {
         for (who, settings) in

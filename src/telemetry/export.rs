@@ -1,14 +1,16 @@
 //! What is sent to a collector: names as OpenTelemetry has them, and a word in the log when it can't be sent.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use opentelemetry::{Key, KeyValue};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
 
+use super::traces::BATCH;
 use crate::lock::lock;
 use crate::model::without_credentials;
 
@@ -28,12 +30,14 @@ const NAMES: [(&str, &str); 4] = [
 #[derive(Debug)]
 pub(super) struct Export<E> {
     inner: E,
-    trouble: Mutex<Trouble>,
+    /// Whose clock counts: who exports is no thread of a runtime.
+    runtime: Handle,
+    trouble: Arc<Mutex<Trouble>>,
 }
 
 impl<E> Export<E> {
-    pub(super) fn new(inner: E) -> Self {
-        Self { inner, trouble: Mutex::default() }
+    pub(super) fn new(inner: E, runtime: Handle, trouble: Arc<Mutex<Trouble>>) -> Self {
+        Self { inner, runtime, trouble }
     }
 }
 
@@ -43,12 +47,17 @@ impl<E: SpanExporter> SpanExporter for Export<E> {
         for span in &mut batch {
             span.attributes.iter_mut().for_each(rename);
         }
-        let sent = self.inner.export(batch).await;
+        // The exporter's own limit begins when there is a connection.
+        let in_time = {
+            let _within = self.runtime.enter();
+            timeout(BATCH, self.inner.export(batch))
+        };
+        let sent = in_time.await.unwrap_or(Err(OTelSdkError::Timeout(BATCH)));
         let now = Instant::now();
         match &sent {
             Ok(()) => {
-                if lock(&self.trouble).ended() {
-                    tracing::info!("traces are sent again");
+                if let Some(lost_spans) = lock(&self.trouble).ended() {
+                    tracing::info!(lost_spans, "traces are sent again");
                 }
             }
             Err(error) => {
@@ -84,7 +93,7 @@ fn rename(attribute: &mut KeyValue) {
 
 /// Counts what is lost, and says so now and then.
 #[derive(Debug, Default)]
-struct Trouble {
+pub(super) struct Trouble {
     lost: u64,
     said: Option<Instant>,
 }
@@ -97,12 +106,17 @@ impl Trouble {
             return None;
         }
         self.said = Some(now);
-        Some(std::mem::take(&mut self.lost))
+        Some(self.rest())
     }
 
-    /// Whether something was said of it.
-    fn ended(&mut self) -> bool {
-        self.said.take().is_some()
+    /// If something was said of it: how many were lost since.
+    fn ended(&mut self) -> Option<u64> {
+        self.said.take().map(|_| self.rest())
+    }
+
+    /// How many were lost that nothing was said of.
+    pub(super) fn rest(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 }
 
@@ -113,12 +127,33 @@ mod tests {
     #[test]
     fn a_collector_that_is_away_is_named_once_in_a_while() {
         let (mut trouble, start) = (Trouble::default(), Instant::now());
-        assert!(!trouble.ended());
+        assert_eq!(trouble.ended(), None);
         assert_eq!(trouble.lost(3, start), Some(3));
         assert_eq!(trouble.lost(2, start + SILENCE / 2), None);
         assert_eq!(trouble.lost(1, start + SILENCE), Some(3));
-        assert!(trouble.ended());
-        assert!(!trouble.ended());
+        assert_eq!(trouble.lost(4, start + SILENCE), None);
+        assert_eq!((trouble.ended(), trouble.ended()), (Some(4), None));
+        // The next time says nothing of the last one.
+        assert_eq!(trouble.lost(2, start + SILENCE), Some(2));
+        assert_eq!(trouble.lost(1, start + SILENCE), None);
+        assert_eq!((trouble.rest(), trouble.rest()), (1, 0));
+    }
+
+    #[derive(Debug)]
+    struct Hangs;
+
+    impl SpanExporter for Hangs {
+        async fn export(&self, _batch: Vec<SpanData>) -> OTelSdkResult {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_has_its_time_whatever_the_exporter_waits_for() {
+        let export = Export::new(Hangs, Handle::current(), Arc::default());
+        let began = Instant::now();
+        assert!(matches!(export.export(Vec::new()).await, Err(OTelSdkError::Timeout(BATCH))));
+        assert_eq!(began.elapsed(), BATCH);
     }
 
     #[test]

@@ -232,6 +232,11 @@ impl Node {
         self.signal(rustix::process::Signal::KILL);
     }
 
+    /// SIGTERM, and no wait.
+    pub fn ask_to_stop(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
     /// SIGTERM; the exit code.
     pub fn stop(&mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);

@@ -48,6 +48,14 @@ impl Network {
         Ok(lab)
     }
 
+    /// From here on, what this machine sends to the address of machine `n`, who is none, is lost and nobody is told.
+    pub fn swallow(lab: &Lab, n: u8) {
+        let address = Self::address(n);
+        let neighbour =
+            format!("neigh add {address} lladdr 02:00:00:00:00:{n:02x} dev eth0 nud permanent");
+        Self::ip(lab.init(), &neighbour);
+    }
+
     /// Pulls the plug of machine `n`, or puts it back: nothing arrives and nobody is told.
     pub fn plug(&self, n: u8, is_in: bool) {
         let state = if is_in { "up" } else { "down" };

@@ -12,23 +12,34 @@ use crate::spans::{Span, parse};
 pub(crate) struct Collector {
     child: Child,
     address: String,
+    scheme: &'static str,
     file: PathBuf,
 }
 
 impl Collector {
-    /// One that listens, or why there is none.
-    pub(crate) fn start(lab: &Lab) -> Result<Self, String> {
+    /// One that listens.
+    pub(crate) fn start(lab: &Lab) -> Self {
+        Self::start_with(lab, None)
+    }
+
+    /// The same, with TLS and `<name>.pem` and `<name>.key` of the lab's directory if there is a name.
+    pub(crate) fn start_with(lab: &Lab, certificate: Option<&str>) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-otelcol.sh");
         let installed = Command::new(script).output().unwrap();
-        if !installed.status.success() {
-            let said = String::from_utf8_lossy(&installed.stderr);
-            return Err(format!("no collector: {}", said.lines().last().unwrap_or_default()));
-        }
+        assert!(
+            installed.status.success(),
+            "no collector: {}",
+            String::from_utf8_lossy(&installed.stderr)
+        );
         let program = String::from_utf8(installed.stdout).unwrap().trim().to_owned();
         let address = unused_address();
         let (file, config) = (lab.path("traces.json"), lab.path("otelcol.yaml"));
+        let tls = certificate.map_or_else(String::new, |name| {
+            let (key, pem) = (lab.path(&format!("{name}.key")), lab.path(&format!("{name}.pem")));
+            format!(", tls: {{cert_file: '{}', key_file: '{}'}}", pem.display(), key.display())
+        });
         let text = format!(
-            "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '{address}'}}}}}}}}\n\
+            "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '{address}'{tls}}}}}}}}}\n\
              exporters: {{file: {{path: '{}'}}}}\n\
              service:\n  telemetry: {{metrics: {{level: none}}}}\n\
              \x20 pipelines: {{traces: {{receivers: [otlp], exporters: [file]}}}}\n",
@@ -44,18 +55,19 @@ impl Collector {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut collector = Self { child, address, file };
+        let scheme = if certificate.is_some() { "https" } else { "http" };
+        let mut collector = Self { child, address, scheme, file };
         wait_for("the collector", || {
             let ended = collector.child.try_wait().unwrap();
             let said = || fs::read_to_string(lab.path("otelcol.log")).unwrap();
             assert!(ended.is_none(), "the collector ended: {}", said());
             TcpStream::connect(&collector.address).is_ok()
         });
-        Ok(collector)
+        collector
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// All that it got so far; ends it, since what it writes last is written then.

@@ -5,7 +5,6 @@ use std::fs;
 use crate::collector::Collector;
 use crate::lab;
 use crate::lab::{Gate, Lab, Node, Volume, until};
-use crate::or_skip;
 use crate::spans::{Span, named, path, trace_of, tree};
 
 const RPC: &str = "csi.v1.Node/NodePublishVolume";
@@ -52,7 +51,7 @@ fn lines_of<'a>(log: &'a str, trace: &[Span]) -> Vec<&'a str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publish_is_one_trace_down_to_its_processes() {
     let lab = lab!();
-    let collector = or_skip!(Collector::start(&lab));
+    let collector = Collector::start(&lab);
     let cache = lab.cache().await;
     let fetched = lab.unrooted(&["--arg", "paths", "3"]);
     cache.upload(&lab, &fetched);
@@ -140,7 +139,7 @@ async fn a_publish_is_one_trace_down_to_its_processes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_is_the_spans_status_as_the_caller_reads_it() {
     let lab = lab!();
-    let collector = or_skip!(Collector::start(&lab));
+    let collector = Collector::start(&lab);
     let mut node = traced_node(&lab, &collector, &["--log", "warn"]).await;
     let secret = format!("https://reader:{MARK}@127.0.0.1:1/x.tar?token={MARK}");
     let thrown = lab.volume("thrown", &[("nixExpr", r#"throw "not this one""#)]);
@@ -175,7 +174,7 @@ async fn a_failure_is_the_spans_status_as_the_caller_reads_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_anothers_build_is_linked_with_it() {
     let lab = lab!();
-    let collector = or_skip!(Collector::start(&lab));
+    let collector = Collector::start(&lab);
     let mut node = traced_node(&lab, &collector, &[]).await;
     let gate = Gate::new(&lab, "shared");
     let expression = gate.expression();
@@ -223,7 +222,7 @@ async fn who_waits_for_anothers_build_is_linked_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callers_trace_is_continued_and_reaches_what_runs_as_the_driver() {
     let lab = lab!();
-    let collector = or_skip!(Collector::start(&lab));
+    let collector = Collector::start(&lab);
     let mut node = traced_node(&lab, &collector, &[]).await;
     let gate = Gate::new(&lab, "gate");
     let mount = |name: &str, source: &str| {
