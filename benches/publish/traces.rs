@@ -20,7 +20,7 @@ pub fn measure(lab: &Lab, closure: &Closure, warm: usize, report: &mut Report) {
         for (who, settings) in
             [("without traces", &[][..]), ("traces sent", &["--otlp-endpoint", &url])]
         {
-            let node = lab.starting_node(settings);
+            let mut node = lab.starting_node(settings);
             let took = lab.inside(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 runtime.unwrap().block_on(async {
@@ -36,6 +36,8 @@ pub fn measure(lab: &Lab, closure: &Closure, warm: usize, report: &mut Report) {
                     took.split_off(FIRST)
                 })
             });
+            // Its end sends what it has left.
+            assert_eq!(node.stop(), Some(0));
             for took in took {
                 report.add(Row::other("publish-warm-traces", closure.size.name, who), took);
             }
