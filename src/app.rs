@@ -25,10 +25,11 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::mounts::{less_than_asked, look_first, mounts_in, open_mounts};
+use self::mounts::{less_than_asked, mounts_in, open_mounts};
 use self::signals::{end_at_a_signal, first_signal, unless_signalled_again};
 use crate::actors::core::Admission;
 use crate::actors::node::{CONFIG, DAEMON, NodeActors, VOLUMES};
+use crate::actors::reconciler::{Item, bring_up_to_date};
 use crate::config::{CacheConfig, NodeConfig, PrivilegesArg, ProcessSettings};
 use crate::grpc::{self, AdminService, Admittance, IdentityService, NodeFacts, NodeService};
 use crate::health::{Condition, Health};
@@ -176,6 +177,12 @@ fn node_id(config: &NodeConfig) -> String {
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// What is mounted is read by what starts next.
+async fn look_first(items: Vec<Item>) -> Result<(), NodeError> {
+    let look = tokio::task::spawn_blocking(move || bring_up_to_date(&items)).await;
+    look.map_err(|panic| fail("reading what is mounted")(&panic))
 }
 
 /// One driver per directory: two would unmount each other's volumes, or sweep each other's roots.

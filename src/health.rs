@@ -33,6 +33,16 @@ pub enum Condition {
 }
 
 impl Condition {
+    /// Its name on the wire and in reports, without the reason.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Impaired(_) => "impaired",
+            Self::Sick(_) => "sick",
+        }
+    }
+
     fn serves(&self) -> bool {
         match self {
             Self::Ready | Self::Impaired(_) => true,

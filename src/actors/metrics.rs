@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
-use crate::metrics::register;
+use crate::metrics::{count, register};
 use crate::model::Refusal;
 
 pub static CHILD_EXITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -80,10 +80,9 @@ pub static KEEP_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     register(IntCounterVec::new(Opts::new("nixcsi_keep_failures_total", help), &["reason"]))
 });
 
-pub fn show_kept(count: impl Fn(&str) -> usize) {
+pub fn show_kept(in_state: impl Fn(&str) -> usize) {
     for state in super::keeper::STATES {
-        let count = i64::try_from(count(state)).unwrap_or(i64::MAX);
-        KEPT.with_label_values(&[state]).set(count);
+        KEPT.with_label_values(&[state]).set(count(in_state(state)));
     }
 }
 

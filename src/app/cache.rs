@@ -72,7 +72,7 @@ pub(super) async fn cache(config: CacheConfig, log_filter: LogFilter) -> Result<
         .map_err(|e| fail(&format!("can't listen on --http {}", process.http))(&e))?;
     let admin = config.admin_endpoint().bind().map_err(|e| fail("admin")(&e))?;
     let stop = CancellationToken::new();
-    let count: debug::Count = Arc::new(|| async {}.boxed());
+    let count: http::Count = Arc::new(|| async {}.boxed());
     let mut debug = debug::service(
         debug::Process {
             settings: process,

@@ -2,26 +2,20 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::nix::conf_in_use;
 use crate::actors::gc::GcHandle;
-use crate::bundle::{Cleaner, Facts, Known, Origin, nix_conf_file, of_machine, setting};
+use crate::bundle::{Facts, Known, Origin, nix_conf_file, of_machine, setting};
 use crate::config::{NodeConfig, ProcessSettings, Setting, settings_in_use};
 use crate::grpc::DebugService;
 use crate::health::{Condition, Health};
+use crate::http::Count;
 use crate::model::STORE_DIR;
+use crate::nix::{NETRC, NIX_CONF};
 use crate::{metrics, telemetry};
-
-/// Nix's own.
-const NETRC: &str = "/etc/nix/netrc";
-const NIX_CONF: &str = "/etc/nix/nix.conf";
-
-pub(super) type Count = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// What both roles have.
 pub(super) struct Process<'a> {
@@ -38,7 +32,6 @@ pub(super) fn service(process: Process<'_>, stop: &CancellationToken) -> DebugSe
     let Process { settings, facts, health, gc, count, access_tokens } = process;
     let known = known(settings, access_tokens);
     let confs = confs(settings);
-    let secrets = known.clone();
     let disks =
         vec![STORE_DIR.into(), settings.state_dir.clone(), settings.run_dir.clone(), "/tmp".into()];
     let facts = Facts { lines: facts, of: Some(std::process::id()) };
@@ -56,7 +49,7 @@ pub(super) fn service(process: Process<'_>, stop: &CancellationToken) -> DebugSe
             }
         }),
         Origin::blocking("log.txt", || Ok(telemetry::recent())),
-        Origin::blocking("settings.json", move || settings_text(&Cleaner::of(&secrets))),
+        Origin::blocking("settings.json", settings_text),
         Origin::blocking("nix.conf.txt", move || {
             Ok(confs.iter().map(|conf| nix_conf_file(conf)).collect())
         }),
@@ -92,10 +85,10 @@ fn known(settings: &ProcessSettings, access_tokens: Option<PathBuf>) -> Known {
     }
 }
 
-fn settings_text(cleaner: &Cleaner) -> Result<String, String> {
+fn settings_text() -> Result<String, String> {
     let told = settings_in_use()?.into_iter().map(|one| {
         let Setting { name, environment, values, origin } = one;
-        setting((&name, environment.as_deref()), &values, origin, cleaner)
+        setting((&name, environment.as_deref()), &values, origin)
     });
     let told = Value::Array(told.collect());
     serde_json::to_string_pretty(&told).map(|text| text + "\n").map_err(|error| error.to_string())
@@ -103,10 +96,10 @@ fn settings_text(cleaner: &Cleaner) -> Result<String, String> {
 
 fn health_text(health: &Health) -> String {
     let word = |condition: &Condition| match condition {
-        Condition::Starting => "starting".to_owned(),
-        Condition::Ready => "ready".to_owned(),
-        Condition::Impaired(reason) => format!("impaired: {reason}"),
-        Condition::Sick(reason) => format!("sick: {reason}"),
+        Condition::Starting | Condition::Ready => condition.as_str().to_owned(),
+        Condition::Impaired(reason) | Condition::Sick(reason) => {
+            format!("{}: {reason}", condition.as_str())
+        }
     };
     let mut text = format!("all: {}\n", word(&health.overall().0));
     for (part, condition) in health.each() {

@@ -4,16 +4,9 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::{NodeError, fail};
-use crate::actors::reconciler::{Item, bring_up_to_date};
 use crate::config::NodeConfig;
 use crate::model::STORE_DIR;
 use crate::mount::{self, PresentationChoice, RealMounts};
-
-/// What is mounted is read by what starts next.
-pub(super) async fn look_first(items: Vec<Item>) -> Result<(), NodeError> {
-    let look = tokio::task::spawn_blocking(move || bring_up_to_date(&items)).await;
-    look.map_err(|panic| fail("reading what is mounted")(&panic))
-}
 
 /// Why the node can do less than it was asked for; empty if it can do all.
 pub(super) fn less_than_asked(mounts: &RealMounts) -> String {

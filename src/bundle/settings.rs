@@ -1,4 +1,5 @@
-//! Settings as a bundle shows them: each with its origin, without secrets; of a file only that it is there.
+//! Settings as a bundle shows them: each with its origin; of a file only that it is there. What looks like a secret is
+//! taken out here, and what the driver knows to be one where all parts pass (`bundle::collect`).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,9 +15,8 @@ pub fn setting(
     (name, environment): (&str, Option<&str>),
     values: &[String],
     origin: &str,
-    cleaner: &Cleaner,
 ) -> Value {
-    let shown: Vec<_> = values.iter().map(|value| shown(value, cleaner)).collect();
+    let shown: Vec<_> = values.iter().map(|value| shown(value)).collect();
     let files: Vec<_> = values.iter().filter_map(|value| file(Path::new(value))).collect();
     json!({
         "name": name,
@@ -28,10 +28,10 @@ pub fn setting(
 }
 
 /// A setting of Nix's may be among them.
-fn shown(value: &str, cleaner: &Cleaner) -> String {
+fn shown(value: &str) -> String {
     match option(value) {
         Some((name, _)) if is_secret(name) => format!("{name}={HIDDEN}"),
-        _ => cleaner.clean(value).into_owned(),
+        _ => Cleaner::default().clean(value).into_owned(),
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
             "extra-impure-env=GITHUB_TOKEN=hunter2".to_owned(),
             "substituters=https://u:hunter2@h/?a=b".to_owned(),
         ];
-        let told = setting(("--x", Some("X")), &values, "argument", &Cleaner::default());
+        let told = setting(("--x", Some("X")), &values, "argument");
         assert!(!told.to_string().contains("hunter2"), "{told}");
         assert_eq!(told["values"][2], "x-token=***");
         assert_eq!(told["values"][3], "extra-impure-env=***");

@@ -69,13 +69,8 @@ async fn publish(
     let published = async {
         loop {
             let mut node = client::node(sockets.endpoint.path()).await?;
-            match node
-                .node_publish_volume(client::by_a_person(client::within(
-                    sockets.traceparent.as_deref(),
-                    call.clone(),
-                )))
-                .await
-            {
+            let request = client::within(sockets.traceparent.as_deref(), call.clone());
+            match node.node_publish_volume(client::by_a_person(request)).await {
                 Ok(_) => return Ok(()),
                 Err(e) if e.code() == client::Code::Aborted => {}
                 Err(e) => return Err(message(&e)),

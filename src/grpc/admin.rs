@@ -22,7 +22,7 @@ use crate::actors::policy::PolicyHandle;
 use crate::actors::uploads::UploadsHandle;
 use crate::actors::views::{ViewSummary, ViewsHandle};
 use crate::actors::volume::{Directory, VolumeStatus};
-use crate::health::{Condition, Health};
+use crate::health::Health;
 use crate::model::{Access, VolumeId};
 use crate::mount::Presentation;
 use crate::nix::Origin;
@@ -175,12 +175,6 @@ impl Admin for AdminService {
 impl AdminService {
     fn node(&self) -> Node {
         let (condition, reason) = self.health.overall();
-        let health = match condition {
-            Condition::Starting => "starting",
-            Condition::Ready => "ready",
-            Condition::Impaired(_) => "impaired",
-            Condition::Sick(_) => "sick",
-        };
         let facts = self.facts.clone();
         Node {
             node_id: facts.node_id,
@@ -189,7 +183,7 @@ impl AdminService {
             nix_version: facts.nix_version,
             presentation: name_of(facts.presentation).to_owned(),
             presentation_reason: facts.presentation_reason,
-            health: health.to_owned(),
+            health: condition.as_str().to_owned(),
             health_reason: reason,
         }
     }
@@ -230,16 +224,8 @@ fn volume(status: VolumeStatus) -> Volume {
         name_of(view.presentation).clone_into(&mut volume.presentation);
     }
     volume.revision = status.revision.unwrap_or_default();
-    status.origin.map(origin).unwrap_or_default().clone_into(&mut volume.origin);
+    status.origin.map(Origin::as_str).unwrap_or_default().clone_into(&mut volume.origin);
     volume
-}
-
-pub(super) fn origin(origin: Origin) -> &'static str {
-    match origin {
-        Origin::Present => "present",
-        Origin::Substituted => "substituted",
-        Origin::Built => "built",
-    }
 }
 
 fn build(summary: BuildSummary) -> Build {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tonic::{Request, Status};
 
-use super::admin::origin;
 use super::proto::admin::{
     Kept as KeptMessage, PrefetchRequest, PrefetchResponse, ReleaseRequest, ReleaseResponse,
 };
@@ -51,7 +50,7 @@ fn response(Prefetched { resolved, kept_until }: Prefetched) -> PrefetchResponse
         root: view.root.to_string(),
         paths: view.paths as u64,
         closure_bytes: view.nar_size,
-        origin: origin(resolved.origin).to_owned(),
+        origin: resolved.origin.as_str().to_owned(),
         revision: resolved.revision.unwrap_or_default(),
         kept_until,
     }

@@ -23,11 +23,13 @@ use crate::telemetry::LogFilter;
 /// A healthy node answers a probe in well under a millisecond.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
+/// Counts what is only counted when somebody looks.
+pub type Count = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 #[derive(Clone)]
 pub struct HttpState {
     pub probed: Probed,
-    /// Counts what is only counted when somebody looks.
-    pub count: Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
+    pub count: Count,
     pub log_filter: LogFilter,
     pub health: Health,
 }

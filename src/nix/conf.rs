@@ -9,6 +9,8 @@ use super::redact::Redactor;
 use super::text::MAX_LINE_BYTES;
 use super::{NixError, RealNix};
 
+/// Nix's default.
+pub const NIX_CONF: &str = "/etc/nix/nix.conf";
 /// Bytes. An evaluator is given it with the access tokens, and a pipe holds both.
 pub(super) const MAX_CONF: usize = 24 << 10;
 

@@ -93,7 +93,7 @@ mod workers;
 pub use beneath::remove as remove_tree;
 pub use child::{ChildSpec, Readiness, RunningChild};
 pub use command::{CommandSpec, Config};
-pub use conf::ConfError;
+pub use conf::{ConfError, NIX_CONF};
 pub use elsewhere::{BuildOn, Elsewhere};
 pub use error::{Limit, NixError, RealiseError, Step, TimedOut};
 pub use evaluator::{EvalMode, Evaluator};
@@ -103,6 +103,7 @@ pub use garbage::{Deletion, Freed, Garbage, Root, Sole, Space, Stock, notes_read
 pub use gc_lock::sweep_staging;
 pub use holes::{Hole, holes};
 pub(crate) use metrics::{register_metrics, show_metrics};
+pub use netrc::NETRC;
 pub use progress::{Progress, ProgressSink, Stage};
 pub use push::PushTo;
 pub use push_error::{ENDS as PUSH_ENDS, PushError};
@@ -122,6 +123,17 @@ pub enum Origin {
     Present,
     Substituted,
     Built,
+}
+
+impl Origin {
+    /// Its name on the wire and in traces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Substituted => "substituted",
+            Self::Built => "built",
+        }
+    }
 }
 
 /// The end of a successful realisation.

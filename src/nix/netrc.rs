@@ -14,7 +14,7 @@ use super::redact::{Redactor, secrets_of_netrc};
 use super::secret_file::SecretFile;
 
 /// Nix's default.
-const NETRC: &str = "/etc/nix/netrc";
+pub const NETRC: &str = "/etc/nix/netrc";
 /// Bytes of it that are read for its secrets.
 const MAX_NETRC: usize = 4 << 20;
 

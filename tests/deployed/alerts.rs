@@ -5,7 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::manifests::{documents, installed, list, read, root};
+use super::installed::installed;
+use super::manifests::{documents, list, read, root};
 use super::promql::{assert_named, words};
 
 const RULES: &str = "deploy/chart/alerts/nix-csi.yaml";

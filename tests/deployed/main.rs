@@ -10,6 +10,8 @@ mod chart;
 mod dashboards;
 mod followed;
 mod from_nix;
+#[path = "../lab/installed.rs"]
+mod installed;
 mod links;
 mod manifests;
 mod messages;

@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use super::installed::installed;
+
 const VALUES: &str = "-values.yaml";
 
 pub(crate) fn root() -> &'static Path {
@@ -21,14 +23,6 @@ pub(crate) fn chart() -> PathBuf {
 fn helm() -> &'static str {
     static HELM: OnceLock<String> = OnceLock::new();
     HELM.get_or_init(|| installed("install-helm.sh"))
-}
-
-/// What one of the scripts that install something says where it is.
-pub(crate) fn installed(script: &str) -> String {
-    let install = Command::new(root().join("scripts").join(script)).output().unwrap();
-    let error = String::from_utf8_lossy(&install.stderr);
-    assert!(install.status.success(), "{script}: {error}");
-    String::from_utf8(install.stdout).unwrap().trim().to_owned()
 }
 
 /// A file of the project.

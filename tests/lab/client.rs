@@ -19,7 +19,7 @@ use nix_csi::grpc::proto::csi::{
 };
 
 use super::Lab;
-use super::machine::{connect, node_binary, signal_inside, unique, wait_for};
+use super::machine::{http_get, node_binary, signal_inside, unique, wait_for};
 
 /// A running node. Dropping it kills it, as `kill -9` would; its machine stays.
 pub struct Node {
@@ -211,11 +211,7 @@ impl Node {
 
     /// An HTTP answer, head and all.
     pub fn get(&self, path: &str) -> String {
-        let mut stream = connect(self.network, &self.http).unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
+        http_get(self.network, &self.http, path).unwrap()
     }
 
     pub fn log(&self) -> String {

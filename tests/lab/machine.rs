@@ -1,6 +1,7 @@
 //! The namespaces of a test's machine, and Nix in them.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -242,7 +243,7 @@ impl Drop for Lab {
 }
 
 /// Connects to an address in the network of that process.
-pub fn connect(network: Option<u32>, address: &str) -> std::io::Result<TcpStream> {
+fn connect(network: Option<u32>, address: &str) -> std::io::Result<TcpStream> {
     let Some(pid) = network else {
         return TcpStream::connect(address);
     };
@@ -256,6 +257,15 @@ pub fn connect(network: Option<u32>, address: &str) -> std::io::Result<TcpStream
         });
         thread.join().unwrap()
     })
+}
+
+/// Head and body of an HTTP answer from there.
+pub fn http_get(network: Option<u32>, address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = connect(network, address)?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Signals the program that [`Lab::command`] has started as `child`.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use super::Lab;
-use super::machine::{connect, node_binary, signal_inside, wait_for};
+use super::machine::{http_get, node_binary, signal_inside, wait_for};
 
 /// A running cache. Dropping it kills it; its machine stays.
 pub struct CacheRole<'l> {
@@ -99,14 +99,7 @@ impl Lab {
 impl CacheRole<'_> {
     /// Head and body of an answer, or why there is none.
     pub fn get(&self, path: &str) -> String {
-        let ask = || {
-            let mut stream = connect(self.lab.network(), HTTP)?;
-            write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            Ok::<_, std::io::Error>(text)
-        };
-        ask().unwrap_or_else(|error| error.to_string())
+        http_get(self.lab.network(), HTTP, path).unwrap_or_else(|error| error.to_string())
     }
 
     /// Where it serves HTTP: who has that network, and the address there.

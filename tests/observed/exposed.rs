@@ -1,10 +1,10 @@
 //! Metrics of a driver in a machine of its own, at an address of this one.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
-use crate::lab::connect;
+use crate::lab::http_get;
 
 /// Who has the network, and the address there.
 type Place = (Option<u32>, String);
@@ -46,9 +46,6 @@ fn answer(
 ) -> std::io::Result<()> {
     let lines = BufReader::new(stream.try_clone()?).lines();
     let read = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).count();
-    let mut driver = connect(network, address)?;
-    write!(driver, "GET /metrics HTTP/1.0\r\n\r\n")?;
-    let mut text = Vec::new();
-    driver.read_to_end(&mut text)?;
-    if read > 0 { stream.write_all(&text) } else { Ok(()) }
+    let text = http_get(network, address, "/metrics")?;
+    if read > 0 { stream.write_all(text.as_bytes()) } else { Ok(()) }
 }

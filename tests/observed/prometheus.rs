@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, interval};
 
-use crate::lab::{free_address, until};
+use crate::lab::{free_address, http_get, installed, until};
 
 /// Seconds between two readings of a driver's metrics.
 pub(crate) const SCRAPE: u64 = 2;
@@ -49,9 +47,6 @@ fn hasty_rules() -> String {
 
 impl Prometheus {
     pub(crate) async fn start(targets: &[Target<'_>]) -> Self {
-        let install = Command::new(root().join("scripts/install-promtool.sh")).output().unwrap();
-        assert!(install.status.success(), "{}", String::from_utf8_lossy(&install.stderr));
-        let programs = String::from_utf8(install.stdout).unwrap();
         let dir = tempfile::Builder::new().prefix("nix-csi-prometheus").tempdir().unwrap();
         let mut config = format!(
             "global: {{scrape_interval: {SCRAPE}s, scrape_timeout: {SCRAPE}s, evaluation_interval: {SCRAPE}s}}\n\
@@ -72,7 +67,7 @@ impl Prometheus {
         // It ends with the test, however that ends.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
-            .arg(format!("{}/prometheus", programs.trim()))
+            .arg(format!("{}/prometheus", installed("install-promtool.sh")))
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address={address}"))
@@ -119,10 +114,7 @@ impl Prometheus {
     }
 
     fn try_get(&self, path: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(&self.address)?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
+        let text = http_get(None, &self.address, path)?;
         let (head, body) = text.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
         // It says what is wrong with a query in the body.
         let is_said = head.contains(" 200 ") || head.contains(" 4");

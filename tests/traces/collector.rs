@@ -1,11 +1,11 @@
 //! An OpenTelemetry Collector that writes what it gets to a file.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::lab::{Lab, wait_for};
+use crate::lab::{Lab, free_address, installed, wait_for};
 use crate::spans::{Span, parse};
 
 /// Dropping it kills it.
@@ -24,15 +24,7 @@ impl Collector {
 
     /// The same, with TLS and `<name>.pem` and `<name>.key` of the lab's directory if there is a name.
     pub(crate) fn start_with(lab: &Lab, certificate: Option<&str>) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-otelcol.sh");
-        let installed = Command::new(script).output().unwrap();
-        assert!(
-            installed.status.success(),
-            "no collector: {}",
-            String::from_utf8_lossy(&installed.stderr)
-        );
-        let program = String::from_utf8(installed.stdout).unwrap().trim().to_owned();
-        let address = unused_address();
+        let address = free_address();
         let (file, config) = (lab.path("traces.json"), lab.path("otelcol.yaml"));
         let tls = certificate.map_or_else(String::new, |name| {
             let (key, pem) = (lab.path(&format!("{name}.key")), lab.path(&format!("{name}.pem")));
@@ -47,7 +39,7 @@ impl Collector {
         );
         fs::write(&config, text).unwrap();
         let log = fs::File::create(lab.path("otelcol.log")).unwrap();
-        let child = Command::new(program)
+        let child = Command::new(installed("install-otelcol.sh"))
             .arg("--config")
             .arg(&config)
             .stdin(Stdio::null())
@@ -85,10 +77,4 @@ impl Drop for Collector {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Where nobody listens, for one who will in a moment.
-pub(crate) fn unused_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
 }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::collector::{Collector, unused_address};
+use crate::collector::Collector;
 use crate::lab;
-use crate::lab::{Lab, NO_IDLE, Network, Node, assert_nothing_left, eventually, node_binary};
+use crate::lab::{
+    Lab, NO_IDLE, Network, Node, assert_nothing_left, eventually, free_address, node_binary,
+};
 use crate::or_skip;
 
 /// Of the process's end, of which three seconds are the last traces'.
@@ -42,7 +44,7 @@ async fn log_of(lab: &Lab, mut env: Command, endpoint: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_away_costs_one_warning() {
     let lab = lab!();
-    let log = log_of_a_node(&lab, &format!("http://{}", unused_address())).await;
+    let log = log_of_a_node(&lab, &format!("http://{}", free_address())).await;
     assert_eq!(log.matches("traces can't be sent").count(), 1, "{log}");
     assert!(log.contains("lost_spans="), "{log}");
     let published: Vec<_> = log.lines().filter(|line| line.contains(" published")).collect();

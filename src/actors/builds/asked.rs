@@ -43,13 +43,12 @@ pub(super) enum Next {
 
 /// What was asked for can't tell whether it is built or fetched.
 pub(super) fn tell_trace(span: &Span, Realised { root, origin }: &Realised) {
-    let (name, origin) = match origin {
-        Origin::Present => ("build", "present"),
-        Origin::Substituted => ("fetch", "substituted"),
-        Origin::Built => ("build", "built"),
+    let name = match origin {
+        Origin::Present | Origin::Built => "build",
+        Origin::Substituted => "fetch",
     };
     trace::rename(span, name);
-    trace::set(span, "origin", origin);
+    trace::set(span, "origin", origin.as_str());
     trace::set(span, "store_path", root.to_string());
 }
 

@@ -11,6 +11,7 @@ use super::{
     metrics,
 };
 use crate::actors::core::{ActorGone, ask};
+use crate::metrics::count;
 use crate::model::{FetchFrom, Source, VolumeId};
 use crate::nix::Nix;
 
@@ -53,7 +54,6 @@ impl BuildsHandle {
 
     /// Counts for the metrics, at scrape time.
     pub async fn count(&self) {
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         metrics::FAILURES_REMEMBERED.set(count(self.memory.failures().len()));
         metrics::SUBSTITUTERS_DOWN.set(count(self.nix.substituters_down()));
         metrics::show(&ask(&self.builds, Count).await.unwrap_or_default());

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use prometheus::{HistogramOpts, HistogramVec, IntGauge, IntGaugeVec, Opts};
 
 use super::counts::Counts;
-use crate::metrics::{SECONDS, register};
+use crate::metrics::{SECONDS, count, register};
 use crate::nix::{BuiltOn, Stage};
 
 static REALISE_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
@@ -54,7 +54,6 @@ pub(super) fn realised(source: &str, outcome: &str, on: Option<BuiltOn>, seconds
 }
 
 pub(super) fn show(counts: &Counts) {
-    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let [derivations, bytes] = [counts.derivations, counts.bytes];
     for (unit, state, sum) in [
         ("derivations", "done", derivations.0),

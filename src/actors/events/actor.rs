@@ -14,6 +14,7 @@ use crate::actors::builds::BuildsHandle;
 use crate::actors::core::{Ctx, impl_supervised};
 use crate::actors::metrics;
 use crate::k8s::{Api, ApiError, Event, Kind};
+use crate::metrics::count;
 
 const TICK: Duration = Duration::from_secs(1);
 /// A missing permission is said so often, not for each Event.
@@ -77,8 +78,7 @@ impl EventRecorder {
 
     /// One call at a time, so that Events arrive in their order.
     fn post(&mut self, ctx: &mut Ctx<Self>) {
-        let queued = i64::try_from(self.outbox.len()).unwrap_or(i64::MAX);
-        metrics::EVENTS_QUEUED.set(queued);
+        metrics::EVENTS_QUEUED.set(count(self.outbox.len()));
         let Some(call) = self.outbox.next(Instant::now()) else {
             return;
         };

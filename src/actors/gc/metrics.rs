@@ -10,7 +10,7 @@ use super::pinned::Pinned;
 use super::report::Report;
 use super::used::wall_clock;
 use super::water::{Watermarks, free_at};
-use crate::metrics::{SECONDS as BUCKETS, register};
+use crate::metrics::{SECONDS as BUCKETS, count, register};
 use crate::nix::{Space, Stock};
 
 /// Collections, by what they came to.
@@ -86,7 +86,7 @@ pub(super) fn show_stock(stock: Stock) {
 
 /// Of a collection that succeeded.
 pub(super) fn show(report: &Report) {
-    STUCK.set(count(report.stuck.len() as u64));
+    STUCK.set(count(report.stuck.len()));
     for (reason, paths) in report.pinned.all() {
         PINNED.with_label_values(&[reason]).set(count(paths));
     }
@@ -142,8 +142,4 @@ pub(super) fn show_space(space: &Space, marks: Option<Watermarks>) {
     ] {
         STORE_SPACE.with_label_values(&[unit, state]).set(count(n));
     }
-}
-
-fn count(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }

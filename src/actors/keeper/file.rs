@@ -9,6 +9,7 @@ use super::actor::Keeper;
 use crate::actors::core::{Ctx, blocking};
 use crate::actors::metrics;
 use crate::actors::reconciler::{self, Look, directory, read_text};
+use crate::metrics::count;
 use crate::model::SourceList;
 
 impl Keeper {
@@ -32,8 +33,7 @@ impl Keeper {
         for why in refused.iter().filter(|why| !self.refused.contains(why)) {
             tracing::warn!(kind = FILE, "{why}");
         }
-        let count = i64::try_from(refused.len()).unwrap_or(i64::MAX);
-        metrics::CONFIG_REFUSED.with_label_values(&[FILE]).set(count);
+        metrics::CONFIG_REFUSED.with_label_values(&[FILE]).set(count(refused.len()));
         self.refused = refused;
         self.listed != before
     }

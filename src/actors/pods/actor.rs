@@ -14,6 +14,7 @@ use crate::actors::core::{Ctx, impl_supervised};
 use crate::actors::metrics;
 use crate::actors::volume::Directory;
 use crate::k8s::{Api, PodChange};
+use crate::metrics::count;
 
 /// Between looks for volumes without a pod.
 const TICK: Duration = Duration::from_secs(30);
@@ -58,7 +59,7 @@ impl Pods {
                 tracing::warn!(reason, "the watch of the node's pods broke");
             }
             this.config.table.learn(change);
-            metrics::PODS.set(i64::try_from(this.config.table.len()).unwrap_or(i64::MAX));
+            metrics::PODS.set(count(this.config.table.len()));
             Self::follow(changes, ctx);
         });
     }

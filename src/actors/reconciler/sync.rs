@@ -10,6 +10,7 @@ use super::files::{read_file, write_if_other};
 use super::keys::{self, Read};
 use crate::actors::metrics;
 use crate::lock::lock;
+use crate::metrics::count;
 use crate::model::{PublicKey, check_known_hosts};
 use crate::nix::check_signing_key;
 
@@ -96,8 +97,7 @@ impl Outcome {
         for refused in &self.news {
             tracing::warn!(kind, "{refused}; what was good last stays, if anything was");
         }
-        let refused = i64::try_from(self.refused).unwrap_or(i64::MAX);
-        metrics::CONFIG_REFUSED.with_label_values(&[kind]).set(refused);
+        metrics::CONFIG_REFUSED.with_label_values(&[kind]).set(count(self.refused));
     }
 }
 

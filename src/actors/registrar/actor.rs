@@ -63,8 +63,7 @@ pub struct KubeletRegistrar {
 }
 
 impl_supervised!(KubeletRegistrar, "registrar", |this| {
-    this.door = None;
-    REGISTERED.set(0);
+    this.shut();
     this.plan = Plan::new(Instant::now());
     (this.is_opening, this.is_untainting, this.is_listed) = (false, false, None);
     this.opening += 1;
@@ -107,11 +106,15 @@ impl KubeletRegistrar {
             Step::Close { why } => {
                 tracing::warn!(why, "the registration socket is opened anew");
                 REGISTRATIONS.with_label_values(&["lost"]).inc();
-                REGISTERED.set(0);
-                self.door = None;
+                self.shut();
                 self.config.health.set(self.config.part, &Condition::Starting);
             }
         }
+    }
+
+    fn shut(&mut self) {
+        self.door = None;
+        REGISTERED.set(0);
     }
 
     fn open(&mut self, ctx: &mut Ctx<Self>) {
@@ -229,8 +232,7 @@ impl Handler<Stop> for KubeletRegistrar {
 
     fn handle(&mut self, _: Stop, ctx: &mut Ctx<Self>) -> Self::Result {
         let (reply, answer) = deferred::<Self, _, _>();
-        self.door = None;
-        REGISTERED.set(0);
+        self.shut();
         reply.send(Ok(()));
         ctx.stop();
         answer

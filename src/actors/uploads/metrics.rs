@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts};
 
 use super::report::OUTCOMES;
-use crate::metrics::{SECONDS, register};
+use crate::metrics::{SECONDS, count, register};
 use crate::nix::PUSH_ENDS;
 
 pub(super) static UPLOAD_QUEUE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
@@ -45,9 +45,8 @@ pub(crate) fn show_last_upload(end: &str) {
 }
 
 pub(super) fn show_uploads(waiting: usize, sending: usize, dead: usize) {
-    for (state, count) in [("waiting", waiting), ("sending", sending), ("dead", dead)] {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        UPLOAD_QUEUE.with_label_values(&[state]).set(count);
+    for (state, n) in [("waiting", waiting), ("sending", sending), ("dead", dead)] {
+        UPLOAD_QUEUE.with_label_values(&[state]).set(count(n));
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts};
 
-use crate::metrics::register;
+use crate::metrics::{count, register};
 use crate::mount::MountCount;
 
 pub(super) static VIEW_PATHS_REPLACED: LazyLock<IntCounter> = LazyLock::new(|| {
@@ -27,13 +27,11 @@ static MOUNTS_LIMIT: LazyLock<IntGauge> = LazyLock::new(|| {
 });
 
 pub(super) fn show(used: usize, all: usize) {
-    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     VIEWS.with_label_values(&["used"]).set(count(used));
     VIEWS.with_label_values(&["idle"]).set(count(all.saturating_sub(used)));
 }
 
 pub(super) fn show_mounts(mounts: MountCount) {
-    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     MOUNTS.set(count(mounts.used));
     MOUNTS_LIMIT.set(count(mounts.limit));
 }

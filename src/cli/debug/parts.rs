@@ -18,6 +18,7 @@ use crate::grpc::proto::admin::{
     BuildsRequest, BundleRequest, ListUploadsRequest, PolicyRequest, StatusRequest, StatusResponse,
 };
 use crate::model::STORE_DIR;
+use crate::nix::{NETRC, NIX_CONF};
 
 /// For the whole bundle, whatever its parts may take.
 const WHOLE: Duration = Duration::from_secs(90);
@@ -58,19 +59,17 @@ pub(super) async fn all(args: &BundleArgs) -> (Vec<Part>, String) {
     let cleaner = cleaner(known(args, &parts), end.min(Instant::now() + CALL)).await;
     // Who says nothing is not asked again and again.
     let client = match answered {
-        Ok(_) => match within(end, CALL, client::admin(socket)).await {
-            Ok(connected) => connected.map_err(|error| error.to_string()),
-            Err(late) => Err(late),
-        },
+        Ok(_) => {
+            let connected = within(end, CALL, client::admin(socket)).await;
+            connected.and_then(|connected| connected.map_err(|error| error.to_string()))
+        }
         Err(reason) => Err(reason),
     };
     let status = admin(client, end, &mut parts, &cleaner).await;
     let mounts = mounts(&parts, status.as_ref());
     insert(&mut parts, &cleaner, "mounts.txt", mounts);
-    let store = match within(end, STORE, gc::would_go(args)).await {
-        Ok(found) => found.map_err(|Failure(reason)| reason),
-        Err(late) => Err(late),
-    };
+    let store = within(end, STORE, gc::would_go(args)).await;
+    let store = store.and_then(|found| found.map_err(|Failure(reason)| reason));
     insert(&mut parts, &cleaner, "gc-dry-run.txt", store);
     (parts.into_values().collect(), said)
 }
@@ -150,10 +149,10 @@ fn known(args: &BundleArgs, parts: &Parts) -> Known {
         values.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
     };
     let files = |name: &str| values(name).into_iter().map(PathBuf::from);
-    let confs = ["/etc/nix/nix.conf".into(), args.state_dir.join("nix.conf")];
+    let confs = [NIX_CONF.into(), args.state_dir.join("nix.conf")];
     Known {
         access_tokens: files("--access-tokens-file").collect(),
-        netrcs: vec!["/etc/nix/netrc".into()],
+        netrcs: vec![NETRC.into()],
         confs: files("--nix-conf").chain(confs).collect(),
         values: values("--nix-option"),
     }

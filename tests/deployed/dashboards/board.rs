@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::panel::{CHOSEN_ALERTS, Panel};
+use super::panel::{CHOSEN, CHOSEN_ALERTS, Panel};
 
 /// Of Grafana's model; older ones are raised when they are loaded.
 const SCHEMA: u32 = 39;
@@ -121,10 +121,9 @@ fn annotations() -> Vec<Value> {
         })
     };
     let firing = format!(r#"ALERTS{{{CHOSEN_ALERTS},alertstate="firing"}}"#);
-    let ours = r#"cluster=~"$cluster",namespace=~"$namespace",node=~"$node",instance=~"$instance""#;
     let started = format!(
-        "time() - process_start_time_seconds{{{ours}}} < 60 \
-         and on (cluster, namespace, instance) nixcsi_ready{{{ours}}}"
+        "time() - process_start_time_seconds{{{CHOSEN}}} < 60 \
+         and on (cluster, namespace, instance) nixcsi_ready{{{CHOSEN}}}"
     );
     vec![
         annotation("Alert", "red", firing, "{{alertname}} {{node}} {{instance}}"),

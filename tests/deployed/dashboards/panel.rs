@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// What each expression is about: what the variables choose.
-const CHOSEN: &str =
+pub(super) const CHOSEN: &str =
     r#"cluster=~"$cluster",namespace=~"$namespace",node=~"$node",instance=~"$instance""#;
 /// Where an expression has `CHOSEN`.
 const PLACE: &str = "$of";
