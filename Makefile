@@ -4,7 +4,7 @@ T ?=
 MINUTES ?= 20
 KILL_EVERY ?= 60
 
-.PHONY: help build demo test soak fuzz check lint fmt docs dashboards pictures weakened sanity e2e bench nightly clean
+.PHONY: help build demo test soak fuzz check lint fmt docs dashboards pictures charts weakened sanity e2e bench nightly clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -16,7 +16,7 @@ demo: ## mount a real closure on this machine, show it, clean up (root)
 	scripts/demo.sh
 
 test: ## run the tests; T=word: those with the word in their path (root, or mounts are skipped)
-	@scripts/install-nix.sh e2fsprogs openssh-server iproute2
+	@scripts/install-nix.sh e2fsprogs openssh-server iproute2 strace
 	@scripts/install-helm.sh >/dev/null
 	@scripts/test.sh "$(T)"
 
@@ -56,8 +56,11 @@ pictures: ## draw docs/dashboards/*.png from some minutes of load (root)
 	@scripts/install-nix.sh openssh-server iproute2
 	scripts/draw-dashboards.sh
 
+charts: ## draw docs/performance/*.png from docs/performance/bench.json
+	"$$(scripts/install-draw.sh)" scripts/draw-performance.py docs/performance/bench.json docs/performance
+
 weakened: ## take each protection of docs/threats.md away and see its tests fail; T=word (root)
-	@scripts/install-nix.sh e2fsprogs openssh-server iproute2
+	@scripts/install-nix.sh e2fsprogs openssh-server iproute2 strace
 	scripts/weakened.sh $(T)
 
 sanity: ## csi-sanity against the real driver (root)
@@ -67,7 +70,7 @@ e2e: ## the driver in a real cluster, made and taken down here; T=word (root)
 	scripts/e2e.sh $(T)
 
 bench: ## run the benchmarks, which write target/bench.json (root)
-	@scripts/install-nix.sh
+	@scripts/install-nix.sh erofs-utils rsync
 	cargo bench --locked --bench publish
 
 nightly: ## what is too slow for each change: benchmarks, builds of minutes, dashboards under load, a soak, fuzzing, protections taken away, aarch64, other versions of Nix, a build done twice, what newcomers do, all of e2e (root)

@@ -1,7 +1,7 @@
 //! What a publish costs, through gRPC as the kubelet calls it: a fresh connection per call.
 //!
 //! ```text
-//! cargo bench --bench publish               # the whole table, some minutes
+//! cargo bench --bench publish               # the whole table, some twenty minutes
 //! cargo bench --bench publish -- --quick    # a smoke run of some seconds
 //! cargo bench --bench publish -- --only medium,large
 //! cargo bench --bench publish -- --disk     # targets on disk
@@ -14,6 +14,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark ends at the first error")]
 
+#[path = "publish/access.rs"]
+mod access;
 #[path = "publish/alternatives.rs"]
 mod alternatives;
 #[path = "publish/closures.rs"]
@@ -24,18 +26,27 @@ mod collection;
 mod collector;
 #[path = "publish/expressions.rs"]
 mod expressions;
+#[path = "publish/fetch.rs"]
+mod fetch;
 #[path = "../tests/lab/mod.rs"]
 mod lab;
+#[path = "publish/many.rs"]
+mod many;
 #[path = "publish/measured.rs"]
 mod measured;
+#[path = "publish/plan.rs"]
+mod plan;
 #[path = "publish/report.rs"]
 mod report;
+#[path = "publish/scale.rs"]
+mod scale;
 #[path = "../tests/traces/spans.rs"]
 #[expect(dead_code, reason = "the tests look closer")]
 mod spans;
 #[path = "publish/traces.rs"]
 mod traces;
 
+use std::fs;
 use std::path::Path;
 
 use lab::{Lab, Node, Volume};
@@ -44,70 +55,53 @@ use nix_csi::grpc::proto::csi::NodeGetInfoRequest;
 use rustix::fs::IFlags;
 use tokio::time::Instant;
 
-use closures::{Closure, Size};
+use closures::Closure;
+use plan::Plan;
 use report::{Report, Row};
-
-/// Volumes that are present while a publish is measured again: no step may grow with them.
-const MANY: usize = 5000;
-
-/// How much is measured.
-struct Plan {
-    sizes: Vec<Size>,
-    /// Cold publishes of every closure, each of a variant of its own.
-    cold: usize,
-    /// Warm publishes of every closure.
-    warm: usize,
-    many: usize,
-    /// Rounds of each kind of expression.
-    expressions: usize,
-    /// Plans of a collection in a large store.
-    plans: usize,
-    /// Targets on disk rather than on a tmpfs.
-    on_disk: bool,
-}
-
-impl Plan {
-    fn from_args() -> Self {
-        let args: Vec<String> = std::env::args().skip(1).collect();
-        let only = args.iter().position(|a| a == "--only").and_then(|i| args.get(i + 1));
-        let wanted = |size: &Size| only.is_none_or(|only| only.split(',').any(|o| o == size.name));
-        let sizes = closures::SIZES.iter().copied();
-        let on_disk = args.iter().any(|a| a == "--disk");
-        if args.iter().any(|a| a == "--quick") {
-            let sizes = sizes.take(1).collect();
-            Self { sizes, cold: 2, warm: 5, many: 5, expressions: 3, plans: 1, on_disk }
-        } else {
-            let sizes = sizes.filter(wanted).collect();
-            Self { sizes, cold: 10, warm: 300, many: MANY, expressions: 50, plans: 5, on_disk }
-        }
-    }
-}
 
 fn main() {
     let lab = lab!();
     let plan = Plan::from_args();
-    for dir in ["run", "targets"] {
-        if dir == "run" || !plan.on_disk {
+    fs::create_dir(lab.path("state")).unwrap();
+    for dir in ["run", "state", "targets"] {
+        if dir != "targets" || !plan.on_disk {
             lab.ok("mount", &["-t", "tmpfs", "tmpfs", lab.path(dir).to_str().unwrap()]);
         }
     }
     away_from_deleted_inodes(&lab.path("nix"));
     eprintln!("building closures");
     let made: Vec<_> = plan.sizes.iter().map(|s| closures::build(&lab, *s, plan.cold)).collect();
-    let node = lab.starting_node(&[]);
-    let mut report = lab.inside(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut bench = Bench { lab: &lab, node: &node, report: Report::default() };
-        runtime.block_on(bench.run(&plan, &made));
-        bench.report
-    });
-    drop(node);
-    eprintln!("traces");
-    if let Some(closure) = made.first() {
-        traces::measure(&lab, closure, plan.warm, &mut report);
+    let mut report = Report::default();
+    let state = lab.path("state").to_str().unwrap().to_owned();
+    for settings in [&["--state-dir", &state][..], &[]] {
+        let node = lab.starting_node(settings);
+        let on_tmpfs = !settings.is_empty();
+        report = lab.inside(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let mut bench = Bench { lab: &lab, node: &node, report };
+            let run = async {
+                if on_tmpfs {
+                    bench.cold_on_tmpfs(&plan, &made).await;
+                } else {
+                    bench.run(&plan, &made).await;
+                }
+            };
+            runtime.unwrap().block_on(run);
+            bench.report
+        });
     }
+    if let Some(closure) = made.first() {
+        eprintln!("traces");
+        traces::measure(&lab, closure, plan.warm, &mut report);
+        eprintln!("restarts with many volumes");
+        many::measure(&lab, closure, plan.many[1].0, plan.slow, &mut report);
+    }
+    eprintln!("fetches");
+    fetch::measure(&lab, plan.slow, &mut report);
+    eprintln!("large clusters");
+    scale::measure(plan.slow, &mut report);
     eprintln!("a large store");
-    collection::measure(&lab, plan.plans, &mut report);
+    collection::measure(&lab, plan.slow, &mut report);
     let expected = made.iter().map(|c| c.size.name).collect::<Vec<_>>();
     report.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench.json"), &expected);
     println!("{}", report.table());
@@ -116,7 +110,7 @@ fn main() {
 /// For a minute ext4 passes over each deleted inode when it makes one near by, and others have
 /// deleted here. Below such a directory it starts elsewhere; other file systems don't know the flag.
 fn away_from_deleted_inodes(dir: &Path) {
-    let dir = std::fs::File::open(dir).unwrap();
+    let dir = fs::File::open(dir).unwrap();
     let set = rustix::fs::ioctl_getflags(&dir)
         .and_then(|flags| rustix::fs::ioctl_setflags(&dir, flags | IFlags::TOPDIR));
     if let Err(error) = set {
@@ -131,6 +125,20 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// The same as on disk, by a node whose views are on a tmpfs.
+    async fn cold_on_tmpfs(&mut self, plan: &Plan, closures: &[Closure]) {
+        self.node.ready().await;
+        eprintln!("cold publishes with views on a tmpfs");
+        for round in 0..plan.cold {
+            for closure in closures {
+                let volume = self.volume(&closure.variants[round]);
+                let row = |name| Row::other(name, closure.size.name, "nix-csi, views on tmpfs");
+                self.publish(row("publish-cold"), &volume).await;
+                self.unpublish(row("unpublish-cold"), &volume).await;
+            }
+        }
+    }
+
     async fn run(&mut self, plan: &Plan, closures: &[Closure]) {
         self.node.ready().await;
         // First, before anything of the benchmark's was deleted.
@@ -147,8 +155,14 @@ impl Bench<'_> {
             }
         }
         self.observations(&closures[0], plan.warm).await;
-        self.beside_many(plan, &closures[0]).await;
+        eprintln!("many at once");
+        self.at_once(&closures[0], plan.slow).await;
+        self.beside_many(plan, closures).await;
         self.expressions(plan.expressions).await;
+        eprintln!("access");
+        for closure in closures.iter().filter(|closure| closure.is_walked()) {
+            self.access(closure, plan.slow).await;
+        }
         eprintln!("what takes long");
         for round in 0..plan.cold {
             for closure in closures {
@@ -183,34 +197,42 @@ impl Bench<'_> {
         volume.attributes.insert("size".to_owned(), "1Gi".to_owned());
         self.publish(Row::ours("publish-warm-bounded", name), &volume).await;
         self.unpublish(Row::ours("unpublish-bounded", name), &volume).await;
-        for (row, seconds) in alternatives::bind(self.lab, closure) {
+        for (row, seconds) in alternatives::floors(self.lab, closure) {
             self.report.add(row, seconds);
         }
     }
 
     /// The same with many volumes present.
-    async fn beside_many(&mut self, plan: &Plan, closure: &Closure) {
-        self.scrapes("scrape", closure.size.name);
-        eprintln!("publishing {} volumes", plan.many);
-        let elsewhere = |n| {
-            let volume = self.volume(&closure.variants[0]);
-            Volume { target: volume.target.with_file_name(format!("many-{n}")), ..volume }
-        };
-        let many: Vec<_> = (0..plan.many).map(elsewhere).collect();
-        for volume in &many {
-            self.node.publish(volume).await.unwrap();
+    async fn beside_many(&mut self, plan: &Plan, closures: &[Closure]) {
+        self.scrapes("scrape", closures[0].size.name);
+        let mut others = Vec::new();
+        for (count, [call, publish, unpublish, scrape]) in plan.many {
+            eprintln!("beside {count} volumes");
+            while others.len() < count {
+                let other = self.numbered(&closures[0], others.len());
+                self.node.publish(&other).await.unwrap();
+                others.push(other);
+            }
+            for _ in 0..plan.warm {
+                for closure in closures {
+                    let row = |name| Row::ours(name, closure.size.name);
+                    self.call(row(call)).await;
+                    let volume = self.volume(&closure.variants[0]);
+                    self.publish(row(publish), &volume).await;
+                    self.unpublish(row(unpublish), &volume).await;
+                }
+            }
+            self.scrapes(scrape, closures[0].size.name);
         }
-        for _ in 0..plan.warm {
-            let row = |name| Row::ours(name, closure.size.name);
-            self.call(row("grpc-call-beside-many")).await;
-            let volume = self.volume(&closure.variants[0]);
-            self.publish(row("publish-warm-beside-many"), &volume).await;
-            self.unpublish(row("unpublish-beside-many"), &volume).await;
+        for other in &others {
+            self.node.unpublish(other).await.unwrap();
         }
-        self.scrapes("scrape-beside-many", closure.size.name);
-        for volume in &many {
-            self.node.unpublish(volume).await.unwrap();
-        }
+    }
+
+    /// One of many, each with a target of its own.
+    fn numbered(&self, closure: &Closure, n: usize) -> Volume {
+        let volume = self.volume(&closure.variants[0]);
+        Volume { target: volume.target.with_file_name(format!("many-{n}")), ..volume }
     }
 
     async fn call(&mut self, row: Row) {

@@ -11,16 +11,6 @@ if [[ ${1-} != --again ]]; then
   NIX_CSI_FULL=1 NIX_CSI_OBSERVED=$answers cargo test --locked --test observed
 fi
 
-# Debian's python3-venv makes the directory, PyPI has the library.
-venv=${NIX_CSI_CACHE:-$HOME/.cache/nix-csi}/draw-1
-mkdir -p "$(dirname "$venv")"
-exec 9>"$venv.lock"
-flock 9
-if [[ ! -d $venv ]]; then
-  trap 'rm -rf "$venv"' EXIT
-  python3 -m venv "$venv"
-  "$venv/bin/pip" --quiet install 'matplotlib>=3.9,<4'
-  trap - EXIT
-fi
+python=$(scripts/install-draw.sh)
 mkdir -p docs/dashboards
-"$venv/bin/python" scripts/draw.py "$answers/answers.json" dashboards/*.json docs/dashboards
+"$python" scripts/draw.py "$answers/answers.json" dashboards/*.json docs/dashboards

@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 /// What a publish of ours is compared with.
 const FLOOR: &str = "grpc-call";
-/// The same, with many volumes present.
-const BESIDE_MANY: &str = "-beside-many";
+/// The same with that many volumes present.
+const BESIDE: &str = "-beside-";
 const OURS: &str = "nix-csi";
+const SECONDS: &str = "s";
+const BYTES: &str = "B";
 /// Measured of every closure.
 const OF_EVERY_CLOSURE: [&str; 9] = [
     FLOOR,
@@ -26,20 +28,41 @@ const OF_EVERY_CLOSURE: [&str; 9] = [
     "unpublish-bounded",
 ];
 
+/// Measured of one closure.
+const ONCE: [&str; 12] = [
+    "exec",
+    "gc-plan",
+    "memory-idle",
+    "memory-per-volume",
+    "open-and-read",
+    "publish-built",
+    "publish-evaluated",
+    "publish-fetched",
+    "publish-known",
+    "publish-warm-100",
+    "restart",
+    "stat-walk",
+];
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Row {
     closure: &'static str,
     name: &'static str,
     alternative: &'static str,
+    unit: &'static str,
 }
 
 impl Row {
     pub fn ours(name: &'static str, closure: &'static str) -> Self {
-        Self { closure, name, alternative: OURS }
+        Self::other(name, closure, OURS)
     }
 
     pub fn other(name: &'static str, closure: &'static str, alternative: &'static str) -> Self {
-        Self { closure, name, alternative }
+        Self { closure, name, alternative, unit: SECONDS }
+    }
+
+    pub fn in_bytes(self) -> Self {
+        Self { unit: BYTES, ..self }
     }
 }
 
@@ -56,27 +79,31 @@ struct Line {
 }
 
 #[derive(Default)]
-pub struct Report(BTreeMap<Row, Vec<Duration>>);
+pub struct Report(BTreeMap<Row, Vec<f64>>);
 
 impl Report {
     pub fn add(&mut self, row: Row, took: Duration) {
-        self.0.entry(row).or_default().push(took);
+        self.add_figure(row, took.as_secs_f64());
+    }
+
+    pub fn add_figure(&mut self, row: Row, figure: f64) {
+        self.0.entry(row).or_default().push(figure);
     }
 
     fn lines(&self) -> Vec<Line> {
-        let line = |(row, samples): (&Row, &Vec<Duration>)| {
+        let line = |(row, samples): (&Row, &Vec<f64>)| {
             let mut sorted = samples.clone();
-            sorted.sort();
+            sorted.sort_by(f64::total_cmp);
             let at = |hundredths: usize| {
                 let rank = (sorted.len() * hundredths).div_ceil(100).max(1);
-                sorted[rank - 1].as_secs_f64()
+                sorted[rank - 1]
             };
             Line {
                 name: row.name.to_owned(),
                 closure: row.closure.to_owned(),
                 alternative: row.alternative.to_owned(),
                 n: sorted.len(),
-                unit: "s".to_owned(),
+                unit: row.unit.to_owned(),
                 p50: at(50),
                 p90: at(90),
                 p99: at(99),
@@ -91,9 +118,9 @@ impl Report {
         let lines: Vec<Line> = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
         for line in &lines {
             let rising = 0.0 < line.p50 && line.p50 <= line.p90 && line.p90 <= line.p99;
-            assert!(line.n > 0 && rising && line.unit == "s", "{line:?}");
+            assert!(line.n > 0 && rising, "{line:?}");
         }
-        for name in ["publish-built", "publish-evaluated", "publish-known"] {
+        for name in ONCE {
             let found = lines.iter().any(|l| l.name == name && l.alternative == OURS);
             assert!(found, "{name} is missing");
         }
@@ -111,43 +138,34 @@ impl Report {
         }
     }
 
-    /// Milliseconds, and how many bare gRPC calls that is.
+    /// Milliseconds or kilobytes, and how many bare gRPC calls that is.
     pub fn table(&self) -> String {
         let lines = self.lines();
         let mut table = Table::new();
         table.load_preset(comfy_table::presets::NOTHING);
-        table.set_header([
-            "closure",
-            "what",
-            "by",
-            "n",
-            "p50 ms",
-            "p90 ms",
-            "p99 ms",
-            "× grpc-call",
-        ]);
+        table.set_header(["closure", "what", "by", "n", "p50", "p90", "p99", "", "× grpc-call"]);
         for line in &lines {
             // Measured in the same rounds.
-            let floor = if line.name.ends_with(BESIDE_MANY) {
-                format!("{FLOOR}{BESIDE_MANY}")
-            } else {
-                FLOOR.to_owned()
-            };
+            let beside = line.name.find(BESIDE).map_or("", |at| &line.name[at..]);
+            let floor = format!("{FLOOR}{beside}");
             let floor = lines.iter().find(|l| l.name == floor && l.closure == line.closure);
-            let ratio = floor.map_or(0.0, |floor| line.p50 / floor.p50);
-            let ms = |seconds: f64| format!("{:.3}", seconds * 1e3);
+            let floor = floor.filter(|floor| floor.unit == line.unit);
+            let ratio = floor.map(|floor| format!("{:.2}", line.p50 / floor.p50));
+            let (unit, each) = if line.unit == SECONDS { ("ms", 1e3) } else { ("kB", 1e-3) };
+            let figure = |value: f64| format!("{:.3}", value * each);
             table.add_row([
                 line.closure.clone(),
                 line.name.clone(),
                 line.alternative.clone(),
                 line.n.to_string(),
-                ms(line.p50),
-                ms(line.p90),
-                ms(line.p99),
-                format!("{ratio:.2}"),
+                figure(line.p50),
+                figure(line.p90),
+                figure(line.p99),
+                unit.to_owned(),
+                ratio.unwrap_or_default(),
             ]);
         }
-        for column in 3..8 {
+        for column in [3, 4, 5, 6, 8] {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }

@@ -63,8 +63,8 @@ impl RealMounts {
         Err(foreign(at.path))
     }
 
-    /// `detach` is not told the view, so every one may be compared, some microseconds each; the one
-    /// of the closure that the mount names comes first.
+    /// `detach` is not told the view, so every one may be compared, some microseconds each. First comes the one that
+    /// such a mount showed before, then that of the closure that the mount names.
     fn is_any_of_ours(
         &self,
         dir: &OwnedFd,
@@ -76,12 +76,19 @@ impl RealMounts {
         if record.is_some_and(|r| is_overlay_of(&r, dir, here, target)) {
             return Ok(true);
         }
+        let before = self.detached.get(&here.dev).map(|view| view.clone());
+        if let Some(view) = before
+            && self.shows_view(dir, here, &view, target)?
+        {
+            return Ok(true);
+        }
         let mut views = self.list_views()?;
         if let Some(root) = named_root(dir) {
             views.sort_by_key(|view| !view.as_str().starts_with(root.hash()));
         }
         for view in views {
             if self.shows_view(dir, here, &view, target)? {
+                self.detached.insert(here.dev, view);
                 return Ok(true);
             }
         }

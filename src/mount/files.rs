@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -54,6 +55,11 @@ impl RealMounts {
 
     pub(super) fn remove_files(&self, volume: &VolumeId) -> Result<(), MountError> {
         let dir = self.volume_dir(volume);
+        // Most volumes are read-only and have none.
+        match fs::symlink_metadata(&dir) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            looked => looked.map_err(failed("look at", &dir))?,
+        };
         bounded::hide(&dir)?;
         // The record goes last: without it the rest would be a stranger's.
         for part in [UPPER, WORK] {

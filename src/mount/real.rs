@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, RwLock};
 
+use dashmap::DashMap;
+
 use super::failure::failed;
 use super::layer::{LAYER, MNT};
 use super::metadata::names;
@@ -75,6 +77,8 @@ pub struct RealMounts {
     writable_refusal: Option<String>,
     bounded_refusal: Option<String>,
     targets: [Mutex<()>; STRIPES],
+    /// What a mount with that device number showed when one was detached last: where to look first.
+    pub(super) detached: DashMap<u64, ViewId>,
     /// Attaching reads a view, removing it writes: a view is never removed from under an attach.
     pub(super) views: [RwLock<()>; STRIPES],
 }
@@ -109,6 +113,7 @@ impl RealMounts {
             writable_refusal: None,
             bounded_refusal: None,
             targets: [const { Mutex::new(()) }; STRIPES],
+            detached: DashMap::new(),
             views: [const { RwLock::new(()) }; STRIPES],
         };
         mounts.choose(config.presentation)?;

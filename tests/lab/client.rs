@@ -19,7 +19,7 @@ use nix_csi::grpc::proto::csi::{
 };
 
 use super::Lab;
-use super::machine::{http_get, node_binary, signal_inside, unique, wait_for};
+use super::machine::{http_get, node_binary, pid_inside, signal_inside, unique, wait_for};
 
 /// A running node. Dropping it kills it, as `kill -9` would; its machine stays.
 pub struct Node {
@@ -251,6 +251,11 @@ impl Node {
 
     fn signal(&self, signal: rustix::process::Signal) {
         signal_inside(&self.child, signal);
+    }
+
+    /// As this machine sees it.
+    pub fn pid(&self) -> i32 {
+        pid_inside(&self.child)
     }
 
     fn end(&mut self) {

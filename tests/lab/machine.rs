@@ -270,12 +270,17 @@ pub fn http_get(network: Option<u32>, address: &str, path: &str) -> std::io::Res
 
 /// Signals the program that [`Lab::command`] has started as `child`.
 pub fn signal_inside(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid_inside(child)).unwrap();
+    let _ = rustix::process::kill_process(pid, signal);
+}
+
+/// That program's pid, as this machine sees it.
+pub fn pid_inside(child: &Child) -> i32 {
     // nsenter has become the program, or waits for it as its one child.
     let pid = i32::try_from(child.id()).unwrap();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let child = children.ok().and_then(|c| c.split_whitespace().next()?.parse().ok());
-    let pid = rustix::process::Pid::from_raw(child.unwrap_or(pid)).unwrap();
-    let _ = rustix::process::kill_process(pid, signal);
+    child.unwrap_or(pid)
 }
 
 /// The binary under test.

@@ -1,0 +1,112 @@
+//! The cache's registry with as many builders as a large cluster has nodes: what a first list, one change, a change that
+//! changes nothing, and a round of answers take of a processor; and how long the machines file is, which Nix reads for
+//! each build.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix_csi::actors::core::{Backoff, End};
+use nix_csi::actors::registry::{
+    AddressKind, BuilderRegistry, Offer, RegistryConfig, RegistryHandle,
+};
+use nix_csi::k8s::BuilderPod;
+use nix_csi::k8s::fake_builders::FakeBuilders;
+use nix_csi::model::Announcement;
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use crate::many::cpu;
+use crate::report::{Report, Row};
+
+const CLUSTERS: [(usize, &str); 3] = [(50, "50 nodes"), (500, "500 nodes"), (5000, "5,000 nodes")];
+/// As in a cache, but in a bench nobody waits for quiet.
+const DEBOUNCE: Duration = Duration::from_millis(1);
+
+pub fn measure(rounds: usize, report: &mut Report) {
+    for _ in 0..rounds {
+        for (nodes, name) in CLUSTERS {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let dir = tempfile::tempdir().unwrap();
+            let local = LocalSet::new();
+            local.block_on(&runtime.unwrap(), registry(nodes, name, dir.path(), report));
+        }
+    }
+}
+
+async fn registry(nodes: usize, name: &'static str, dir: &Path, report: &mut Report) {
+    let machines = dir.join("machines");
+    let cluster = FakeBuilders::default();
+    (0..nodes).for_each(|node| cluster.apply(pod(node)));
+
+    let began = cpu("self");
+    let config = RegistryConfig {
+        machines: machines.clone(),
+        key: None,
+        host_key: None,
+        address: AddressKind::PodIp,
+        cluster_domain: "cluster.local".to_owned(),
+        defaults: Offer { systems: [].into(), ..Offer::default() },
+        jobs: None,
+        asks_first: false,
+        debounce: DEBOUNCE,
+    };
+    let second = Duration::from_secs(1);
+    let registry = RegistryHandle::start(
+        BuilderRegistry::new(config, Arc::new(cluster.clone())),
+        Backoff::new(second, 2 * second, 60 * second, 5),
+        |end| assert_eq!(end, End::Done),
+    );
+    written(&machines, nodes).await;
+    report.add_figure(Row::ours("registry-list", name), cpu("self") - began);
+    let length = fs::metadata(&machines).unwrap().len();
+    #[expect(clippy::cast_precision_loss, reason = "some megabytes at most")]
+    report.add_figure(Row::ours("machines-file", name).in_bytes(), length as f64);
+
+    let began = cpu("self");
+    cluster.apply(pod(nodes));
+    written(&machines, nodes + 1).await;
+    report.add_figure(Row::ours("registry-change", name), cpu("self") - began);
+
+    // Nothing is waited for in these.
+    let began = Instant::now();
+    cluster.apply(pod(nodes));
+    registry.list().await;
+    report.add(Row::ours("registry-no-change", name), began.elapsed());
+
+    let answers: HashMap<_, _> = (0..=nodes)
+        .map(|node| (pod(node).ip.unwrap().into(), Some(Announcement::default())))
+        .collect();
+    let began = Instant::now();
+    registry.asked(answers);
+    assert_eq!(registry.list().await.len(), nodes + 1);
+    report.add(Row::ours("registry-answers", name), began.elapsed());
+}
+
+/// Until the file has so many lines. Looks seldom: a look costs, too.
+async fn written(machines: &Path, lines: usize) {
+    let mut again = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        again.tick().await;
+        if fs::read_to_string(machines).unwrap_or_default().lines().count() == lines {
+            return;
+        }
+    }
+}
+
+fn pod(node: usize) -> BuilderPod {
+    let octet = |shift: usize| (node >> shift) & 0xff;
+    BuilderPod {
+        uid: format!("9d0e5b1c-0000-4000-8000-{node:012}"),
+        namespace: "nix-csi".to_owned(),
+        name: format!("nix-csi-node-{node:05}"),
+        is_ready: true,
+        ip: Some(format!("10.{}.{}.{}", octet(16), octet(8), octet(0)).parse().unwrap()),
+        hostname: None,
+        subdomain: None,
+        node: None,
+        annotations: [].into(),
+    }
+}
