@@ -8,7 +8,6 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 use super::activity::Activities;
 use super::db::Database;
 use super::real::Inner;
-use super::substituters::is_same;
 use super::{NixError, PushError};
 use crate::metrics::register;
 
@@ -75,7 +74,7 @@ pub(super) fn brought(nix: &Arc<Inner>, log: &Activities) {
     }
     let (fetched, built) = (log.fetched().clone(), log.built().to_vec());
     let counting = ask(nix.clone(), move |nix| {
-        let is_cache = |from: &str| nix.config.cache.as_ref().is_some_and(|c| is_same(c, from));
+        let is_cache = |from: &str| nix.is_cache(from);
         for (origin, paths) in origins(&nix.database().aside(), fetched, &built, is_cache)? {
             add(origin, paths.len() as u64, sum(&paths));
         }

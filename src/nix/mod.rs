@@ -142,6 +142,8 @@ pub struct Realised {
     /// The output that `var/result` points to.
     pub root: StorePath,
     pub origin: Origin,
+    /// It was fetched from the node's cache, which therefore has all that it refers to.
+    pub in_cache: bool,
 }
 
 /// What can be realised without any evaluation.

@@ -252,6 +252,11 @@ impl Inner {
         }
     }
 
+    /// Whether what Nix has fetched `from` there came from the node's cache.
+    pub(super) fn is_cache(&self, from: &str) -> bool {
+        self.known_substituters().as_ref().is_some_and(|known| known.is_cache(from))
+    }
+
     /// The substituters that may be asked, as Nix takes them; none that is not known.
     pub(super) fn allowed(&self, from: &FetchFrom) -> String {
         self.known_substituters().as_ref().map(|known| known.allowed(from)).unwrap_or_default()

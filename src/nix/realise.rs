@@ -161,7 +161,14 @@ async fn run(
     } else {
         Origin::Present
     };
-    Ok(Realised { root: path, origin })
+    let in_cache = came_from_cache(nix, &log, &path);
+    Ok(Realised { root: path, origin, in_cache })
+}
+
+/// All that was fetched, so that a cache which lacks what it refers to is no reason to keep it to ourselves.
+fn came_from_cache(nix: &Inner, log: &LogReader, path: &StorePath) -> bool {
+    let fetched = log.activities().fetched();
+    fetched.contains_key(&path.to_string()) && fetched.values().all(|from| nix.is_cache(from))
 }
 
 /// Nix would build it.

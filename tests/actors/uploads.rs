@@ -109,6 +109,34 @@ async fn what_was_there_is_offered_once_and_what_is_built_anew_again() {
     .await;
 }
 
+/// A node that fetched from the cache has nothing that the cache lacks, however the cache came by it.
+#[tokio::test(start_paused = true)]
+async fn what_the_cache_had_is_not_offered_to_it() {
+    with_world(|world| async move {
+        let path = world.nix.add_closure("there", 2).unwrap();
+        let source = Source::NixExpr("there".to_owned());
+        for (n, origin) in [Origin::Substituted, Origin::Built].into_iter().enumerate() {
+            world.nix.answer_from_cache(source.clone(), path.clone(), origin);
+            let name = format!("v{n}");
+            world.publish(&name, &source).await.unwrap();
+            world.unpublish(&name).await.unwrap();
+            seconds(3600).await;
+        }
+        world.nix.answer(source.clone(), path.clone(), Origin::Present);
+        world.publish("present", &source).await.unwrap();
+        world.unpublish("present").await.unwrap();
+        seconds(3600).await;
+        assert!(world.nix.pushed().is_empty(), "{:?}", world.nix.pushed());
+        // Built here, it may be another one than the cache's.
+        world.nix.answer(source.clone(), path.clone(), Origin::Built);
+        world.publish("built", &source).await.unwrap();
+        seconds(5).await;
+        assert_eq!(world.nix.pushed(), [path]);
+        assert_nothing_kept(&world);
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_comes_while_one_is_sent_goes_together_and_mounts_do_not_wait() {
     with_world(|world| async move {

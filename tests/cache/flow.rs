@@ -93,6 +93,9 @@ async fn what_one_node_builds_the_other_fetches() {
     .await;
     network.plug(1, true);
     until("the queue to drain", async || queued(&node_a) == 0.0).await;
+    // What B has built, and not what it had from the cache.
+    until("the other's upload", async || uploaded(&node_b) > 0.0 && queued(&node_b) == 0.0).await;
+    assert!(uploaded(&node_b) < 2.0);
     let two = node_a.status().await.volumes.into_iter().find(|v| v.root != path).unwrap();
     cache.ok("nix-store", &["--check-validity", &two.root]);
 }

@@ -59,6 +59,13 @@ fn session(lab: &Lab, client: &Client) -> Child {
     ssh.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+/// ssh's own exit code says that it did not.
+fn gets_in(lab: &Lab, client: &Client) -> bool {
+    let mut session = session(lab, client);
+    drop(session.stdin.take());
+    session.wait().unwrap().code() != Some(255)
+}
+
 /// One that is stolen, or used by a program that has gone wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_does_not_take_all_sessions() {
@@ -68,6 +75,10 @@ async fn one_key_does_not_take_all_sessions() {
         [(&a, "greedy"), (&b, "other")].map(|(lab, name)| Client::new(lab, &cache, &role, name));
     let sessions = |count: usize| format!("nixcsi_cache_sessions {count}\n");
     let has = async |count| role.get("/metrics").contains(&sessions(count));
+    for (lab, client) in [(&a, &greedy), (&b, &other)] {
+        until("the key to count", async || gets_in(lab, client)).await;
+    }
+    until("no session", async || has(0).await).await;
     let mut its = [session(&a, &greedy), session(&a, &greedy)];
     until("its sessions", async || has(2).await).await;
 

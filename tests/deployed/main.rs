@@ -16,6 +16,7 @@ mod links;
 mod manifests;
 mod messages;
 mod metrics;
+mod performance;
 mod promql;
 mod reasons;
 mod release;
@@ -98,6 +99,12 @@ fn the_documentation_has_each_setting() {
 #[test]
 fn the_documentation_has_each_metric() {
     assert_current("docs/metrics.md", &metrics::markdown());
+}
+
+#[test]
+fn the_documentation_has_what_was_measured() {
+    assert_current("docs/performance.md", &performance::markdown());
+    assert_current("README.md", &performance::readme());
 }
 
 #[test]

@@ -40,8 +40,18 @@ const REST: [Line; 16] = [
     ("unpublish", "bind", "*its end*", None),
     ("publish-warm", "one fsync", "*one small file, synced*", None),
     (CALL_BESIDE, OURS, "bare gRPC call, beside 5,000 volumes", None),
-    ("publish-warm-beside-1000", OURS, "publish, warm, beside 1,000 volumes", Some("grpc-call-beside-1000")),
-    ("unpublish-beside-1000", OURS, "unpublish, beside 1,000 volumes", Some("grpc-call-beside-1000")),
+    (
+        "publish-warm-beside-1000",
+        OURS,
+        "publish, warm, beside 1,000 volumes",
+        Some("grpc-call-beside-1000"),
+    ),
+    (
+        "unpublish-beside-1000",
+        OURS,
+        "unpublish, beside 1,000 volumes",
+        Some("grpc-call-beside-1000"),
+    ),
     ("unpublish-beside-5000", OURS, "unpublish, beside 5,000 volumes", Some(CALL_BESIDE)),
     ("unpublish-writable", OURS, "unpublish, writable", Some(CALL)),
     ("publish-warm-bounded", OURS, "publish, warm, writable with a size", None),
@@ -107,16 +117,19 @@ impl Run {
     }
 
     fn find(&self, name: &str, alternative: &str, closure: &str) -> Option<&Measured> {
-        let is = |m: &&Measured| {
-            m.name == name && m.alternative == alternative && m.closure == closure
-        };
+        let is =
+            |m: &&Measured| m.name == name && m.alternative == alternative && m.closure == closure;
         self.0.iter().find(is)
     }
 
     /// A column for each closure; p50 in ms, and how many bare calls that is.
     fn by_closure(&self, lines: &[Line]) -> String {
         let titles: Vec<_> = CLOSURES.iter().map(|(_, title)| *title).collect();
-        let mut text = format!("| p50 in ms | {} |\n|---|{}\n", titles.join(" | "), "--:|".repeat(titles.len()));
+        let mut text = format!(
+            "| p50 in ms | {} |\n|---|{}\n",
+            titles.join(" | "),
+            "--:|".repeat(titles.len())
+        );
         for (name, alternative, title, floor) in lines {
             write!(text, "| {title} |").unwrap();
             let mut any = false;
@@ -173,5 +186,6 @@ pub(crate) fn readme() -> String {
 
 pub(crate) fn markdown() -> String {
     let run = Run::read();
-    [run.by_closure(&SHORT), "\n".to_owned(), run.by_closure(&REST), "\n".to_owned(), run.single()].concat()
+    [run.by_closure(&SHORT), "\n".to_owned(), run.by_closure(&REST), "\n".to_owned(), run.single()]
+        .concat()
 }

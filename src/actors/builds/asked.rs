@@ -42,7 +42,7 @@ pub(super) enum Next {
 }
 
 /// What was asked for can't tell whether it is built or fetched.
-pub(super) fn tell_trace(span: &Span, Realised { root, origin }: &Realised) {
+pub(super) fn tell_trace(span: &Span, Realised { root, origin, .. }: &Realised) {
     let name = match origin {
         Origin::Present | Origin::Built => "build",
         Origin::Substituted => "fetch",
@@ -53,5 +53,5 @@ pub(super) fn tell_trace(span: &Span, Realised { root, origin }: &Realised) {
 }
 
 pub(super) fn present(root: StorePath) -> Next {
-    Next::Done(Realised { root, origin: Origin::Present })
+    Next::Done(Realised { root, origin: Origin::Present, in_cache: false })
 }

@@ -92,7 +92,7 @@ async fn realise(work: Work, number: u64) -> Result<Built, Failure> {
     let seconds = began.elapsed().as_secs_f64();
     let on = progress.read(|p| p.spent.built_on);
     metrics::realised(key, outcome, on, seconds);
-    if let Ok(Built { realised: Realised { root, origin }, .. }) = &result {
+    if let Ok(Built { realised: Realised { root, origin, .. }, .. }) = &result {
         tracing::info!(number, %root, ?origin, seconds, "realised");
     }
     result

@@ -11,15 +11,21 @@ use super::queue::Offered;
 use crate::actors::builds::{Built, RootGuard};
 use crate::actors::core::Ctx;
 use crate::model::StorePath;
-use crate::nix::Origin;
+use crate::nix::{Origin, PushTo};
 
 impl Handler<Realised> for CacheUploader {
     type Result = ();
 
     fn handle(&mut self, Realised(built): Realised, ctx: &mut Ctx<Self>) {
         let Built { realised, root: guard, derivation, .. } = built;
-        let (path, origin) = (realised.root, realised.origin);
-        self.offer(path, origin, guard, ctx);
+        let (path, mut origin) = (realised.root, realised.origin);
+        if realised.in_cache && matches!(self.to, PushTo::Store { .. }) {
+            // A push would only find that out. Of the derivation nobody has said so.
+            self.sent.insert(path);
+            origin = Origin::Present;
+        } else {
+            self.offer(path, origin, guard, ctx);
+        }
         // What was never evaluated was fetched, and has none here.
         if let Some((derivation, guard)) = derivation.filter(|_| self.derivations) {
             self.offer(derivation, origin, guard, ctx);

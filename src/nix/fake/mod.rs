@@ -27,7 +27,7 @@ type Fault<E> = Arc<dyn Fn() -> E + Send + Sync>;
 
 #[derive(Clone)]
 enum Answer {
-    Path(StorePath, Origin),
+    Path { path: StorePath, origin: Origin, in_cache: bool },
     Fault(Fault<RealiseError>),
 }
 
@@ -145,7 +145,13 @@ impl FakeNix {
 
     /// From now on `source` is realised as `path`.
     pub fn answer(&self, source: Source, path: StorePath, origin: Origin) {
-        let answer = Answer::Path(path, origin);
+        let answer = Answer::Path { path, origin, in_cache: false };
+        self.state().answers.insert(source, answer);
+    }
+
+    /// From now on `source` is fetched as `path` from the node's cache; `origin` is how the cache came by it.
+    pub fn answer_from_cache(&self, source: Source, path: StorePath, origin: Origin) {
+        let answer = Answer::Path { path, origin, in_cache: true };
         self.state().answers.insert(source, answer);
     }
 
@@ -230,10 +236,10 @@ impl FakeNix {
 
     fn result(&self, source: &Source, root: &Path) -> Result<Realised, RealiseError> {
         let answer = self.state().answers.get(source).cloned();
-        let (path, origin) = match (answer, source) {
+        let (path, origin, in_cache) = match (answer, source) {
             (Some(Answer::Fault(fault)), _) => return Err(fault()),
-            (Some(Answer::Path(path, origin)), _) => (path, origin),
-            (None, Source::StorePath(path)) => (path.clone(), Origin::Present),
+            (Some(Answer::Path { path, origin, in_cache }), _) => (path, origin, in_cache),
+            (None, Source::StorePath(path)) => (path.clone(), Origin::Present, false),
             (None, _) => {
                 return Err(RealiseError::Refused {
                     step: Step::Evaluate,
@@ -243,7 +249,7 @@ impl FakeNix {
             }
         };
         if self.root_if_valid(&path, root)? {
-            return Ok(Realised { root: path, origin });
+            return Ok(Realised { root: path, origin, in_cache });
         }
         Err(RealiseError::NotFound { path, hint: None })
     }

@@ -29,7 +29,7 @@ mod target;
 pub use choice::{Choice, Down};
 pub(super) use effective::effective;
 pub(super) use named::is_same;
-use named::{is_lost, is_nameless};
+use named::{has_no_host, is_lost, is_nameless};
 #[cfg(any(test, fuzzing))]
 pub(crate) use target::fuzz;
 use target::{Routes, Target};
@@ -194,6 +194,17 @@ impl Substituters {
                 self.report_down(&place.url, message);
             }
         }
+    }
+
+    /// Whether what Nix has fetched `from` there came from the cache. Where it does not say from which store over ssh,
+    /// it is the cache if there is no other.
+    pub fn is_cache(&self, from: &str) -> bool {
+        let mut over_ssh = self.0.places.iter().filter(|place| place.url.starts_with("ssh-ng://"));
+        if has_no_host(from) {
+            return over_ssh.next().is_some_and(|first| first.is_cache)
+                && over_ssh.all(|place| place.is_cache);
+        }
+        self.0.places.iter().any(|place| place.is_cache && is_same(&place.url, from))
     }
 
     /// It is that one if there is one; of several each is asked again.

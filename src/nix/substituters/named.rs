@@ -29,6 +29,11 @@ pub(super) fn is_lost(message: &str, url: &str) -> bool {
     is_named && LOST.iter().any(|words| message.contains(words))
 }
 
+/// Whether it names a store over ssh, as Nix 2.26 does where it says from where a path came, and not which.
+pub(super) fn has_no_host(url: &str) -> bool {
+    url == "ssh-ng://"
+}
+
 /// Whether two URLs name one store, whatever the parameters and the user.
 pub(in crate::nix) fn is_same(url: &str, other: &str) -> bool {
     let store = |url: &str| {

@@ -14,6 +14,30 @@ fn substituters(urls: &[&str]) -> Substituters {
     Substituters::new(urls, ProbeLimits::default(), &[], None)
 }
 
+#[test]
+fn what_came_from_the_cache_is_known_by_its_url_or_as_the_only_one_over_ssh() {
+    let of = |urls: &[&str]| {
+        let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        let cache = Some("ssh-ng://nix@cache?trusted=1");
+        Substituters::new(urls, ProbeLimits::default(), &[], cache)
+    };
+    let alone = of(&["https://a.example", "ssh-ng://nix@cache?trusted=1"]);
+    for (from, is) in [
+        ("ssh-ng://nix@cache", true),
+        ("ssh-ng://cache", true),
+        ("ssh-ng://", true),
+        ("ssh-ng://nix@other", false),
+        ("https://a.example", false),
+        ("", false),
+    ] {
+        assert_eq!(alone.is_cache(from), is, "{from}");
+    }
+    let beside = of(&["ssh-ng://nix@other", "ssh-ng://nix@cache"]);
+    assert!(beside.is_cache("ssh-ng://cache") && !beside.is_cache("ssh-ng://"));
+    let without = of(&["https://a.example"]);
+    assert!(!without.is_cache("ssh-ng://") && !without.is_cache("ssh-ng://cache"));
+}
+
 /// Time passes while the machine's sockets don't see it: with time paused for long, a probe's limit
 /// could be over before the kernel has answered.
 async fn pass(time: Duration) {
