@@ -17,6 +17,7 @@ const CLOSURES: [(&str, &str); 5] = [
 ];
 /// What a figure is compared with.
 const CALL: &str = "grpc-call";
+const CLUSTERS: [&str; 3] = ["50 nodes", "500 nodes", "5,000 nodes"];
 const CALL_BESIDE: &str = "grpc-call-beside-5000";
 
 /// Name, alternative, what a reader calls it, and what it is compared with.
@@ -96,6 +97,15 @@ const SINGLE: [(&str, &str, &str); 28] = [
     ("gc-plan", "nix-store --print-dead", "*`nix-store --gc --print-dead` of the same*"),
 ];
 
+/// Of the cache's registry; what a reader calls it.
+const REGISTRY: [(&str, &str); 5] = [
+    ("registry-list", "the first list, until the machines file is there, ms of a processor"),
+    ("registry-change", "a builder more, until it is in the file, ms of a processor"),
+    ("registry-no-change", "a message that changes nothing, and a list of all for somebody, ms"),
+    ("registry-answers", "what all builders said when asked, and a list of all, ms"),
+    ("machines-file", "the machines file, kB"),
+];
+
 #[derive(Deserialize)]
 struct Measured {
     name: String,
@@ -147,6 +157,22 @@ impl Run {
         text
     }
 
+    fn registry(&self) -> String {
+        let columns = CLUSTERS.join(" | ");
+        let mut text = format!("| the cache's registry with | {columns} |\n|---|--:|--:|--:|\n");
+        for (name, title) in REGISTRY {
+            write!(text, "| {title} |").unwrap();
+            for cluster in CLUSTERS {
+                let found = self.find(name, OURS, cluster);
+                let m = found.unwrap_or_else(|| panic!("{name} was not measured"));
+                let each = if m.unit == "s" { 1e3 } else { 1e-3 };
+                write!(text, " {} |", figure(m.p50 * each)).unwrap();
+            }
+            text += "\n";
+        }
+        text
+    }
+
     fn single(&self) -> String {
         let mut text = "| | p50 | p90 | p99 | | n |\n|---|--:|--:|--:|---|--:|\n".to_owned();
         for (name, alternative, title) in SINGLE {
@@ -186,6 +212,6 @@ pub(crate) fn readme() -> String {
 
 pub(crate) fn markdown() -> String {
     let run = Run::read();
-    [run.by_closure(&SHORT), "\n".to_owned(), run.by_closure(&REST), "\n".to_owned(), run.single()]
-        .concat()
+    let tables = [run.by_closure(&SHORT), run.by_closure(&REST), run.single(), run.registry()];
+    tables.join("\n")
 }
