@@ -384,7 +384,8 @@ async fn a_view_that_is_being_made_keeps_its_root() {
     with_world(|world| async move {
         world.nix.set_space(space(900_000));
         let path = lone(&world, "slow");
-        sleep(GC_INTERVAL).await;
+        // Between two collections: one that goes on now would be over after the next is awaited.
+        sleep(GC_INTERVAL * 3 / 2).await;
         let hold = world.mounts.hold(Op::CreateView);
         let (source, nix) = (store_path(&path), world.nix.clone());
         let publishing = async {
