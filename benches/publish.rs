@@ -1,7 +1,7 @@
 //! What a publish costs, through gRPC as the kubelet calls it: a fresh connection per call.
 //!
 //! ```text
-//! cargo bench --bench publish               # the whole table, some twenty minutes
+//! cargo bench --bench publish               # the whole table, a quarter of an hour
 //! cargo bench --bench publish -- --quick    # a smoke run of some seconds
 //! cargo bench --bench publish -- --only medium,large
 //! cargo bench --bench publish -- --disk     # targets on disk
@@ -30,6 +30,8 @@ mod expressions;
 mod fetch;
 #[path = "../tests/lab/mod.rs"]
 mod lab;
+#[path = "publish/line.rs"]
+mod line;
 #[path = "publish/many.rs"]
 mod many;
 #[path = "publish/measured.rs"]
@@ -56,6 +58,7 @@ use rustix::fs::IFlags;
 use tokio::time::Instant;
 
 use closures::Closure;
+use line::OURS;
 use plan::Plan;
 use report::{Report, Row};
 
@@ -71,28 +74,19 @@ fn main() {
     away_from_deleted_inodes(&lab.path("nix"));
     eprintln!("building closures");
     let made: Vec<_> = plan.sizes.iter().map(|s| closures::build(&lab, *s, plan.cold)).collect();
-    if plan.warm > 100 {
+    if !plan.is_quick {
         forget_deleted_inodes(&lab.path("nix"));
     }
     let mut report = Report::default();
     let state = lab.path("state").to_str().unwrap().to_owned();
-    for settings in [&["--state-dir", &state][..], &[]] {
-        let node = lab.starting_node(settings);
-        let on_tmpfs = !settings.is_empty();
-        report = lab.inside(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let mut bench = Bench { lab: &lab, node: &node, report };
-            let run = async {
-                if on_tmpfs {
-                    bench.cold_on_tmpfs(&plan, &made).await;
-                } else {
-                    bench.run(&plan, &made).await;
-                }
-            };
-            runtime.unwrap().block_on(run);
-            bench.report
-        });
-    }
+    let on_tmpfs = lab.starting_node(&["--state-dir", &state]);
+    let mut bench = Bench { lab: &lab, node: &on_tmpfs, report: &mut report };
+    block_on(&lab, bench.cold_publishes(&plan, &made, "nix-csi, views on tmpfs"));
+    drop(on_tmpfs);
+    let node = lab.starting_node(&[]);
+    let mut bench = Bench { lab: &lab, node: &node, report: &mut report };
+    block_on(&lab, bench.run(&plan, &made));
+    drop(node);
     if let Some(closure) = made.first() {
         eprintln!("traces");
         traces::measure(&lab, closure, plan.warm, &mut report);
@@ -129,36 +123,24 @@ fn forget_deleted_inodes(dir: &Path) {
     std::thread::sleep(std::time::Duration::from_secs(65));
 }
 
+/// In the machine, where the node's sockets are.
+fn block_on<T: Send>(lab: &Lab, work: impl Future<Output = T> + Send) -> T {
+    lab.inside(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(work)
+    })
+}
+
 struct Bench<'a> {
     lab: &'a Lab,
     node: &'a Node,
-    report: Report,
+    report: &'a mut Report,
 }
 
 impl Bench<'_> {
-    /// The same as on disk, by a node whose views are on a tmpfs.
-    async fn cold_on_tmpfs(&mut self, plan: &Plan, closures: &[Closure]) {
-        self.node.ready().await;
-        eprintln!("cold publishes with views on a tmpfs");
-        for round in 0..plan.cold {
-            for closure in closures {
-                let volume = self.volume(&closure.variants[round]);
-                let row = |name| Row::other(name, closure.size.name, "nix-csi, views on tmpfs");
-                self.publish(row("publish-cold"), &volume).await;
-                self.unpublish(row("unpublish-cold"), &volume).await;
-            }
-        }
-    }
-
     async fn run(&mut self, plan: &Plan, closures: &[Closure]) {
-        self.node.ready().await;
         // First, before anything of the benchmark's was deleted.
-        eprintln!("cold publishes");
-        for round in 0..plan.cold {
-            for closure in closures {
-                self.cold(closure, round).await;
-            }
-        }
+        self.cold_publishes(plan, closures, OURS).await;
         eprintln!("warm publishes");
         for _ in 0..plan.warm {
             for closure in closures {
@@ -184,10 +166,20 @@ impl Bench<'_> {
         }
     }
 
+    async fn cold_publishes(&mut self, plan: &Plan, closures: &[Closure], by: &'static str) {
+        self.node.ready().await;
+        eprintln!("cold publishes by {by}");
+        for round in 0..plan.cold {
+            for closure in closures {
+                self.cold(closure, round, by).await;
+            }
+        }
+    }
+
     /// The closure is in the store, but no volume has shown it yet.
-    async fn cold(&mut self, closure: &Closure, round: usize) {
+    async fn cold(&mut self, closure: &Closure, round: usize, by: &'static str) {
         let volume = self.volume(&closure.variants[round]);
-        let row = |name| Row::ours(name, closure.size.name);
+        let row = |name| Row::other(name, closure.size.name, by);
         self.publish(row("publish-cold"), &volume).await;
         let root = Path::new(&closure.variants[round]).file_name().unwrap();
         let marker = volume.target.join("store").join(root).join("etc/marker");
@@ -240,10 +232,14 @@ impl Bench<'_> {
         }
     }
 
-    /// One of many, each with a target of its own.
+    /// One of many.
     fn numbered(&self, closure: &Closure, n: usize) -> Volume {
-        let volume = self.volume(&closure.variants[0]);
-        Volume { target: volume.target.with_file_name(format!("many-{n}")), ..volume }
+        self.volume_at(&format!("many-{n}"), &closure.variants[0])
+    }
+
+    /// With a target of its own, where others are present meanwhile.
+    fn volume_at(&self, target: &str, path: &str) -> Volume {
+        Volume { target: self.lab.target(target), ..self.volume(path) }
     }
 
     async fn call(&mut self, row: Row) {

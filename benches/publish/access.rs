@@ -2,16 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use tokio::time::Instant;
 
-use crate::Bench;
 use crate::closures::Closure;
+use crate::line::OURS;
 use crate::report::Row;
+use crate::{Bench, alternatives};
 
 const BIND: &str = "plain bind";
 const PROGRAMS: u32 = 20;
@@ -19,10 +19,8 @@ const PROGRAMS: u32 = 20;
 impl Bench<'_> {
     pub async fn access(&mut self, closure: &Closure, rounds: usize) {
         let program = self.program();
-        let volumes = [&closure.variants[0], &program].map(|path| self.volume(path));
-        let targets = ["closure", "program"].map(|name| self.lab.target(name));
-        let [mut shown, mut runs] = volumes;
-        [shown.target, runs.target] = targets;
+        let shown = self.volume_at("closure", &closure.variants[0]);
+        let runs = self.volume_at("program", &program);
         self.node.publish(&shown).await.unwrap();
         self.node.publish(&runs).await.unwrap();
         let bind = self.lab.target("plain");
@@ -35,7 +33,7 @@ impl Bench<'_> {
         let at = |dir: &Path| names.iter().map(|name| dir.join(name)).collect::<Vec<_>>();
         // The first walk fills the caches of both.
         for round in 0..=rounds {
-            for (dir, alternative) in [(&ours, "nix-csi"), (&bind, BIND)] {
+            for (dir, alternative) in [(&ours, OURS), (&bind, BIND)] {
                 let paths = at(dir);
                 let began = Instant::now();
                 let files: Vec<PathBuf> = paths.iter().flat_map(|path| walk(path)).collect();
@@ -52,7 +50,7 @@ impl Bench<'_> {
         }
         let program = Path::new(&program).file_name().unwrap();
         for round in 0..=rounds {
-            for (dir, alternative) in [(&runs.target.join("store"), "nix-csi"), (&bind, BIND)] {
+            for (dir, alternative) in [(&runs.target.join("store"), OURS), (&bind, BIND)] {
                 let began = Instant::now();
                 (0..PROGRAMS).for_each(|_| run(&dir.join(program)));
                 if round > 0 {
@@ -73,14 +71,10 @@ impl Bench<'_> {
             name = "program"; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/bin:/usr/bin";
             args = [ "-c" "mkdir $out; cp -L /lib*/ld-linux-*.so.* $out/loader; cp -L /lib/*-linux-gnu/libc.so.6 /bin/true $out/" ];
         }"#;
-        let output = Command::new("nix-build")
-            .args(["--option", "sandbox", "false", "--option", "substituters", ""])
-            .args(["--out-link", self.lab.path("program").to_str().unwrap(), "-E", text])
-            .output()
-            .unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{stderr}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        let link = self.lab.path("program");
+        let options = ["--option", "sandbox", "false", "--option", "substituters", ""];
+        let args = ["--out-link", link.to_str().unwrap(), "-E", text];
+        alternatives::run("nix-build", &[&options[..], &args].concat()).trim().to_owned()
     }
 }
 
@@ -92,7 +86,6 @@ fn walk(at: &Path) -> Vec<PathBuf> {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             let metadata = fs::symlink_metadata(&path).unwrap();
-            assert!(metadata.nlink() > 0);
             if metadata.is_dir() {
                 dirs.push(path);
             } else if metadata.is_file() {

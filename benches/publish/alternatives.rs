@@ -21,12 +21,7 @@ type Measured = Vec<(Row, Duration)>;
 /// What a publish has to be compared with: one bare bind mount and its end, and a file that is on the disk.
 pub fn floors(lab: &Lab, closure: &Closure) -> Measured {
     let name = closure.size.name;
-    let began = Instant::now();
-    let mut file = File::create("/nix/fsynced").unwrap();
-    file.write_all(&[b'x'; 400]).unwrap();
-    file.sync_all().unwrap();
-    let synced = began.elapsed();
-    fs::remove_file("/nix/fsynced").unwrap();
+    let synced = synced(&[b'x'; 400]);
     let at = lab.target("bind");
     let began = Instant::now();
     fs::create_dir(&at).unwrap();
@@ -40,6 +35,17 @@ pub fn floors(lab: &Lab, closure: &Closure) -> Measured {
         (Row::other("publish-warm", name, "one fsync"), synced),
         (Row::other("unpublish", name, "bind"), unmounted),
     ]
+}
+
+/// Until a file with these bytes is on the disk.
+pub fn synced(bytes: &[u8]) -> Duration {
+    let began = Instant::now();
+    let mut file = File::create("/nix/synced").unwrap();
+    file.write_all(bytes).unwrap();
+    file.sync_all().unwrap();
+    let took = began.elapsed();
+    fs::remove_file("/nix/synced").unwrap();
+    took
 }
 
 /// What costs more than a warm publish.
@@ -172,7 +178,8 @@ fn copied(lab: &Lab, closure: &Closure) -> Measured {
     ]
 }
 
-fn run(program: &str, args: &[&str]) -> String {
+/// Its standard output; it must succeed.
+pub fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program}: {stderr}");

@@ -1,16 +1,14 @@
 //! A closure that a binary cache has and the node has not: a publish of it, beside Nix's own commands, and what the disk
 //! alone takes for as many bytes.
 
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::alternatives::synced;
+use crate::block_on;
 use crate::lab::{Cache, Lab};
-use crate::many::block_on;
 use crate::report::{Report, Row};
 
 const NAME: &str = "publish-fetched";
@@ -32,6 +30,7 @@ pub fn measure(lab: &Lab, rounds: usize, report: &mut Report) {
         "require-sigs=false",
     ]);
     block_on(lab, node.ready());
+    let bytes = vec![1; BYTES.parse().unwrap()];
     for round in 0..rounds {
         let absent = |who: &str| absent(lab, &cache, &format!("{who}-{round}"));
         let path = absent("ours");
@@ -52,8 +51,7 @@ pub fn measure(lab: &Lab, rounds: usize, report: &mut Report) {
         let took = nix(lab, &[&["build"][..], &options, &rest].concat());
         report.add(Row::other(NAME, CLOSURE, "nix build"), took);
 
-        let bytes = lab.inside(|| vec![1; 200_000_000]);
-        report.add(Row::other(NAME, CLOSURE, "the disk alone"), lab.inside(|| written(&bytes)));
+        report.add(Row::other(NAME, CLOSURE, "the disk alone"), lab.inside(|| synced(&bytes)));
     }
 }
 
@@ -70,21 +68,7 @@ fn absent(lab: &Lab, cache: &Cache, seed: &str) -> String {
 }
 
 fn nix(lab: &Lab, args: &[&str]) -> Duration {
-    let mut command: Command = lab.command("nix");
-    command.args(["--extra-experimental-features", "nix-command"]).args(args);
     let began = Instant::now();
-    let output = command.output().unwrap();
-    let took = began.elapsed();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    took
-}
-
-fn written(bytes: &[u8]) -> Duration {
-    let began = Instant::now();
-    let mut file = File::create("/nix/written").unwrap();
-    file.write_all(bytes).unwrap();
-    file.sync_all().unwrap();
-    let took = began.elapsed();
-    fs::remove_file("/nix/written").unwrap();
-    took
+    lab.ok("nix", &[&["--extra-experimental-features", "nix-command"][..], args].concat());
+    began.elapsed()
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Bench;
 use crate::closures::Closure;
 use crate::lab::{Lab, Node, assert_all_ok, publish_all, unpublish_all, volumes};
 use crate::report::{Report, Row};
+use crate::{Bench, block_on};
 
 const AT_ONCE: u32 = 100;
 const NAME: &str = "publish-warm-100";
@@ -47,14 +47,14 @@ pub fn measure(lab: &Lab, closure: &Closure, count: usize, rounds: usize, report
     let present = volumes(lab, "present", &source, count);
     let mut node = lab.starting_node(&[]);
     block_on(lab, node.ready());
-    let idle = figure(&node, "process_resident_memory_bytes");
+    let idle = memory(&node);
     report.add_figure(Row::ours("memory-idle", name).in_bytes(), idle);
     for _ in 0..rounds {
         node.kill();
         node = restart(lab, Row::other("restart", name, "no volumes"), report);
     }
 
-    let memory = figure(&node, "process_resident_memory_bytes");
+    let before = memory(&node);
     let pid = node.pid().to_string();
     let spent = cpu(&pid);
     block_on(lab, async {
@@ -65,7 +65,7 @@ pub fn measure(lab: &Lab, closure: &Closure, count: usize, rounds: usize, report
     #[expect(clippy::cast_precision_loss, reason = "thousands")]
     let each = 1.0 / count as f64;
     report.add_figure(Row::ours("publish-warm-cpu", name), (cpu(&pid) - spent) * each);
-    let grown = figure(&node, "process_resident_memory_bytes") - memory;
+    let grown = memory(&node) - before;
     report.add_figure(Row::ours("memory-per-volume", name).in_bytes(), grown * each);
     for _ in 0..rounds {
         node.kill();
@@ -73,7 +73,7 @@ pub fn measure(lab: &Lab, closure: &Closure, count: usize, rounds: usize, report
         let listed = block_on(lab, node.status()).volumes.len();
         assert_eq!(listed, count, "of the volumes that were there");
     }
-    let taken_over = figure(&node, "process_resident_memory_bytes");
+    let taken_over = memory(&node);
     report.add_figure(Row::ours("memory-after-restart", name).in_bytes(), taken_over);
     block_on(lab, async {
         for volume in &present {
@@ -85,6 +85,7 @@ pub fn measure(lab: &Lab, closure: &Closure, count: usize, rounds: usize, report
 fn restart(lab: &Lab, row: Row, report: &mut Report) -> Node {
     let began = Instant::now();
     let node = lab.starting_node(&[]);
+    // More finely than `Node::ready` looks.
     block_on(lab, async {
         while node.probe().await != Ok(true) {
             tokio::task::yield_now().await;
@@ -92,14 +93,6 @@ fn restart(lab: &Lab, row: Row, report: &mut Report) -> Node {
     });
     report.add(row, began.elapsed());
     node
-}
-
-/// In the machine, where the node's sockets are.
-pub fn block_on<T: Send>(lab: &Lab, work: impl Future<Output = T> + Send) -> T {
-    lab.inside(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(work)
-    })
 }
 
 /// Seconds that all threads of a process have run: the first number of their `schedstat`, in nanoseconds
@@ -113,8 +106,6 @@ pub fn cpu(pid: &str) -> f64 {
     Duration::from_nanos(spent.sum()).as_secs_f64()
 }
 
-fn figure(node: &Node, name: &str) -> f64 {
-    let text = node.metrics();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.trim().parse().unwrap()
+fn memory(node: &Node) -> f64 {
+    node.metric("process_resident_memory_bytes").unwrap()
 }

@@ -29,6 +29,8 @@ pub struct Plan {
     pub expressions: usize,
     /// Plans of a collection in a large store, and of other things that take seconds.
     pub slow: usize,
+    /// Few samples, and no wait for a quiet file system.
+    pub is_quick: bool,
     /// Targets on disk rather than on a tmpfs.
     pub on_disk: bool,
 }
@@ -40,14 +42,15 @@ impl Plan {
         let wanted = |size: &Size| only.is_none_or(|only| only.split(',').any(|o| o == size.name));
         let sizes = closures::SIZES.iter().copied();
         let on_disk = args.iter().any(|a| a == "--disk");
-        if args.iter().any(|a| a == "--quick") {
+        let is_quick = args.iter().any(|a| a == "--quick");
+        if is_quick {
             let sizes = sizes.take(1).collect();
             let many = [(3, BESIDE_1000), (6, BESIDE_5000)];
-            Self { sizes, cold: 2, warm: 5, many, expressions: 3, slow: 1, on_disk }
+            Self { sizes, cold: 2, warm: 5, many, expressions: 3, slow: 1, is_quick, on_disk }
         } else {
             let sizes = sizes.filter(wanted).collect();
             let many = [(1000, BESIDE_1000), (5000, BESIDE_5000)];
-            Self { sizes, cold: 10, warm: 300, many, expressions: 50, slow: 5, on_disk }
+            Self { sizes, cold: 10, warm: 300, many, expressions: 50, slow: 5, is_quick, on_disk }
         }
     }
 }

@@ -6,15 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table};
-use serde::{Deserialize, Serialize};
+
+use crate::line::{BYTES, Line, OURS, SECONDS};
 
 /// What a publish of ours is compared with.
 const FLOOR: &str = "grpc-call";
 /// The same with that many volumes present.
 const BESIDE: &str = "-beside-";
-const OURS: &str = "nix-csi";
-const SECONDS: &str = "s";
-const BYTES: &str = "B";
 /// Measured of every closure.
 const OF_EVERY_CLOSURE: [&str; 9] = [
     FLOOR,
@@ -64,18 +62,6 @@ impl Row {
     pub fn in_bytes(self) -> Self {
         Self { unit: BYTES, ..self }
     }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Line {
-    name: String,
-    closure: String,
-    alternative: String,
-    n: usize,
-    unit: String,
-    p50: f64,
-    p90: f64,
-    p99: f64,
 }
 
 #[derive(Default)]

@@ -9,11 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix_csi::actors::core::{Backoff, End};
-use nix_csi::actors::registry::{
-    AddressKind, BuilderRegistry, Offer, RegistryConfig, RegistryHandle,
-};
-use nix_csi::k8s::BuilderPod;
-use nix_csi::k8s::fake_builders::FakeBuilders;
+use nix_csi::actors::registry::{BuilderRegistry, RegistryConfig, RegistryHandle};
+use nix_csi::k8s::fake_builders::{FakeBuilders, pod};
 use nix_csi::model::Announcement;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
@@ -21,7 +18,7 @@ use tokio::time::Instant;
 use crate::many::cpu;
 use crate::report::{Report, Row};
 
-const CLUSTERS: [(usize, &str); 3] = [(50, "50 nodes"), (500, "500 nodes"), (5000, "5,000 nodes")];
+const CLUSTERS: [(u32, &str); 3] = [(50, "50 nodes"), (500, "500 nodes"), (5000, "5,000 nodes")];
 /// As in a cache, but in a bench nobody waits for quiet.
 const DEBOUNCE: Duration = Duration::from_millis(1);
 
@@ -36,23 +33,13 @@ pub fn measure(rounds: usize, report: &mut Report) {
     }
 }
 
-async fn registry(nodes: usize, name: &'static str, dir: &Path, report: &mut Report) {
+async fn registry(nodes: u32, name: &'static str, dir: &Path, report: &mut Report) {
     let machines = dir.join("machines");
     let cluster = FakeBuilders::default();
     (0..nodes).for_each(|node| cluster.apply(pod(node)));
 
     let began = cpu("self");
-    let config = RegistryConfig {
-        machines: machines.clone(),
-        key: None,
-        host_key: None,
-        address: AddressKind::PodIp,
-        cluster_domain: "cluster.local".to_owned(),
-        defaults: Offer { systems: [].into(), ..Offer::default() },
-        jobs: None,
-        asks_first: false,
-        debounce: DEBOUNCE,
-    };
+    let config = RegistryConfig { debounce: DEBOUNCE, ..RegistryConfig::new(machines.clone()) };
     let second = Duration::from_secs(1);
     let registry = RegistryHandle::start(
         BuilderRegistry::new(config, Arc::new(cluster.clone())),
@@ -81,32 +68,17 @@ async fn registry(nodes: usize, name: &'static str, dir: &Path, report: &mut Rep
         .collect();
     let began = Instant::now();
     registry.asked(answers);
-    assert_eq!(registry.list().await.len(), nodes + 1);
+    assert_eq!(registry.list().await.len(), nodes as usize + 1);
     report.add(Row::ours("registry-answers", name), began.elapsed());
 }
 
 /// Until the file has so many lines. Looks seldom: a look costs, too.
-async fn written(machines: &Path, lines: usize) {
+async fn written(machines: &Path, lines: u32) {
     let mut again = tokio::time::interval(Duration::from_millis(20));
     loop {
         again.tick().await;
-        if fs::read_to_string(machines).unwrap_or_default().lines().count() == lines {
+        if fs::read_to_string(machines).unwrap_or_default().lines().count() == lines as usize {
             return;
         }
-    }
-}
-
-fn pod(node: usize) -> BuilderPod {
-    let octet = |shift: usize| (node >> shift) & 0xff;
-    BuilderPod {
-        uid: format!("9d0e5b1c-0000-4000-8000-{node:012}"),
-        namespace: "nix-csi".to_owned(),
-        name: format!("nix-csi-node-{node:05}"),
-        is_ready: true,
-        ip: Some(format!("10.{}.{}.{}", octet(16), octet(8), octet(0)).parse().unwrap()),
-        hostname: None,
-        subdomain: None,
-        node: None,
-        annotations: [].into(),
     }
 }

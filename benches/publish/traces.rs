@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use crate::block_on;
 use crate::closures::Closure;
 use crate::collector::Collector;
 use crate::lab::Lab;
@@ -21,20 +22,17 @@ pub fn measure(lab: &Lab, closure: &Closure, warm: usize, report: &mut Report) {
             [("without traces", &[][..]), ("traces sent", &["--otlp-endpoint", &url])]
         {
             let mut node = lab.starting_node(settings);
-            let took = lab.inside(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.unwrap().block_on(async {
-                    node.ready().await;
-                    let mut took = Vec::new();
-                    for _ in 0..FIRST + warm.div_ceil(TURNS) {
-                        let volume = lab.volume("traced", &[("storePath", &closure.variants[0])]);
-                        let began = Instant::now();
-                        node.publish(&volume).await.unwrap();
-                        took.push(began.elapsed());
-                        node.unpublish(&volume).await.unwrap();
-                    }
-                    took.split_off(FIRST)
-                })
+            let took = block_on(lab, async {
+                node.ready().await;
+                let mut took = Vec::new();
+                for _ in 0..FIRST + warm.div_ceil(TURNS) {
+                    let volume = lab.volume("traced", &[("storePath", &closure.variants[0])]);
+                    let began = Instant::now();
+                    node.publish(&volume).await.unwrap();
+                    took.push(began.elapsed());
+                    node.unpublish(&volume).await.unwrap();
+                }
+                took.split_off(FIRST)
             });
             // Its end sends what it has left.
             assert_eq!(node.stop(), Some(0));

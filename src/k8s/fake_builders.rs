@@ -15,6 +15,21 @@ use crate::lock::lock;
 #[derive(Debug, Clone, Default)]
 pub struct FakeBuilders(Arc<Mutex<State>>);
 
+/// A ready one, whose address tells it from 65,535 others.
+pub fn pod(n: u32) -> BuilderPod {
+    BuilderPod {
+        uid: format!("uid-{n}"),
+        namespace: "nix".to_owned(),
+        name: format!("node-{n:05}"),
+        is_ready: true,
+        ip: format!("10.0.{}.{}", n / 256, n % 256).parse().ok(),
+        hostname: None,
+        subdomain: None,
+        node: None,
+        annotations: [].into(),
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     pods: Vec<BuilderPod>,

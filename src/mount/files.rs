@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -14,7 +13,7 @@ use super::identity::place;
 use super::layer;
 use super::metadata::{self, VolumeRecord};
 use super::real::RealMounts;
-use super::views::gone;
+use super::views::{gone, is_absent};
 use super::volumes::is_overlay_of;
 use super::{MountError, Mounts as _, Usage};
 use crate::model::{VolumeId, VolumeSize};
@@ -56,10 +55,9 @@ impl RealMounts {
     pub(super) fn remove_files(&self, volume: &VolumeId) -> Result<(), MountError> {
         let dir = self.volume_dir(volume);
         // Most volumes are read-only and have none.
-        match fs::symlink_metadata(&dir) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            looked => looked.map_err(failed("look at", &dir))?,
-        };
+        if is_absent(&dir) {
+            return Ok(());
+        }
         bounded::hide(&dir)?;
         // The record goes last: without it the rest would be a stranger's.
         for part in [UPPER, WORK] {

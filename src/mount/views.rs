@@ -128,7 +128,7 @@ impl RealMounts {
 
     pub(super) fn remove(&self, id: &ViewId) -> Result<(), MountError> {
         let dir = self.view_dir(id);
-        if fs::symlink_metadata(&dir).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+        if is_absent(&dir) {
             return Ok(());
         }
         let attaching = self.view_lock(id).write();
@@ -206,6 +206,11 @@ fn unmount_all(mnt: &Path, id: &ViewId) -> Result<(), MountError> {
         }
     }
     Err(MountError::ViewInUse { id: id.clone() })
+}
+
+/// For certain: what can't be looked at may be there.
+pub(super) fn is_absent(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|e| e.kind() == ErrorKind::NotFound)
 }
 
 /// Absent is as good as removed.

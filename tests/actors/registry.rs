@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use nix_csi::actors::core::{Backoff, End};
 use nix_csi::actors::registry::{
-    AddressKind, BuilderProbe, BuilderRegistry, BuilderState, DEBOUNCE, Offer, Probe,
-    RegistryConfig, RegistryHandle,
+    BuilderProbe, BuilderRegistry, BuilderState, Probe, RegistryConfig, RegistryHandle,
 };
 use nix_csi::k8s::BuilderPod;
-use nix_csi::k8s::fake_builders::FakeBuilders;
+use nix_csi::k8s::fake_builders::{FakeBuilders, pod};
 use nix_csi::model::{Address, Announcement};
 use tokio::task::LocalSet;
 use tokio::time::sleep;
@@ -33,17 +32,8 @@ impl Scene {
     }
 
     fn start_with(dir: tempfile::TempDir, cluster: FakeBuilders, asks_first: bool) -> Self {
-        let config = RegistryConfig {
-            machines: dir.path().join("machines"),
-            key: None,
-            host_key: None,
-            address: AddressKind::PodIp,
-            cluster_domain: "cluster.local".to_owned(),
-            defaults: Offer { systems: [].into(), ..Offer::default() },
-            jobs: None,
-            asks_first,
-            debounce: DEBOUNCE,
-        };
+        let machines = dir.path().join("machines");
+        let config = RegistryConfig { asks_first, ..RegistryConfig::new(machines) };
         let registry = BuilderRegistry::new(config, Arc::new(cluster.clone()));
         let end = |end| assert_eq!(end, End::Done);
         let registry = RegistryHandle::start(registry, backoff(), end);
@@ -108,20 +98,6 @@ impl Scene {
 fn backoff() -> Backoff {
     let second = Duration::from_secs(1);
     Backoff::new(second, 2 * second, 60 * second, 5)
-}
-
-fn pod(host: u32) -> BuilderPod {
-    BuilderPod {
-        uid: format!("uid-{host}"),
-        namespace: "nix".to_owned(),
-        name: format!("node-{host:05}"),
-        is_ready: true,
-        ip: Some(format!("10.0.{}.{}", host / 256, host % 256).parse().unwrap()),
-        hostname: None,
-        subdomain: None,
-        node: None,
-        annotations: [].into(),
-    }
 }
 
 fn unready(host: u32) -> BuilderPod {

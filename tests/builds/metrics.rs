@@ -13,9 +13,7 @@ async fn has(node: &Node, samples: &[&str]) {
 
 /// The value of one sample.
 fn value(node: &Node, name: &str) -> f64 {
-    let text = node.metrics();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("{name}\n{text}")).parse().unwrap()
+    node.metric(name).unwrap_or_else(|| panic!("{name}\n{}", node.metrics()))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,20 +38,14 @@ pub(crate) fn built_at(lab: &Lab) -> usize {
     lab.names("/nix/var/built").len()
 }
 
-/// The value of a metric; nothing if it isn't there.
-pub(crate) fn metric(node: &Node, name: &str) -> Option<f64> {
-    let metrics = node.metrics();
-    let mut lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    lines.next()?.parse().ok()
-}
-
 pub(crate) fn queued(node: &Node) -> f64 {
-    let of = |state| metric(node, &format!("nixcsi_upload_queue{{state=\"{state}\"}}"));
-    of("waiting").unwrap() + of("sending").unwrap()
+    let of =
+        |state| node.metric::<f64>(&format!("nixcsi_upload_queue{{state=\"{state}\"}}")).unwrap();
+    of("waiting") + of("sending")
 }
 
 pub(crate) fn uploaded(node: &Node) -> f64 {
-    metric(node, "nixcsi_uploads_total{outcome=\"ok\"}").unwrap_or_default()
+    node.metric("nixcsi_uploads_total{outcome=\"ok\"}").unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,7 +82,7 @@ async fn what_one_node_builds_the_other_fetches() {
     let two = a.volume("two", &[("nixExpr", &later)]);
     node_a.publish(&two).await.unwrap();
     until("the upload to wait", async || {
-        metric(&node_a, "nixcsi_upload_queue{state=\"waiting\"}") == Some(2.0)
+        node_a.metric("nixcsi_upload_queue{state=\"waiting\"}") == Some(2.0)
     })
     .await;
     network.plug(1, true);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::flow::{metric, uploaded};
+use crate::flow::uploaded;
 use crate::lab::{self, Lab, Network, until};
 use crate::nodes::Client;
 use crate::or_skip;
@@ -106,7 +106,7 @@ async fn a_node_that_is_killed_while_it_uploads_loses_nothing() {
     node.publish(&volume).await.unwrap();
     let root = node.status().await.volumes[0].root.clone();
     until("the upload to begin", async || {
-        metric(&node, "nixcsi_upload_queue{state=\"sending\"}") == Some(1.0)
+        node.metric("nixcsi_upload_queue{state=\"sending\"}") == Some(1.0)
             && !cache.names("/nix/store").iter().all(|name| name.starts_with('.'))
     })
     .await;
@@ -115,6 +115,6 @@ async fn a_node_that_is_killed_while_it_uploads_loses_nothing() {
     let node = client.node(&a, &public, &signing).await;
     until("the queue to drain", async || uploaded(&node) >= 1.0).await;
     cache.ok("nix-store", &["--verify-path", &root]);
-    assert_eq!(metric(&node, "nixcsi_upload_queue{state=\"waiting\"}"), Some(0.0));
+    assert_eq!(node.metric("nixcsi_upload_queue{state=\"waiting\"}"), Some(0.0));
     assert_eq!(node.status().await.volumes[0].root, root);
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::flow::{Hosts, built_at, derivation, hosts, metric, queued, uploaded};
+use crate::flow::{Hosts, built_at, derivation, hosts, queued, uploaded};
 use crate::lab::{CacheRole, Lab, Network, Node, until};
 use crate::nodes::{Client, machine_line};
 use crate::or_skip;
@@ -96,7 +96,7 @@ async fn the_signing_key_is_changed_while_uploads_go_on() {
     let (count, ()): (u32, ()) = tokio::join!(uploads, rotate);
     assert!(count > 2, "nothing went on");
     until("all uploads", async || queued(&node_a) == 0.0).await;
-    let dead = metric(&node_a, "nixcsi_upload_queue{state=\"dead\"}");
+    let dead = node_a.metric("nixcsi_upload_queue{state=\"dead\"}");
     assert_eq!((uploaded(&node_a), dead), (f64::from(count) + 1.0, Some(0.0)), "{}", node_a.log());
 
     let (first, last) = (root_of(&node_a, "n0").await, root_of(&node_a, "last").await);

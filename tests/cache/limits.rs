@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::crowd::{Noise, build_at};
-use crate::flow::{built_at, metric};
+use crate::flow::built_at;
 use crate::lab::{Lab, Network, until};
 use crate::nodes::{Client, builder, machine_line};
 use crate::or_skip;
@@ -202,7 +202,10 @@ async fn builds_and_what_their_builders_fetch_share_one_turn() {
     assert!(ended.is_ok(), "they wait for each other:\n{}", role.log());
     assert_eq!((built_at(&cache), built_at(&a), built_at(&b)), (0, 0, MEETING));
     for node in [&node_a, &node_b] {
-        assert_eq!(metric(node, "nixcsi_substituters_down").map(|down| down > 0.0), Some(false));
+        assert_eq!(
+            node.metric("nixcsi_substituters_down").map(|down: f64| down > 0.0),
+            Some(false)
+        );
     }
 }
 

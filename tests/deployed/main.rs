@@ -12,6 +12,8 @@ mod followed;
 mod from_nix;
 #[path = "../lab/installed.rs"]
 mod installed;
+#[path = "../../benches/publish/line.rs"]
+mod line;
 mod links;
 mod manifests;
 mod messages;

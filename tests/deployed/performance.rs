@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use serde::Deserialize;
+use super::line::{BYTES, Line as Measured, OURS, SECONDS};
 
-const OURS: &str = "nix-csi";
 /// Closures by size, each with what its column is called.
 const CLOSURES: [(&str, &str); 5] = [
     ("small", "5 paths"),
@@ -106,18 +105,6 @@ const REGISTRY: [(&str, &str); 5] = [
     ("machines-file", "the machines file, kB"),
 ];
 
-#[derive(Deserialize)]
-struct Measured {
-    name: String,
-    closure: String,
-    alternative: String,
-    n: usize,
-    unit: String,
-    p50: f64,
-    p90: f64,
-    p99: f64,
-}
-
 struct Run(Vec<Measured>);
 
 impl Run {
@@ -165,7 +152,7 @@ impl Run {
             for cluster in CLUSTERS {
                 let found = self.find(name, OURS, cluster);
                 let m = found.unwrap_or_else(|| panic!("{name} was not measured"));
-                let each = if m.unit == "s" { 1e3 } else { 1e-3 };
+                let each = if m.unit == SECONDS { 1e3 } else { 1e-3 };
                 write!(text, " {} |", figure(m.p50 * each)).unwrap();
             }
             text += "\n";
@@ -181,9 +168,9 @@ impl Run {
             let m = self.0.iter().filter(of).max_by(|a, b| a.p50.total_cmp(&b.p50));
             let m = m.unwrap_or_else(|| panic!("{name} by {alternative} was not measured"));
             let (unit, each) = match (m.unit.as_str(), m.p50) {
-                ("s", _) => ("ms", 1e3),
-                ("B", bytes) if bytes < 1e5 => ("kB", 1e-3),
-                ("B", _) => ("MB", 1e-6),
+                (SECONDS, _) => ("ms", 1e3),
+                (BYTES, bytes) if bytes < 1e5 => ("kB", 1e-3),
+                (BYTES, _) => ("MB", 1e-6),
                 (other, _) => panic!("{other} is no unit"),
             };
             let [p50, p90, p99] = [m.p50, m.p90, m.p99].map(|value| figure(value * each));

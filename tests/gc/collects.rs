@@ -61,11 +61,7 @@ async fn a_node_keeps_what_is_mounted_and_takes_what_was() {
     let left = valid(&lab);
     assert!(needed.iter().all(|path| left.contains(path)));
     until("the collection to be told", async || node.log().contains("garbage collected: ")).await;
-    let metrics = node.metrics();
-    let count = |name: &str| -> u64 {
-        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
-        line.rsplit_once(' ').unwrap().1.parse().unwrap()
-    };
+    let count = |name: &str| node.metric::<u64>(name).unwrap();
     assert!(count("nixcsi_gc_deleted_paths_total") > 0);
     assert!(count("nixcsi_gc_freed_bytes_total") > 0);
     assert!(count("nixcsi_gc_cycles_total{outcome=\"ok\"}") > 1);

@@ -41,9 +41,8 @@ pub fn change_in(lab: &Lab, database: &str, sql: &str) {
 
 /// How many collections of the node came to this.
 pub fn cycles(node: &Node, outcome: &str) -> u64 {
-    let name = format!("nixcsi_gc_cycles_total{{outcome=\"{outcome}\"}} ");
-    let metrics = node.metrics();
-    metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+    let name = format!("nixcsi_gc_cycles_total{{outcome=\"{outcome}\"}}");
+    node.metric(&name).unwrap()
 }
 
 /// Nix's own word on the store, contents and all.

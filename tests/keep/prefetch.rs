@@ -80,7 +80,7 @@ async fn what_it_keeps_outlives_the_node_until_it_is_dropped() {
     // No evaluation either: it was locked.
     let volume = lab.volume("x", &[("flakeRef", &listed[1].source)]);
     kept.publish(&volume).await.unwrap();
-    assert_eq!(evaluations(&kept), "0");
+    assert_eq!(evaluations(&kept), 0);
     kept.unpublish(&volume).await.unwrap();
 
     assert_eq!(

@@ -93,7 +93,7 @@ async fn a_file_is_followed_and_so_is_what_it_names() {
         let kept = node(&lab, &web, &["--keep-file", list]).await;
         assert_eq!(ready(&kept, 1).await[0].root, two);
         let before = evaluations(&kept);
-        assert_eq!(before, if driver == "the first" { "1" } else { "0" }, "{driver}");
+        assert_eq!(before, u64::from(driver == "the first"), "{driver}");
         kept.publish(&volume).await.unwrap();
         assert_eq!(evaluations(&kept), before, "{driver}");
         kept.unpublish(&volume).await.unwrap();

@@ -74,8 +74,6 @@ pub(crate) async fn ready(node: &Node, count: usize) -> Vec<Kept> {
 }
 
 /// Evaluations and look-ups that the node has had.
-pub(crate) fn evaluations(node: &Node) -> String {
-    let metrics = node.metrics();
-    let of = "nixcsi_build_stage_seconds_count{stage=\"evaluating\"} ";
-    metrics.lines().find_map(|line| line.strip_prefix(of)).unwrap_or("0").to_owned()
+pub(crate) fn evaluations(node: &Node) -> u64 {
+    node.metric("nixcsi_build_stage_seconds_count{stage=\"evaluating\"}").unwrap_or(0)
 }

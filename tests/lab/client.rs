@@ -1,12 +1,14 @@
 //! A node in a machine, and the calls that a kubelet makes to it: a fresh connection each.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use nix_csi::grpc::client::{self, Code, Status};
@@ -207,6 +209,13 @@ impl Node {
     /// The text of `/metrics`.
     pub fn metrics(&self) -> String {
         self.get("/metrics")
+    }
+
+    /// One sample, by its name with its labels; nothing if it isn't there.
+    pub fn metric<T: FromStr<Err: Debug>>(&self, name: &str) -> Option<T> {
+        let text = self.metrics();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map(|value| value.parse().unwrap())
     }
 
     /// An HTTP answer, head and all.

@@ -50,13 +50,8 @@ async fn what_was_built_can_be_built_again_from_the_cache() {
     let metrics = node.metrics();
     assert!(metrics.contains("nixcsi_uploads_total{outcome=\"ok\"} 2\n"), "{metrics}");
     assert!(metrics.contains("\nnixcsi_cache_reachable 1\n"), "{metrics}");
-    until("the bytes", async || {
-        let metrics = node.metrics();
-        let bytes =
-            metrics.lines().find_map(|line| line.strip_prefix("nixcsi_upload_bytes_total "));
-        bytes.unwrap().parse::<u64>().unwrap() > 1000
-    })
-    .await;
+    until("the bytes", async || node.metric::<u64>("nixcsi_upload_bytes_total").unwrap() > 1000)
+        .await;
 
     node.unpublish(&volume).await.unwrap();
     assert_eq!(node.stop(), Some(0));

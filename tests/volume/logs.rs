@@ -61,12 +61,8 @@ async fn many_failures_write_few_lines_and_say_how_many_more() {
     }
     let failures = || node.log().matches(": publish failed volume=").count();
     lab::until("the log", async || failures() >= 10).await;
-    let suppressed = || {
-        let metrics = node.metrics();
-        let line =
-            metrics.lines().find(|l| l.starts_with("nixcsi_log_suppressed_total{level=\"warn\"}"));
-        line.unwrap().split(' ').next_back().unwrap().parse::<usize>().unwrap()
-    };
+    let suppressed =
+        || node.metric::<usize>("nixcsi_log_suppressed_total{level=\"warn\"}").unwrap();
     lab::until("all to be counted", async || suppressed() >= MANY - 10).await;
     assert_eq!(failures(), 10, "{}", node.log());
     assert_eq!(suppressed(), MANY - 10);

@@ -71,3 +71,20 @@ pub struct RegistryConfig {
     /// [`DEBOUNCE`], where nothing else is wished.
     pub debounce: Duration,
 }
+
+impl RegistryConfig {
+    /// Builders by their pods' addresses and with ssh's own keys; their systems are those that they say.
+    pub fn new(machines: PathBuf) -> Self {
+        Self {
+            machines,
+            key: None,
+            host_key: None,
+            address: AddressKind::default(),
+            cluster_domain: "cluster.local".to_owned(),
+            defaults: Offer { systems: [].into(), ..Offer::default() },
+            jobs: None,
+            asks_first: false,
+            debounce: DEBOUNCE,
+        }
+    }
+}

@@ -20,12 +20,11 @@ impl Handler<Realised> for CacheUploader {
         let Built { realised, root: guard, derivation, .. } = built;
         let (path, mut origin) = (realised.root, realised.origin);
         if realised.in_cache && matches!(self.to, PushTo::Store { .. }) {
-            // A push would only find that out. Of the derivation nobody has said so.
-            self.sent.insert(path);
+            // As if it had been sent. Of the derivation nobody has said that it is there.
+            self.sent.insert(path.clone());
             origin = Origin::Present;
-        } else {
-            self.offer(path, origin, guard, ctx);
         }
+        self.offer(path, origin, guard, ctx);
         // What was never evaluated was fetched, and has none here.
         if let Some((derivation, guard)) = derivation.filter(|_| self.derivations) {
             self.offer(derivation, origin, guard, ctx);

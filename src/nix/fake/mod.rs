@@ -27,7 +27,7 @@ type Fault<E> = Arc<dyn Fn() -> E + Send + Sync>;
 
 #[derive(Clone)]
 enum Answer {
-    Path { path: StorePath, origin: Origin, in_cache: bool },
+    Path(Realised),
     Fault(Fault<RealiseError>),
 }
 
@@ -145,14 +145,16 @@ impl FakeNix {
 
     /// From now on `source` is realised as `path`.
     pub fn answer(&self, source: Source, path: StorePath, origin: Origin) {
-        let answer = Answer::Path { path, origin, in_cache: false };
-        self.state().answers.insert(source, answer);
+        self.answer_as(source, Realised { root: path, origin, in_cache: false });
     }
 
     /// From now on `source` is fetched as `path` from the node's cache; `origin` is how the cache came by it.
     pub fn answer_from_cache(&self, source: Source, path: StorePath, origin: Origin) {
-        let answer = Answer::Path { path, origin, in_cache: true };
-        self.state().answers.insert(source, answer);
+        self.answer_as(source, Realised { root: path, origin, in_cache: true });
+    }
+
+    fn answer_as(&self, source: Source, realised: Realised) {
+        self.state().answers.insert(source, Answer::Path(realised));
     }
 
     /// From now on realising `source` fails.
@@ -236,10 +238,12 @@ impl FakeNix {
 
     fn result(&self, source: &Source, root: &Path) -> Result<Realised, RealiseError> {
         let answer = self.state().answers.get(source).cloned();
-        let (path, origin, in_cache) = match (answer, source) {
+        let realised = match (answer, source) {
             (Some(Answer::Fault(fault)), _) => return Err(fault()),
-            (Some(Answer::Path { path, origin, in_cache }), _) => (path, origin, in_cache),
-            (None, Source::StorePath(path)) => (path.clone(), Origin::Present, false),
+            (Some(Answer::Path(realised)), _) => realised,
+            (None, Source::StorePath(path)) => {
+                Realised { root: path.clone(), origin: Origin::Present, in_cache: false }
+            }
             (None, _) => {
                 return Err(RealiseError::Refused {
                     step: Step::Evaluate,
@@ -248,10 +252,10 @@ impl FakeNix {
                 });
             }
         };
-        if self.root_if_valid(&path, root)? {
-            return Ok(Realised { root: path, origin, in_cache });
+        if self.root_if_valid(&realised.root, root)? {
+            return Ok(realised);
         }
-        Err(RealiseError::NotFound { path, hint: None })
+        Err(RealiseError::NotFound { path: realised.root, hint: None })
     }
 }
 

@@ -175,7 +175,7 @@ impl FakeNix {
                 error @ RealiseError::Refused { .. } => return Err(error),
                 _later => {}
             },
-            Some(Answer::Path { .. }) => {}
+            Some(Answer::Path(_)) => {}
             None => {
                 let (step, cause) = (Step::Evaluate, "the fake knows no answer".to_owned());
                 return Err(RealiseError::Refused { step, cause, hint: None });

@@ -28,8 +28,7 @@ mod target;
 
 pub use choice::{Choice, Down};
 pub(super) use effective::effective;
-pub(super) use named::is_same;
-use named::{has_no_host, is_lost, is_nameless};
+use named::{has_no_host, is_lost, is_nameless, is_same};
 #[cfg(any(test, fuzzing))]
 pub(crate) use target::fuzz;
 use target::{Routes, Target};
@@ -199,7 +198,7 @@ impl Substituters {
     /// Whether what Nix has fetched `from` there came from the cache. Where it does not say from which store over ssh,
     /// it is the cache if there is no other.
     pub fn is_cache(&self, from: &str) -> bool {
-        let mut over_ssh = self.0.places.iter().filter(|place| place.url.starts_with("ssh-ng://"));
+        let mut over_ssh = self.0.places.iter().filter(|place| place.is_over_ssh());
         if has_no_host(from) {
             return over_ssh.next().is_some_and(|first| first.is_cache)
                 && over_ssh.all(|place| place.is_cache);
@@ -209,8 +208,7 @@ impl Substituters {
 
     /// It is that one if there is one; of several each is asked again.
     fn learn_of_one_over_ssh(&self, message: &str) {
-        let is_up =
-            |place: &&Place| place.url.starts_with("ssh-ng://") && place.known().down.is_none();
+        let is_up = |place: &&Place| place.is_over_ssh() && place.known().down.is_none();
         let up: Vec<_> = self.0.places.iter().filter(is_up).collect();
         if let [place] = &up[..] {
             self.report_down(&place.url, message);
@@ -246,6 +244,10 @@ impl Substituters {
 }
 
 impl Place {
+    fn is_over_ssh(&self) -> bool {
+        self.url.starts_with("ssh-ng://")
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.known)
     }

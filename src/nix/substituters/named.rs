@@ -35,7 +35,7 @@ pub(super) fn has_no_host(url: &str) -> bool {
 }
 
 /// Whether two URLs name one store, whatever the parameters and the user.
-pub(in crate::nix) fn is_same(url: &str, other: &str) -> bool {
+pub(super) fn is_same(url: &str, other: &str) -> bool {
     let store = |url: &str| {
         let url = crate::model::without_credentials(url.split('?').next().unwrap_or_default());
         url.trim_end_matches('/').to_owned()

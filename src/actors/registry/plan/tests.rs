@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::k8s::fake_builders;
 use crate::model::{KeyFile, PublicKey};
 
 const PUB: &str =
@@ -10,30 +11,16 @@ const PUB: &str =
 
 fn config(address: AddressKind) -> RegistryConfig {
     RegistryConfig {
-        machines: "/etc/nix/machines".into(),
         key: Some(KeyFile::parse("/keys/id".as_ref()).unwrap()),
-        host_key: None,
         address,
-        cluster_domain: "cluster.local".to_owned(),
-        defaults: Offer { systems: [].into(), ..Offer::default() },
-        jobs: None,
-        asks_first: false,
         debounce: Duration::ZERO,
+        ..RegistryConfig::new("/etc/nix/machines".into())
     }
 }
 
 fn pod(name: &str, ip: &str) -> BuilderPod {
-    BuilderPod {
-        uid: format!("uid-{name}"),
-        namespace: "nix".to_owned(),
-        name: name.to_owned(),
-        is_ready: true,
-        ip: ip.parse().ok(),
-        hostname: None,
-        subdomain: None,
-        node: None,
-        annotations: [].into(),
-    }
+    let (uid, name) = (format!("uid-{name}"), name.to_owned());
+    BuilderPod { uid, name, ip: ip.parse().ok(), ..fake_builders::pod(0) }
 }
 
 fn says(pod: BuilderPod, key: &str, value: &str) -> BuilderPod {
