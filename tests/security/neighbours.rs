@@ -22,15 +22,16 @@ async fn a_build_does_not_reach_another() {
         let all = lab.processes();
         all.into_iter().filter(|line| line.contains(SLEEP)).collect::<Vec<_>>()
     };
-    let user = |line: &str| {
-        let pid = line.split(' ').next().unwrap();
+    let user = |pid: &str| {
         let status = std::fs::read_to_string(lab.proc().join(pid).join("status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("Uid:")).unwrap().to_owned();
         line.split_whitespace().nth(1).unwrap().to_owned()
     };
-    // Of a shell the text goes on so as well, but for its first word.
+    // Of a shell the text goes on so as well, but for its first word. Its number alone: it may be
+    // running or asleep when it is looked at.
     let sleeper = |all: &[String]| {
-        all.iter().find(|line| line.ends_with(&format!("/busybox sleep {SLEEP}"))).cloned()
+        let line = all.iter().find(|line| line.ends_with(&format!("/busybox sleep {SLEEP}")))?;
+        line.split(' ').next().map(str::to_owned)
     };
     let looks = async {
         until("the other build", async || sleeper(&builders()).is_some()).await;
@@ -44,7 +45,7 @@ async fn a_build_does_not_reach_another() {
         );
         let found = content(&lab, &node, &builder("look", "", &look)).await;
         let after = builders();
-        let owner = sleeper(&after).map(|line| user(&line));
+        let owner = sleeper(&after).map(|pid| user(&pid));
         node.unpublish(&other).await.unwrap();
         (before, found, after, owner)
     };
@@ -53,6 +54,6 @@ async fn a_build_does_not_reach_another() {
     // Its own user, and nothing that is the other's.
     assert!(found.parse::<u32>().is_ok_and(|user| user != 0), "{found}");
     assert_ne!(found, owner.unwrap());
-    assert_eq!(sleeper(&before), sleeper(&after));
+    assert_eq!(sleeper(&before).unwrap(), sleeper(&after).unwrap());
     until("the other build to end", async || builders().is_empty()).await;
 }
