@@ -204,7 +204,7 @@ fn volume(status: VolumeStatus) -> Volume {
         ..Volume::default()
     };
     if let Some(request) = status.request {
-        let pod = request.spec.pod.unwrap_or_default();
+        let pod = request.spec.pod.clone().unwrap_or_default();
         volume.target_path = request.target.to_string();
         request.spec.source.key().clone_into(&mut volume.source_kind);
         volume.source = request.spec.source.public_text();

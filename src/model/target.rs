@@ -3,7 +3,8 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ const MAX_LEN: usize = PATH_MAX - 1;
 /// An absolute path without `.`, `..`, empty components or NUL, and with at least one component.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct TargetPath(PathBuf);
+pub struct TargetPath(Arc<Path>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTarget {
@@ -44,7 +45,7 @@ impl TargetPath {
         let normal = trimmed.len() > 1
             && trimmed[1..].split('/').all(|c| !matches!(c, "" | "." | "..") && !c.contains('\0'));
         if normal {
-            Ok(Self(PathBuf::from(trimmed)))
+            Ok(Self(Path::new(trimmed).into()))
         } else {
             Err(InvalidTarget::NotNormal { field, value: clip(value) })
         }

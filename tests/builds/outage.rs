@@ -8,12 +8,19 @@ use tokio::time::timeout;
 
 use crate::lab;
 use crate::lab::{Cache, Gate, Kubelet, Lab, Mode, Node, Pace, Volume, code, until};
-use crate::world::{assert_ends, filled, node_with, with_caches};
+use crate::world::{assert_ends, filled, nix_option, node_with, with_caches};
 
-/// The probe of `world::paced` takes 2 s at most, the rest far less. Nix's own attempts take 4 s and
-/// more.
-const PATIENCE: Duration = Duration::from_millis(3500);
+/// The probe of `world::paced` takes 2 s at most, the rest far less; a slow machine has time. Nix's own
+/// attempts, of `stubborn`, take 16 s and more.
+const PATIENCE: Duration = Duration::from_secs(10);
 const NOBODY: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nobody";
+
+/// The same with these substituters; its Nix waits 0.25 s after a failed attempt, then twice as long each time.
+fn stubborn(caches: &[&Cache]) -> Vec<String> {
+    let mut settings = with_caches(Pace::of_this_run(), caches);
+    settings.extend(nix_option("download-attempts=7"));
+    settings
+}
 
 async fn published_in_time(node: &Node, volume: &Volume) {
     let kubelet = Kubelet::new(node, volume, Pace::of_this_run());
@@ -41,7 +48,8 @@ async fn used(lab: &Lab, cache: &Cache) {
 
 async fn ask(lab: &Lab, node: &Node, cache: &Cache) {
     let nothing = lab.volume("nothing", &[("storePath", NOBODY)]);
-    assert_eq!(code(node.publish(&nothing).await), Code::NotFound);
+    until("the cache's answer", async || code(node.publish(&nothing).await) == Code::NotFound)
+        .await;
     assert!(!cache.narinfos().is_empty());
 }
 
@@ -50,7 +58,7 @@ async fn what_can_be_built_needs_no_cache() {
     let lab = lab!();
     let mut cache = lab.cache().await;
     cache.kill().await;
-    let node = node_with(&lab, &with_caches(Pace::of_this_run(), &[&cache])).await;
+    let node = node_with(&lab, &stubborn(&[&cache])).await;
     is_built(&lab, &node, "one").await;
     is_built(&lab, &node, "two").await;
 }
@@ -61,7 +69,7 @@ async fn what_can_be_built_needs_no_cache_that_was_used_before() {
     let mut cache = lab.cache().await;
     used(&lab, &cache).await;
     cache.kill().await;
-    let node = node_with(&lab, &with_caches(Pace::of_this_run(), &[&cache])).await;
+    let node = node_with(&lab, &stubborn(&[&cache])).await;
     is_built(&lab, &node, "one").await;
     is_built(&lab, &node, "two").await;
 }
@@ -123,7 +131,7 @@ async fn another_cache_has_it() {
             used(&lab, &down).await;
         }
         down.kill().await;
-        let node = node_with(&lab, &with_caches(Pace::of_this_run(), &[&down, &cache])).await;
+        let node = node_with(&lab, &stubborn(&[&down, &cache])).await;
         let volume = lab.volume("pod", &[("storePath", &root)]);
         published_in_time(&node, &volume).await;
         assert_ends(&lab, &node, &volume).await;

@@ -198,7 +198,7 @@ async fn builds_and_what_their_builders_fetch_share_one_turn() {
     let all = async {
         futures::future::join(builds, async { node_a.publish(&volume).await.unwrap() }).await
     };
-    let ended = tokio::time::timeout(Duration::from_secs(60), all).await;
+    let ended = tokio::time::timeout(Duration::from_secs(180), all).await;
     assert!(ended.is_ok(), "they wait for each other:\n{}", role.log());
     assert_eq!((built_at(&cache), built_at(&a), built_at(&b)), (0, 0, MEETING));
     for node in [&node_a, &node_b] {

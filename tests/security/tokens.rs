@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
-use crate::lab::{Lab, until};
+use crate::lab::{Lab, until, wait_for};
 use crate::planted;
 use crate::world::{FORGE, MARK, TOKENS_FILE, of_pod, processes, traces};
 
@@ -51,6 +51,12 @@ impl Forge {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        // It takes one connection, so that none may try; the kernel's list has it as 7F.7.7.7:443, listening.
+        let listens = || {
+            let all = fs::read_to_string("/proc/net/tcp").unwrap();
+            all.lines().any(|line| line.contains(" 0707077F:01BB 00000000:0000 0A "))
+        };
+        wait_for("the forge", listens);
         let certificates = "/etc/ssl/certs/ca-certificates.crt";
         let script = "mkdir -p ${1%/*}; [ -e $1 ] || : > $1; mount --bind $0 $1";
         lab.ok("sh", &["-euc", script, cert.to_str().unwrap(), certificates]);

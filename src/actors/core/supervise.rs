@@ -66,7 +66,8 @@ pub fn supervise<A: Supervised>(
     backoff: Backoff,
     on_end: impl FnOnce(End) + 'static,
 ) -> Addr<A> {
-    let running = Ctx::start(actor);
+    // Boxed, since a future keeps room for each place that a value is moved to.
+    let running = Box::new(Ctx::start(actor));
     let address = running.address();
     actix_rt::spawn(async move {
         let alive = metrics::of_actor(A::KIND).alive.clone();
@@ -78,7 +79,7 @@ pub fn supervise<A: Supervised>(
     address
 }
 
-async fn run<A: Supervised>(mut running: ContextFut<A, Ctx<A>>, mut backoff: Backoff) -> End {
+async fn run<A: Supervised>(mut running: Box<ContextFut<A, Ctx<A>>>, mut backoff: Backoff) -> End {
     loop {
         let (kind, reason) = match one_life(&mut running).await {
             Stop::Done => return End::Done,

@@ -51,7 +51,7 @@ pub(super) fn candidates(
 fn candidate(status: VolumeStatus, table: &PodTable) -> Option<Candidate> {
     let is_mounted = matches!(status.state, "mounted" | "unverified");
     let request = status.request.filter(|_| is_mounted)?;
-    let (target, pod) = (request.target, request.spec.pod?);
+    let (target, pod) = (request.target.clone(), request.spec.pod.clone()?);
     let volume = KubeletVolume::at(&target)?;
     let is_certain = !pod.uid.is_empty() && pod.uid == volume.pod_uid;
     let is_gone = is_certain && table.pod(&pod.uid).is_none();

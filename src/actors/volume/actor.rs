@@ -54,7 +54,7 @@ pub struct VolumeActor {
     /// It counts for its namespace.
     admitted: Option<Admitted>,
     /// What is being published, or was last.
-    pub(super) asked: Option<Request>,
+    pub(super) asked: Option<Arc<Request>>,
     /// For the next resolution: of the latest call, and gone with it.
     secrets: Secrets,
     /// Its source, for the metrics.
@@ -94,7 +94,7 @@ impl_supervised!(VolumeActor, "volume", |this| {
 });
 
 impl VolumeActor {
-    pub(super) fn new(id: VolumeId, hands: Hands) -> Self {
+    pub(super) fn new(id: VolumeId, hands: Arc<Hands>) -> Self {
         Self {
             effects: Effects { hands, id: id.clone(), turn: Arc::new(Mutex::new(())) },
             id,
@@ -114,14 +114,14 @@ impl VolumeActor {
         }
     }
 
-    pub(super) fn from_record(record: &Record, lease: Arc<Lease>, hands: Hands) -> Self {
+    pub(super) fn from_record(record: &Record, lease: Arc<Lease>, hands: Arc<Hands>) -> Self {
         let revision = record.revision.clone();
         // With the most that it can have been.
         let (origin, sight) = (Origin::Present, Sight::Store);
         let resolved = Resolved { lease, origin, revision, sight, took: Took::default() };
         // Two records of one target can't be: the first was written by a volume that claimed it.
         let _ = hands.claims.claim(&record.target, &record.id);
-        let request = record.request();
+        let request = Arc::new(record.request());
         Self {
             counted: Some(Counted::new(request.spec.access)),
             admitted: hands.access.policy.count(&request.spec),
@@ -276,7 +276,7 @@ impl Handler<Publish> for VolumeActor {
         self.last_call = Instant::now();
         trace::link(&Span::current(), &self.working);
         match self.admit(&request, ctx).and_then(|()| self.claim(&request.target, ctx)) {
-            Ok(()) => self.on(Event::Publish { request, waiter: Caller { reply, waits } }, ctx),
+            Ok(()) => self.on(Event::publish(request, Caller { reply, waits }), ctx),
             Err(error) => {
                 tracing::info!(volume = %self.id, %error, "refused");
                 reply.send(Err(error));

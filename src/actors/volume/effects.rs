@@ -20,8 +20,7 @@ use crate::model::{Sight, TargetPath, Tenant, Viewer, VolumeId, VolumeSpec};
 use crate::mount::{Attached, MountError, Mounts};
 use crate::trace;
 
-/// Everything that volumes share; cheap to clone.
-#[derive(Clone)]
+/// Everything that volumes share.
 pub(super) struct Hands {
     pub(super) resolver: Resolver,
     pub(super) mounts: Arc<dyn Mounts>,
@@ -39,7 +38,7 @@ pub(super) struct Hands {
 /// incarnation of the actor before this one has started.
 #[derive(Clone)]
 pub(super) struct Effects {
-    pub(super) hands: Hands,
+    pub(super) hands: Arc<Hands>,
     pub(super) id: VolumeId,
     pub(super) turn: Arc<Mutex<()>>,
 }
@@ -47,7 +46,7 @@ pub(super) struct Effects {
 impl Effects {
     pub(super) async fn resolve(self, spec: VolumeSpec) -> Result<Resolved, Arc<VolumeError>> {
         let began = Instant::now();
-        let Hands { resolver, access, .. } = self.hands;
+        let Hands { resolver, access, .. } = &*self.hands;
         let mut viewer = Viewer {
             tenant: Tenant::of(spec.pod.as_ref()),
             sight: access.sight(&spec),
@@ -81,7 +80,7 @@ impl Effects {
     /// Record, then mount; on failure neither stays.
     pub(super) async fn present(
         self,
-        request: Request,
+        request: Arc<Request>,
         view: Resolved,
     ) -> Result<(), PresentFailed> {
         let turn = self.turn.clone().lock_owned().await;
@@ -100,7 +99,7 @@ impl Effects {
         let record =
             Record::new(self.id.clone(), request, resolution, &self.hands.boot_id, published_at)
                 .with_revision(resolved.revision.clone());
-        let Hands { records, mounts, .. } = &self.hands;
+        let Hands { records, mounts, .. } = &*self.hands;
         // A record that is there already is of a mount that went away: it stays for the next try.
         let again = records.has(&self.id);
         if let Err(error) = records.write(&record) {
@@ -122,7 +121,7 @@ impl Effects {
     /// What is not there and never was as a whole is asked of the policy again.
     pub(super) async fn check(
         self,
-        request: Request,
+        request: Arc<Request>,
         view: Resolved,
         verified: bool,
     ) -> Result<Seen, Arc<VolumeError>> {

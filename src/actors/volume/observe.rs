@@ -33,7 +33,7 @@ pub struct Stats(pub TargetPath);
 pub struct VolumeStatus {
     pub id: VolumeId,
     pub state: &'static str,
-    pub request: Option<Request>,
+    pub request: Option<Arc<Request>>,
     pub lease: Option<Arc<Lease>>,
     pub origin: Option<Origin>,
     pub revision: Option<String>,
@@ -54,7 +54,7 @@ pub enum VolumeStats {
 
 impl VolumeActor {
     /// A publish that has something to do begins.
-    pub(super) fn observe_begin(&mut self, request: &Request) {
+    pub(super) fn observe_begin(&mut self, request: &Arc<Request>) {
         let pod = request.spec.pod.as_ref();
         let (namespace, pod) = pod.map(|pod| (&*pod.namespace, &*pod.name)).unzip();
         let source = &request.spec.source;
@@ -112,8 +112,8 @@ impl VolumeActor {
 
     /// For `kubectl describe pod`.
     pub(super) fn tell_pod(&self, request: &Request, news: News) {
-        let events = self.effects.hands.events.as_ref();
-        if let Some((events, subject)) = events.zip(Subject::of(&self.id, request)) {
+        let Some(events) = &self.effects.hands.events else { return };
+        if let Some(subject) = Subject::of(&self.id, request) {
             tell(events, VolumeNews { subject, news });
         }
     }

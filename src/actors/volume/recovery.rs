@@ -18,7 +18,7 @@ pub(super) struct Found {
 
 /// Reads all records and looks at each target: mounted volumes live on, everything else of
 /// ours is cleared.
-pub(super) async fn recover(hands: Hands) -> Result<Found, VolumeError> {
+pub(super) async fn recover(hands: Arc<Hands>) -> Result<Found, VolumeError> {
     let (store, mounts) = (hands.records.clone(), hands.mounts.clone());
     let read = blocking(move || {
         mounts.clear_unused_volume_files()?;

@@ -45,7 +45,7 @@ pub struct VolumesConfig {
 }
 
 pub struct Volumes {
-    hands: Hands,
+    hands: Arc<Hands>,
     open: Arc<DashMap<VolumeId, Addr<VolumeActor>>>,
     unreadable: Arc<DashMap<PathBuf, UnreadableVolume>>,
     /// Is over, once a process: later on every volume has an actor that knows it, and what looks
@@ -83,7 +83,7 @@ impl Volumes {
         on_end: impl FnOnce(End) + 'static,
     ) -> Result<Directory, VolumeError> {
         let records = RecordStore::open(config.records)?;
-        let hands = Hands {
+        let hands = Arc::new(Hands {
             resolver,
             mounts,
             records: records.clone(),
@@ -92,7 +92,7 @@ impl Volumes {
             abandon_after: config.abandon_after,
             access: config.access,
             events,
-        };
+        });
         let (open, unreadable) = (Arc::<DashMap<_, _>>::default(), Arc::<DashMap<_, _>>::default());
         let recovered = Arc::<AtomicBool>::default();
         let actor = Self {

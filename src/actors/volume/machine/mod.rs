@@ -17,6 +17,8 @@ mod tests;
 use rules::{conflict, overtake, removed, request_of};
 pub use types::{Effect, Event, Op, Outcome, PresentFailed, Request, Seen, State};
 
+use std::sync::Arc;
+
 use super::VolumeError;
 use crate::model::TargetPath;
 
@@ -34,7 +36,7 @@ impl<V: Clone, P, U> Machine<V, P, U> {
     }
 
     /// A volume of an earlier life; `verified`: it is whole.
-    pub fn recovered(request: Request, view: V, verified: bool) -> Self {
+    pub fn recovered(request: Arc<Request>, view: V, verified: bool) -> Self {
         Self { state: State::Mounted { request, view, verified }, last_op: 0 }
     }
 
@@ -42,7 +44,7 @@ impl<V: Clone, P, U> Machine<V, P, U> {
         &self.state
     }
 
-    pub fn request(&self) -> Option<&Request> {
+    pub fn request(&self) -> Option<&Arc<Request>> {
         request_of(&self.state)
     }
 
@@ -68,7 +70,7 @@ impl<V: Clone, P, U> Machine<V, P, U> {
     fn publish(
         &mut self,
         state: State<V, P, U>,
-        asked: Request,
+        asked: Arc<Request>,
         waiter: P,
     ) -> (State<V, P, U>, Effects<V, P, U>) {
         if let Some(error) = conflict(&state, &asked) {
@@ -119,8 +121,8 @@ impl<V: Clone, P, U> Machine<V, P, U> {
         }
         match state {
             State::Absent => self.remove(None, target, vec![waiter]),
-            State::Resolving { request, waiters, .. } => {
-                let (state, removal) = self.remove(None, request.target, vec![waiter]);
+            State::Resolving { waiters, .. } => {
+                let (state, removal) = self.remove(None, target, vec![waiter]);
                 let mut effects = vec![overtake(waiters), Effect::Abandon];
                 effects.extend(removal);
                 (state, effects)
@@ -149,7 +151,7 @@ impl<V: Clone, P, U> Machine<V, P, U> {
 
     fn remove(
         &mut self,
-        volume: Option<(Request, V)>,
+        volume: Option<(Arc<Request>, V)>,
         target: TargetPath,
         waiters: Vec<U>,
     ) -> (State<V, P, U>, Effects<V, P, U>) {
@@ -178,7 +180,7 @@ impl<V: Clone, P, U> Machine<V, P, U> {
 
     fn present(
         &mut self,
-        request: Request,
+        request: Arc<Request>,
         view: V,
         waiters: Vec<P>,
     ) -> (State<V, P, U>, Effects<V, P, U>) {

@@ -1,5 +1,7 @@
 //! Transitions and questions that need no new operation.
 
+use std::sync::Arc;
+
 use super::{Effect, Effects, Op, Outcome, Request, State};
 use crate::actors::volume::VolumeError;
 
@@ -28,7 +30,7 @@ pub(super) fn overtake<V, P, U>(waiters: Vec<P>) -> Effect<V, P, U> {
     Effect::AnswerPublish { waiters, result: Err(VolumeError::Overtaken.into()) }
 }
 
-pub(super) fn request_of<V, P, U>(state: &State<V, P, U>) -> Option<&Request> {
+pub(super) fn request_of<V, P, U>(state: &State<V, P, U>) -> Option<&Arc<Request>> {
     match state {
         State::Absent => None,
         State::Resolving { request, .. }

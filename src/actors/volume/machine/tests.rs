@@ -16,7 +16,7 @@ fn target(name: &str) -> TargetPath {
     TargetPath::parse("target_path", &format!("/t/{name}")).unwrap()
 }
 
-fn request(expression: &str, at: &str) -> Request {
+fn request(expression: &str, at: &str) -> Arc<Request> {
     let spec = VolumeSpec {
         access: Access::ReadOnly,
         access_mode: 1,
@@ -28,7 +28,7 @@ fn request(expression: &str, at: &str) -> Request {
         secret: None,
         tokens: None,
     };
-    Request { spec, target: target(at) }
+    Arc::new(Request { spec, target: target(at) })
 }
 
 fn publish(machine: &mut M, expression: &str, waiter: u32) -> Effects<u32, u32, u32> {

@@ -24,13 +24,13 @@ pub enum State<V, P, U> {
     /// Finding the closure: evaluating, fetching, building, making the view.
     Resolving {
         op: Op,
-        request: Request,
+        request: Arc<Request>,
         waiters: Vec<P>,
     },
     /// Writing the record and mounting. `overtaken`: unpublishes that wait for its end.
     Presenting {
         op: Op,
-        request: Request,
+        request: Arc<Request>,
         view: V,
         waiters: Vec<P>,
         overtaken: Vec<U>,
@@ -38,14 +38,14 @@ pub enum State<V, P, U> {
     /// `verified` is false after an effect failed half-way: the next publish looks again, and what is not
     /// whole is asked of the policy before it goes on.
     Mounted {
-        request: Request,
+        request: Arc<Request>,
         view: V,
         verified: bool,
     },
     /// A repeated publish looks whether the mount is still there.
     Checking {
         op: Op,
-        request: Request,
+        request: Arc<Request>,
         view: V,
         verified: bool,
         waiters: Vec<P>,
@@ -54,19 +54,25 @@ pub enum State<V, P, U> {
     /// `volume` is what it was before, if it was known.
     Removing {
         op: Op,
-        volume: Option<(Request, V)>,
+        volume: Option<(Arc<Request>, V)>,
         waiters: Vec<U>,
     },
 }
 
 #[derive(Debug)]
 pub enum Event<V, P, U> {
-    Publish { request: Request, waiter: P },
+    Publish { request: Arc<Request>, waiter: P },
     Unpublish { target: TargetPath, waiter: U },
     Resolved { op: Op, result: Outcome<V> },
     Presented { op: Op, result: Result<(), PresentFailed> },
     Checked { op: Op, result: Outcome<Seen> },
     Removed { op: Op, result: Outcome<()> },
+}
+
+impl<V, P, U> Event<V, P, U> {
+    pub fn publish(request: Request, waiter: P) -> Self {
+        Self::Publish { request: Arc::new(request), waiter }
+    }
 }
 
 /// What is at the volume's target.
@@ -97,19 +103,19 @@ impl fmt::Display for PresentFailed {
 pub enum Effect<V, P, U> {
     Resolve {
         op: Op,
-        request: Request,
+        request: Arc<Request>,
     },
     /// Nobody waits for the resolution any more.
     Abandon,
     Present {
         op: Op,
-        request: Request,
+        request: Arc<Request>,
         view: V,
     },
     /// `verified`: it was whole when it was looked at last.
     Check {
         op: Op,
-        request: Request,
+        request: Arc<Request>,
         view: V,
         verified: bool,
     },
