@@ -4,10 +4,13 @@
 use std::fs::{self, Permissions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use rustix::fs::{AtFlags, Stat};
 use rustix::io::Errno;
+use tracing::Span;
 
 use super::failure::{database_failed, failed};
 use super::metadata::Entry;
@@ -106,14 +109,30 @@ pub(super) fn make(
     }
     crash_point("view-skeleton-made");
     let fd = sys::open_dir(&store_to)?;
-    let filled = match presentation {
+    let fill = || match presentation {
         Presentation::Redirect => redirect::fill(store, fd.as_fd(), &store_to, closure),
         Presentation::Hardlink => hardlink::fill(store, fd.as_fd(), &store_to, closure),
-    }?;
+    };
+    let (filled, written) = beside(fill, || database(&db));
+    let filled = filled?;
     crash_point("view-layer-made");
-    database(&db).map_err(|e| database_failed(&db, e))?;
+    written.map_err(|e| database_failed(&db, e))?;
     crash_point("view-database-written");
     Ok(filled)
+}
+
+/// Both at once: the one waits for the file system, the other for the processor.
+fn beside<A, B: Send>(here: impl FnOnce() -> A, there: impl Fn() -> B + Sync) -> (A, B) {
+    let span = Span::current();
+    thread::scope(|scope| {
+        let spawned = thread::Builder::new().spawn_scoped(scope, || span.in_scope(&there));
+        let first = here();
+        let second = match spawned {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => there(), // no more threads may be made
+        };
+        (first, second)
+    })
 }
 
 /// With mode 0755 whatever the umask is.
@@ -121,4 +140,22 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), MountError> {
     fs::create_dir(dir).map_err(failed("make the directory", dir))?;
     fs::set_permissions(dir, Permissions::from_mode(0o755))
         .map_err(failed("change the mode of", dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn both_are_done_at_once_and_a_panic_is_the_callers() {
+        let meeting = Barrier::new(2);
+        let meet = || meeting.wait();
+        let (a, b) = beside(meet, meet);
+        assert_ne!(a.is_leader(), b.is_leader());
+        let panicked = std::panic::catch_unwind(|| beside(|| 1, || panic!("there")));
+        let message = panicked.unwrap_err();
+        assert_eq!(message.downcast_ref::<&str>(), Some(&"there"));
+    }
 }

@@ -226,8 +226,8 @@ impl MountError {
     }
 }
 
-/// Writes the closure's Nix database into the directory it is given.
-pub type WriteDatabase<'a> = &'a dyn Fn(&Path) -> Result<(), NixError>;
+/// Writes the closure's Nix database into the directory it is given, on a thread of its own.
+pub type WriteDatabase<'a> = &'a (dyn Fn(&Path) -> Result<(), NixError> + Sync);
 
 /// Views and volumes. Every function is idempotent and leaves, if the process dies in it, a state
 /// that calling it again (or its counterpart) repairs.

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use nix_csi::model::Shape::{Idmapped, ReadOnly, Writable};
 use nix_csi::model::{StorePath, TargetPath};
 use nix_csi::mount::{Config, MountError, Mounts, Presentation, PresentationChoice, RealMounts};
-use nix_csi::nix::NixError;
 
-use crate::world::{BOTH, in_namespace, mount_tmpfs, no_database, store_path, unmount, volume};
+use crate::world::{
+    BOTH, file_in, in_namespace, mount_tmpfs, no_database, store_path, unmount, volume,
+};
 
 #[test]
 fn a_target_is_never_reached_through_a_symlink_or_outside_the_roots() {
@@ -95,14 +96,7 @@ fn a_full_disk_is_said_and_leaves_nothing() {
                 c"size=4m,nr_inodes=200",
             )
             .unwrap();
-            let fill = |db: &std::path::Path| {
-                let path = db.join("db.sqlite");
-                fs::write(&path, vec![1; 8 << 20]).map_err(|source| NixError::Io {
-                    verb: "write",
-                    path,
-                    source,
-                })
-            };
+            let fill = |db: &std::path::Path| file_in(db, &vec![1; 8 << 20]);
             let e = mounts.create_view(&world.id(1), &world.closure(), &fill).unwrap_err();
             assert!(matches!(e, MountError::NoSpace { .. }), "{e}");
             assert_eq!(mounts.list_views().unwrap(), []);

@@ -144,10 +144,7 @@ impl World {
 
     /// With a file in place of a database.
     pub(crate) fn view(&self, mounts: &dyn Mounts, n: u64) -> Result<View, MountError> {
-        mounts.create_view(&self.id(n), &self.closure(), &|db| {
-            fs::write(db.join("db.sqlite"), "rows").unwrap();
-            Ok(())
-        })
+        mounts.create_view(&self.id(n), &self.closure(), &|db| file_in(db, b"rows"))
     }
 
     /// A target whose parent exists, as the kubelet leaves it.
@@ -170,6 +167,12 @@ impl World {
             .filter(|line| Path::new(line.split(' ').nth(4).unwrap()).starts_with(path))
             .count()
     }
+}
+
+/// In place of a database.
+pub(crate) fn file_in(dir: &Path, content: &[u8]) -> Result<(), NixError> {
+    let path = dir.join("db.sqlite");
+    fs::write(&path, content).map_err(|source| NixError::Io { verb: "write", path, source })
 }
 
 /// Loop devices of files below the path.
