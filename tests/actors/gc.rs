@@ -43,6 +43,12 @@ fn frees(world: &World, path: &StorePath, bytes: u64) {
     world.nix.set_freed(path, Freed { bytes, inodes: 1, helps: 0 });
 }
 
+/// None is under way, and the next is not due for minutes.
+async fn has_just_collected(world: &World) -> bool {
+    let status = world.actors.gc.status().await.unwrap();
+    status.step.is_none() && status.last.is_some_and(|(ago, _)| ago < GC_INTERVAL / 2)
+}
+
 fn failed() -> NixError {
     NixError::Command { what: "nix-store --delete".into(), detail: "no".into() }
 }
@@ -413,6 +419,10 @@ async fn nothing_goes_before_what_was_kept_is_held() {
     with_world(|world| async move {
         world.nix.set_space(space(900_000));
         sleep(2 * GC_OLDER_THAN).await;
+        // The driver before it lives on here: it has just ended one, and begins none meanwhile.
+        while !has_just_collected(&world).await {
+            sleep(GC_LOOK).await;
+        }
         let path = lone(&world, "kept");
         let line = format!(
             r#"{{"kind":"storePath","source":"{path}","root":"{path}","until":null,"setting":true}}"#
