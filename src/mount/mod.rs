@@ -226,7 +226,7 @@ impl MountError {
     }
 }
 
-/// Writes the closure's Nix database into the directory it is given, on a thread of its own.
+/// Writes the closure's Nix database into the directory it is given, as a rule on another thread.
 pub type WriteDatabase<'a> = &'a (dyn Fn(&Path) -> Result<(), NixError> + Sync);
 
 /// Views and volumes. Every function is idempotent and leaves, if the process dies in it, a state

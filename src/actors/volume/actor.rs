@@ -30,10 +30,10 @@ use crate::trace;
 pub(super) type Answer = Result<(), Arc<VolumeError>>;
 type Waiter = Reply<Answer>;
 
-/// The second part lives as long as the caller waits.
+/// What was given to fetch with is apart: nobody else keeps it. The last part lives as long as the caller waits.
 #[derive(Message, Clone)]
 #[rtype(result = "Answer")]
-pub struct Publish(pub Request, pub Weak<()>);
+pub struct Publish(pub Arc<Request>, pub Secrets, pub Weak<()>);
 
 /// Who is answered when a publish ends. (actix holds on to a reply whose asker has gone.)
 pub(super) struct Caller {
@@ -265,10 +265,8 @@ impl Actor for VolumeActor {
 impl Handler<Publish> for VolumeActor {
     type Result = ResponseFuture<Answer>;
 
-    fn handle(&mut self, Publish(request, waits): Publish, ctx: &mut Ctx<Self>) -> Self::Result {
-        let mut request = request;
-        // Nobody else keeps them.
-        let secrets = request.spec.take_secrets();
+    fn handle(&mut self, publish: Publish, ctx: &mut Ctx<Self>) -> Self::Result {
+        let Publish(request, secrets, waits) = publish;
         if let State::Absent | State::Removing { .. } = self.machine.state() {
             self.secrets = secrets;
         }
@@ -276,7 +274,7 @@ impl Handler<Publish> for VolumeActor {
         self.last_call = Instant::now();
         trace::link(&Span::current(), &self.working);
         match self.admit(&request, ctx).and_then(|()| self.claim(&request.target, ctx)) {
-            Ok(()) => self.on(Event::publish(request, Caller { reply, waits }), ctx),
+            Ok(()) => self.on(Event::Publish { request, waiter: Caller { reply, waits } }, ctx),
             Err(error) => {
                 tracing::info!(volume = %self.id, %error, "refused");
                 reply.send(Err(error));

@@ -47,12 +47,17 @@ impl Directory {
         ask(&self.volumes, Recovered).await
     }
 
-    pub async fn publish(&self, id: &VolumeId, request: Request) -> Result<(), Arc<VolumeError>> {
+    pub async fn publish(
+        &self,
+        id: &VolumeId,
+        mut request: Request,
+    ) -> Result<(), Arc<VolumeError>> {
         if let Some(Unreadable { path, reason, .. }) = self.unreadable_of(id).await? {
             return Err(VolumeError::UnreadableRecord { path, reason }.into());
         }
         let waits = Arc::new(());
-        self.opened(id, Publish(request, Arc::downgrade(&waits))).await?
+        let secrets = request.spec.take_secrets();
+        self.opened(id, Publish(request.into(), secrets, Arc::downgrade(&waits))).await?
     }
 
     pub async fn unpublish(&self, id: &VolumeId, at: TargetPath) -> Result<(), Arc<VolumeError>> {

@@ -44,7 +44,7 @@ impl<V: Clone, P, U> Machine<V, P, U> {
         &self.state
     }
 
-    pub fn request(&self) -> Option<&Arc<Request>> {
+    pub fn request(&self) -> Option<&Request> {
         request_of(&self.state)
     }
 

@@ -1,7 +1,5 @@
 //! Transitions and questions that need no new operation.
 
-use std::sync::Arc;
-
 use super::{Effect, Effects, Op, Outcome, Request, State};
 use crate::actors::volume::VolumeError;
 
@@ -30,14 +28,14 @@ pub(super) fn overtake<V, P, U>(waiters: Vec<P>) -> Effect<V, P, U> {
     Effect::AnswerPublish { waiters, result: Err(VolumeError::Overtaken.into()) }
 }
 
-pub(super) fn request_of<V, P, U>(state: &State<V, P, U>) -> Option<&Arc<Request>> {
+pub(super) fn request_of<V, P, U>(state: &State<V, P, U>) -> Option<&Request> {
     match state {
         State::Absent => None,
         State::Resolving { request, .. }
         | State::Presenting { request, .. }
         | State::Mounted { request, .. }
         | State::Checking { request, .. } => Some(request),
-        State::Removing { volume, .. } => volume.as_ref().map(|(request, _)| request),
+        State::Removing { volume, .. } => volume.as_ref().map(|(request, _)| &**request),
     }
 }
 

@@ -69,12 +69,6 @@ pub enum Event<V, P, U> {
     Removed { op: Op, result: Outcome<()> },
 }
 
-impl<V, P, U> Event<V, P, U> {
-    pub fn publish(request: Request, waiter: P) -> Self {
-        Self::Publish { request: Arc::new(request), waiter }
-    }
-}
-
 /// What is at the volume's target.
 #[derive(Debug)]
 pub enum Seen {
