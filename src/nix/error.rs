@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::model::StorePath;
 
+use super::hints::NO_CONNECTION;
+
 /// A part of a realisation, named in errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -170,6 +172,12 @@ impl fmt::Display for TimedOut {
 }
 
 impl RealiseError {
+    /// Whether the node's daemon hung up before anything was asked of it, as one does that is told to end when it has
+    /// just accepted a connection. Its successor is there.
+    pub(super) fn had_no_daemon(&self) -> bool {
+        matches!(self, Self::Temporary { cause, .. } if cause.contains(NO_CONNECTION))
+    }
+
     /// What people read; `after` is how long the realisation took until then.
     pub fn text(&self, after: Option<Duration>) -> String {
         let after = after.map(|a| format!(" after {}", seconds(a))).unwrap_or_default();

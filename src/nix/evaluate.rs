@@ -73,7 +73,8 @@ async fn believed(
     checked.await.unwrap_or_else(|panic| Err(NixError::panicked(what, &panic).into()))
 }
 
-/// Runs it, once more each time that a collector took what it had made, as long as there are tries left.
+/// Runs it, once more each time that a collector took what it had made or a daemon its connection, as long as there
+/// are tries left.
 async fn run_again(
     nix: &Arc<Inner>,
     task: &Task<'_>,
@@ -84,8 +85,8 @@ async fn run_again(
     loop {
         *left -= 1;
         match run(nix, task, place, progress).await {
-            Err(error) if *left > 0 && lost_to_a_collector(&error) => {
-                tracing::warn!(%error, "a collector took what an evaluation had made; once more");
+            Err(error) if *left > 0 && (error.had_no_daemon() || lost_to_a_collector(&error)) => {
+                tracing::warn!(%error, "an evaluation lost what it needs; once more");
             }
             ran => return ran,
         }

@@ -17,6 +17,8 @@ pub(super) const DAEMON_GONE: [&str; 5] = [
     "unexpected end-of-file",
     "Broken pipe",
 ];
+/// Before anything was asked of the node's own daemon, which `NIX_REMOTE` names so.
+pub(super) const NO_CONNECTION: &str = "cannot open connection to remote store 'unix://";
 pub(super) const NOBODY: [&str; 4] = [
     "there is no substituter that can build it",
     "is not a valid store path",

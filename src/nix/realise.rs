@@ -20,7 +20,7 @@ use super::{
 };
 
 /// What Nix has just made is held by nothing of ours yet: a collector that read the roots before may
-/// take it, and it is made again.
+/// take it, and it is made again. So is a connection that a daemon had accepted when it was told to end.
 const TRIES: usize = 3;
 /// Bytes of a derivation that is looked into.
 const MAX_DERIVATION: usize = 1 << 20;
@@ -56,6 +56,10 @@ pub(super) async fn realise(
                 }
                 tries += 1;
                 tracing::warn!(%path, "a collector took what was just made; once more");
+            }
+            Err(error) if tries < TRIES && error.had_no_daemon() => {
+                tries += 1;
+                tracing::warn!(%error, "once more with a new connection");
             }
             Err(error) => {
                 if may_be_a_substituters(&error) && !choice.up.is_empty() {

@@ -1,12 +1,19 @@
 //! `kill -9` in the middle of a build whose first half is done: whoever dies, the kubelet's retry
 //! succeeds, the first half is not done again, and nothing stays.
 
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::thread::{JoinHandle, spawn};
+
 use nix_csi::grpc::client::Code;
 
 use crate::lab;
-use crate::lab::{Kubelet, NO_IDLE, Pace, code, until};
+use crate::lab::{Gate, Kubelet, Lab, NO_IDLE, Pace, code, until};
 use crate::world::{
-    Chain, assert_ends, assert_no_processes, daemon, is_alive, node_with, paced, worker,
+    Chain, PATHS, assert_ends, assert_no_processes, daemon, filled, is_alive, node_with, paced,
+    with_caches, worker,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,4 +123,47 @@ async fn a_worker_that_does_not_hear_that_its_client_has_gone_does_not_stay() {
     assert_eq!(code(published), Code::Aborted);
     assert_ends(&lab, &node, &chain.volume).await;
     assert!(node.log().contains("a worker of nix-daemon outlived its client"), "{}", node.log());
+}
+
+/// Stands where the daemon listens, and hangs up on the first who comes, as a daemon does that is told to end when it
+/// has just accepted a connection. Then the daemon is there again.
+fn hang_up_once(lab: &Lab) -> JoinHandle<()> {
+    let socket = lab.path("run/nix-daemon/socket");
+    let kept = socket.with_file_name("kept");
+    fs::rename(&socket, &kept).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        fs::rename(&kept, &socket).unwrap();
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_daemon_that_has_just_accepted_a_fetchs_connection() {
+    let lab = lab!();
+    let (cache, root) = filled(&lab, PATHS).await;
+    let node = node_with(&lab, &with_caches(Pace::of_this_run(), &[&cache])).await;
+    let volume = lab.volume("pod", &[("storePath", &root)]);
+    let hung_up = hang_up_once(&lab);
+    node.publish(&volume).await.unwrap();
+    hung_up.join().unwrap();
+    assert!(node.log().contains("once more with a new connection"), "{}", node.log());
+    assert_ends(&lab, &node, &volume).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_daemon_that_has_just_accepted_an_evaluations_connection() {
+    let lab = lab!();
+    let gate = Gate::new(&lab, "open");
+    gate.open();
+    let node = lab.node(NO_IDLE).await;
+    let volume = lab.volume("pod", &[("nixExpr", &gate.expression())]);
+    let hung_up = hang_up_once(&lab);
+    node.publish(&volume).await.unwrap();
+    hung_up.join().unwrap();
+    assert!(node.log().contains("an evaluation lost what it needs"), "{}", node.log());
+    assert_eq!(gate.runs(), 1);
+    assert_ends(&lab, &node, &volume).await;
 }
