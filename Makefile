@@ -70,7 +70,7 @@ e2e: ## the driver in a real cluster, made and taken down here; T=word (root)
 	scripts/e2e.sh $(T)
 
 bench: ## run the benchmarks, which write target/bench.json (root)
-	@scripts/install-nix.sh erofs-utils rsync
+	@scripts/install-nix.sh containerd erofs-utils rsync
 	cargo bench --locked --bench publish
 
 nightly: ## what is too slow for each change: benchmarks, builds of minutes, dashboards under load, a soak, fuzzing, protections taken away, aarch64, other versions of Nix, a build done twice, what newcomers do, all of e2e (root)

@@ -28,6 +28,8 @@ mod collector;
 mod expressions;
 #[path = "publish/fetch.rs"]
 mod fetch;
+#[path = "publish/images.rs"]
+mod images;
 #[path = "../tests/lab/mod.rs"]
 mod lab;
 #[path = "publish/line.rs"]
@@ -47,6 +49,8 @@ mod scale;
 mod spans;
 #[path = "publish/traces.rs"]
 mod traces;
+#[path = "publish/uploads.rs"]
+mod uploads;
 
 use std::fs;
 use std::path::Path;
@@ -97,6 +101,7 @@ fn main() {
     fetch::measure(&lab, plan.slow, &mut report);
     eprintln!("large clusters");
     scale::measure(plan.slow, &mut report);
+    uploads::measure(plan.slow, &mut report);
     eprintln!("a large store");
     collection::measure(&lab, plan.slow, &mut report);
     let expected = made.iter().map(|c| c.size.name).collect::<Vec<_>>();

@@ -10,13 +10,14 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use tokio::time::Instant;
 
 use crate::closures::Closure;
+use crate::images;
 use crate::lab::Lab;
 use crate::report::Row;
 
 /// Trees of links for large closures take seconds each.
 const TREES: usize = 3;
 
-type Measured = Vec<(Row, Duration)>;
+pub type Measured = Vec<(Row, Duration)>;
 
 /// What a publish has to be compared with: one bare bind mount and its end, and a file that is on the disk.
 pub fn floors(lab: &Lab, closure: &Closure) -> Measured {
@@ -56,6 +57,7 @@ pub fn slow(lab: &Lab, closure: &Closure, round: usize) -> Measured {
     }
     if round == 0 {
         all.extend(copied(lab, closure));
+        all.extend(images::unpacked(closure));
     }
     all
 }

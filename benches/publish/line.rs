@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 pub const OURS: &str = "nix-csi";
 pub const SECONDS: &str = "s";
 pub const BYTES: &str = "B";
+/// Of what can be counted.
+pub const NUMBER: &str = "1";
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Line {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table};
 
-use crate::line::{BYTES, Line, OURS, SECONDS};
+use crate::line::{BYTES, Line, NUMBER, OURS, SECONDS};
 
 /// What a publish of ours is compared with.
 const FLOOR: &str = "grpc-call";
@@ -61,6 +61,10 @@ impl Row {
 
     pub fn in_bytes(self) -> Self {
         Self { unit: BYTES, ..self }
+    }
+
+    pub fn in_numbers(self) -> Self {
+        Self { unit: NUMBER, ..self }
     }
 }
 
@@ -124,7 +128,7 @@ impl Report {
         }
     }
 
-    /// Milliseconds or kilobytes, and how many bare gRPC calls that is.
+    /// Milliseconds, kilobytes or numbers, and how many bare gRPC calls that is.
     pub fn table(&self) -> String {
         let lines = self.lines();
         let mut table = Table::new();
@@ -137,7 +141,11 @@ impl Report {
             let floor = lines.iter().find(|l| l.name == floor && l.closure == line.closure);
             let floor = floor.filter(|floor| floor.unit == line.unit);
             let ratio = floor.map(|floor| format!("{:.2}", line.p50 / floor.p50));
-            let (unit, each) = if line.unit == SECONDS { ("ms", 1e3) } else { ("kB", 1e-3) };
+            let (unit, each) = match line.unit.as_str() {
+                SECONDS => ("ms", 1e3),
+                BYTES => ("kB", 1e-3),
+                _ => ("", 1.0),
+            };
             let figure = |value: f64| format!("{:.3}", value * each);
             table.add_row([
                 line.closure.clone(),

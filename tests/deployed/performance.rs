@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use super::line::{BYTES, Line as Measured, OURS, SECONDS};
+use super::line::{BYTES, Line as Measured, NUMBER, OURS, SECONDS};
 
 /// Closures by size, each with what its column is called.
 const CLOSURES: [(&str, &str); 5] = [
@@ -96,13 +96,19 @@ const SINGLE: [(&str, &str, &str); 28] = [
     ("gc-plan", "nix-store --print-dead", "*`nix-store --gc --print-dead` of the same*"),
 ];
 
-/// Of the cache's registry; what a reader calls it.
-const REGISTRY: [(&str, &str); 5] = [
-    ("registry-list", "the first list, until the machines file is there, ms of a processor"),
-    ("registry-change", "a builder more, until it is in the file, ms of a processor"),
-    ("registry-no-change", "a message that changes nothing, and a list of all for somebody, ms"),
-    ("registry-answers", "what all builders said when asked, and a list of all, ms"),
-    ("machines-file", "the machines file, kB"),
+/// Of a large cluster's cache: name, what a reader calls it, and how many of the reader's units one of the run's is.
+type OfClusters = (&'static str, &'static str, f64);
+
+const REGISTRY: [OfClusters; 5] = [
+    ("registry-list", "the first list, until the machines file is there, ms of a processor", 1e3),
+    ("registry-change", "a builder more, until it is in the file, ms of a processor", 1e3),
+    (
+        "registry-no-change",
+        "a message that changes nothing, and a list of all for somebody, ms",
+        1e3,
+    ),
+    ("registry-answers", "what all builders said when asked, and a list of all, ms", 1e3),
+    ("machines-file", "the machines file, kB", 1e-3),
 ];
 
 struct Run(Vec<Measured>);
@@ -144,16 +150,18 @@ impl Run {
         text
     }
 
-    fn registry(&self) -> String {
+    /// A column for each cluster; p50.
+    fn by_cluster(&self, of: &str, lines: &[OfClusters]) -> String {
         let columns = CLUSTERS.join(" | ");
-        let mut text = format!("| the cache's registry with | {columns} |\n|---|--:|--:|--:|\n");
-        for (name, title) in REGISTRY {
+        let mut text = format!("| {of} | {columns} |\n|---|--:|--:|--:|\n");
+        for (name, title, each) in lines {
             write!(text, "| {title} |").unwrap();
             for cluster in CLUSTERS {
                 let found = self.find(name, OURS, cluster);
                 let m = found.unwrap_or_else(|| panic!("{name} was not measured"));
-                let each = if m.unit == SECONDS { 1e3 } else { 1e-3 };
-                write!(text, " {} |", figure(m.p50 * each)).unwrap();
+                let whole = m.unit == NUMBER && m.p50 < 1000.0;
+                let p50 = if whole { format!("{:.0}", m.p50) } else { figure(m.p50 * each) };
+                write!(text, " {p50} |").unwrap();
             }
             text += "\n";
         }
@@ -199,6 +207,11 @@ pub(crate) fn readme() -> String {
 
 pub(crate) fn markdown() -> String {
     let run = Run::read();
-    let tables = [run.by_closure(&SHORT), run.by_closure(&REST), run.single(), run.registry()];
+    let tables = [
+        run.by_closure(&SHORT),
+        run.by_closure(&REST),
+        run.single(),
+        run.by_cluster("the cache's registry with", &REGISTRY),
+    ];
     tables.join("\n")
 }
