@@ -10,7 +10,7 @@ use super::{Failure, message};
 use crate::config::{ExplainArgs, Output, PolicyCommand};
 use crate::grpc::client;
 use crate::grpc::proto::admin::{PolicyRequest, PolicyResponse};
-use crate::model::{Access, Layout, Policy, Rules, Source, VolumeSize, VolumeSpec};
+use crate::model::{Access, Attributes, Layout, Policy, Rules, Source, VolumeSize, VolumeSpec};
 use crate::read::text_at_most;
 
 /// Bytes; a ConfigMap holds no more.
@@ -140,7 +140,7 @@ fn spec(args: &ExplainArgs) -> Result<Option<VolumeSpec>, Failure> {
     Ok(Some(VolumeSpec {
         access: if args.rw { Access::Writable } else { Access::ReadOnly },
         access_mode: 0,
-        attributes: BTreeMap::new(),
+        attributes: Attributes::default(),
         source: Source::parse(key, text)?,
         pod: None,
         layout: Layout::Plain,

@@ -1,11 +1,11 @@
 //! A policy, and what it says of a flake reference, which is taken for a substituter's URL too.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{refusal, text};
 use crate::model::{
-    Access, Layout, Limits, MIN_EVALUATION_MEMORY, Policy, Rules, Source, VolumeSize, VolumeSpec,
+    Access, Attributes, Layout, Limits, MIN_EVALUATION_MEMORY, Policy, Rules, Source, VolumeSize,
+    VolumeSpec,
 };
 
 /// A namespace, a flake reference, and from the third line on the policy.
@@ -88,7 +88,7 @@ fn asked(source: Source, size: Option<VolumeSize>) -> VolumeSpec {
     VolumeSpec {
         access: Access::Writable,
         access_mode: 1,
-        attributes: BTreeMap::new(),
+        attributes: Attributes::default(),
         source,
         pod: None,
         layout: Layout::Plain,

@@ -90,6 +90,7 @@ pub(super) fn parse(
     }
     let layout = layout_of(access, &attributes, host_users)?;
     let size = size_of(access, &attributes)?;
+    let attributes = attributes.into();
     let spec =
         VolumeSpec { access, access_mode, attributes, source, pod, layout, size, secret, tokens };
     Ok((id, Request { spec, target }))

@@ -3,6 +3,7 @@
 
 mod address;
 mod announcement;
+mod attributes;
 mod closure;
 mod credentials;
 mod graph;
@@ -25,6 +26,7 @@ mod volume_id;
 
 pub use address::{Address, InvalidAddress};
 pub use announcement::Announcement;
+pub use attributes::Attributes;
 pub use closure::{Closure, PathInfo};
 pub use credentials::{HIDDEN, MAX_PASSES, hide, open_authority, without_credentials};
 pub use graph::{Index, Registered, StoreGraph};

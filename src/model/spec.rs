@@ -1,10 +1,8 @@
 //! A volume as it was asked for.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::{PodTokens, Secret, Source, VolumeSize};
+use super::{Attributes, PodTokens, Secret, Source, VolumeSize};
 
 /// How the pod may use the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -100,7 +98,7 @@ pub struct VolumeSpec {
     /// The CSI access mode's number, kept for the comparison.
     pub access_mode: i32,
     /// The user's attributes literally, without the kubelet's `csi.storage.k8s.io/…`.
-    pub attributes: BTreeMap<String, String>,
+    pub attributes: Attributes,
     pub source: Source,
     pub pod: Option<PodInfo>,
     /// Follows from the pod, so it is not part of the comparison: what the driver can learn of a pod

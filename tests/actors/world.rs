@@ -256,7 +256,7 @@ pub fn request(name: &str, source: &Source) -> Request {
     let spec = VolumeSpec {
         access,
         access_mode: 1,
-        attributes,
+        attributes: attributes.into(),
         source,
         pod: None,
         layout,

@@ -1,8 +1,7 @@
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::*;
-use crate::model::{Access, Layout, Sight, Source, VolumeSize, VolumeSpec};
+use crate::model::{Access, Attributes, Layout, Sight, Source, VolumeSize, VolumeSpec};
 
 const POLICY: &str = r#"
 preset: strict
@@ -25,7 +24,7 @@ fn spec(key: &str, value: &str, size: Option<&str>, access: Access) -> VolumeSpe
     VolumeSpec {
         access,
         access_mode: 1,
-        attributes: BTreeMap::new(),
+        attributes: Attributes::default(),
         source: Source::parse(key, value).unwrap(),
         pod: None,
         layout: Layout::Plain,

@@ -20,7 +20,7 @@ fn request(expression: &str, at: &str) -> Arc<Request> {
     let spec = VolumeSpec {
         access: Access::ReadOnly,
         access_mode: 1,
-        attributes: BTreeMap::from([("nixExpr".to_owned(), expression.to_owned())]),
+        attributes: BTreeMap::from([("nixExpr".to_owned(), expression.to_owned())]).into(),
         source: Source::NixExpr(expression.to_owned()),
         pod: None,
         layout: Layout::Plain,
