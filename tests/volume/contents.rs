@@ -86,9 +86,53 @@ async fn a_program_runs_where_nothing_else_of_the_store_is() {
     assert_eq!(in_volume(&lab, &volume, &ask), closure_of(&lab, &root).len().to_string());
 }
 
+/// The frame of memory with the first page of a program, as a process that runs it from there has it mapped:
+/// Documentation/admin-guide/mm/pagemap.rst.
+fn frame(lab: &Lab, program: &str) -> u64 {
+    let script = r#"
+        "$0" sleep 1000 &
+        until [ "$(readlink /proc/$!/exe)" = "$0" ]; do :; done
+        IFS=- read -r start rest < /proc/$!/maps
+        entry=
+        until case $entry in [89a-f]*) true ;; *) false ;; esac; do
+            entry=$(od -An -tx8 -j $((0x$start / 4096 * 8)) -N 8 /proc/$!/pagemap)
+            entry=${entry# }
+        done
+        kill $!
+        echo "$entry""#;
+    let entry = lab.ok("sh", &["-euc", script, program]);
+    let frame = u64::from_str_radix(&entry, 16).unwrap() & ((1 << 55) - 1);
+    assert!(frame > 0, "{entry}");
+    frame
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_all_kinds_run_from_the_same_pages() {
+    let lab = lab!();
+    let dir = lab.path("programs");
+    fs::create_dir(&dir).unwrap();
+    fs::copy("/bin/busybox", dir.join("busybox")).unwrap();
+    let root = lab.ok("nix-store", &["--add", dir.to_str().unwrap()]);
+    let own = frame(&lab, &format!("{root}/busybox"));
+    assert_ne!(own, frame(&lab, dir.join("busybox").to_str().unwrap()), "a copy's are others");
+    for presentation in ["redirect", "hardlink"] {
+        let node = lab.node(&["--presentation", presentation]).await;
+        let one = lab.volume(&format!("one-{presentation}"), &[("storePath", &root)]);
+        let other = lab.volume(&format!("other-{presentation}"), &[("storePath", &root)]);
+        for volume in [one, other.writable()] {
+            node.publish(&volume).await.unwrap();
+            let name = root.strip_prefix("/nix").unwrap();
+            let program = format!("{}{name}/busybox", volume.target.display());
+            assert_eq!(frame(&lab, &program), own, "{presentation}: {program}");
+            node.unpublish(&volume).await.unwrap();
+        }
+        node.kill();
+    }
+}
+
 /// Defect 1: the files are the store's own, so that pods share their page cache.
 #[tokio::test(flavor = "multi_thread")]
-async fn files_have_the_stores_inodes_and_pages() {
+async fn files_have_the_stores_inodes() {
     let lab = lab!();
     let root = lab.closure(&[]);
     for presentation in ["redirect", "hardlink"] {
