@@ -48,9 +48,10 @@ enter() {
   cd "$3"
   exec bash
 }
-# As a login of root there, with what this machine needs to reach the registries and nothing else.
-there=(HOME=/root TERM=dumb CARGO_HOME="$cargo_home" RUSTUP_HOME="$rustup_home" cargo_home="$cargo_home"
-  rustup_home="$rustup_home")
+# As a login of root there, with what this machine needs to reach the registries and nothing else. Its disk is this
+# machine's too: what a second build would need takes 15 GB of it, and a node on a full disk says so and is not ready.
+there=(HOME=/root TERM=dumb CARGO_HOME="$cargo_home" RUSTUP_HOME="$rustup_home" CARGO_INCREMENTAL=0
+  cargo_home="$cargo_home" rustup_home="$rustup_home")
 while IFS='=' read -r name value; do
   case ${name,,} in
     *_proxy | goproxy | gosumdb | gonosumdb | pip_index_url | pip_cert | ssl_cert_file | ssl_cert_dir) there+=("$name=$value") ;;
