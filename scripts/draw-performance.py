@@ -18,10 +18,12 @@ import matplotlib.pyplot as plt  # noqa: E402
 OURS = "nix-csi"
 TEXT, FAINT, EDGE = "#24292e", "#6e7680", "#d8d9da"
 BLUE, LIGHT, ORANGE, RED, GREY, GREEN = "#3274d9", "#8ab8ff", "#ff780a", "#e02f44", "#9fa7b3", "#56a64b"
+BROWN = "#8f6b4a"
 CLOSURES = [
     ("small", "5 paths"), ("medium", "60 paths\n5,000 files"), ("large", "300 paths\n60,000 files"),
     ("sparse", "300 paths\n300 files"), ("crowded", "2,443 paths\n375,000 files"),
 ]
+NODES = [50, 500, 5000]
 PATHS = {"small": 5, "medium": 60, "sparse": 300, "crowded": 2443}
 
 
@@ -104,6 +106,22 @@ def growth(run, out):
     save(figure, at, out, "paths")
 
 
+def clusters(run, out):
+    figure, at = axes("A cache of one cluster: what grows with the nodes", "each in its own unit, logarithmic")
+    series = [("the first list of builders, ms of a processor", BLUE, "-", "registry-list", 1),
+              ("a builder more, ms of a processor", LIGHT, "-", "registry-change", 1),
+              ("what all builders said, ms", GREY, "-", "registry-answers", 1),
+              ("the machines file, kB", GREEN, "--", "machines-file", 1e-6),
+              ("uploads: sessions in the busiest second", ORANGE, "--", "uploads-busiest-second", 1e-3)]
+    for label, colour, style, name, each in series:
+        points = [(nodes, run.ms(name, OURS, f"{nodes:,} nodes")[0] * each) for nodes in NODES]
+        at.plot(*zip(*points), style, color=colour, marker="o", markersize=3, label=label)
+    at.set_xscale("log")
+    at.set_yscale("log")
+    at.set_xlabel("nodes, logarithmic", color=FAINT)
+    save(figure, at, out, "clusters")
+
+
 def main():
     file, out = sys.argv[1:]
     run = Run(file)
@@ -114,10 +132,12 @@ def main():
         ("publish, cold: first of its closure", LIGHT, "publish-cold", OURS),
         ("a bind mount per path", ORANGE, "publish-warm", "bind-per-path"),
         ("a hard link per file, once", RED, "publish-cold", "hard links"),
+        ("an OCI image, unpacked by containerd", BROWN, "publish-cold", "OCI image"),
         ("Nix's commands and a copy, per volume", GREEN, "publish-warm", "nix, rsync, load-db"),
     ])
     beside(run, out)
     growth(run, out)
+    clusters(run, out)
 
 
 main()

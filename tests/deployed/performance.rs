@@ -35,7 +35,7 @@ const SHORT: [Line; 10] = [
     ("publish-warm", "nix, rsync, load-db", "*Nix's commands, rsync, `--load-db`, mount*", None),
 ];
 
-const REST: [Line; 16] = [
+const REST: [Line; 18] = [
     ("publish-warm", "bind", "*one bind mount and no more*", None),
     ("unpublish", "bind", "*its end*", None),
     ("publish-warm", "one fsync", "*one small file, synced*", None),
@@ -59,7 +59,9 @@ const REST: [Line; 16] = [
     ("publish-cold", "nix-csi, views on tmpfs", "publish, cold, views on a tmpfs", None),
     ("unpublish-cold", OURS, "unpublish of that", None),
     ("publish-cold", "EROFS image", "*an EROFS image, made and mounted*", None),
+    ("publish-cold", "OCI image", "*an OCI image, unpacked and mounted by containerd*", None),
     ("unpublish-cold", "hard links", "*the hard links' end*", None),
+    ("unpublish-cold", "OCI image", "*the OCI image's end*", None),
     ("unpublish", "nix, rsync, load-db", "*the copy's end*", None),
     ("scrape-beside-5000", OURS, "a scrape of the metrics, beside 5,000 volumes", None),
 ];
@@ -110,6 +112,12 @@ const REGISTRY: [OfClusters; 5] = [
     ("registry-answers", "what all builders said when asked, and a list of all, ms", 1e3),
     ("machines-file", "the machines file, kB", 1e-3),
 ];
+const UPLOADS: [OfClusters; 3] = [
+    ("uploads-while-away", "sessions that are tried meanwhile", 1.0),
+    ("uploads-busiest-second", "sessions that begin in the busiest second when it is back", 1.0),
+    ("uploads-arrived", "until all that waited has arrived, s", 1.0),
+];
+const AWAY: &str = "a cache that was away for ten minutes, five closures waiting on each of";
 
 struct Run(Vec<Measured>);
 
@@ -212,6 +220,7 @@ pub(crate) fn markdown() -> String {
         run.by_closure(&REST),
         run.single(),
         run.by_cluster("the cache's registry with", &REGISTRY),
+        run.by_cluster(AWAY, &UPLOADS),
     ];
     tables.join("\n")
 }
