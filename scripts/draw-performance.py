@@ -36,6 +36,10 @@ class Run:
         found = self.lines.get((name, alternative, closure))
         return found and (found["p50"] * 1e3, found["p90"] * 1e3)
 
+    def by_nodes(self, name, each):
+        """Its p50 in each cluster, in a unit of which the run's own is so many."""
+        return [(nodes, self.lines[name, OURS, f"{nodes:,} nodes"]["p50"] * each) for nodes in NODES]
+
 
 def axes(title, unit):
     figure, at = plt.subplots(figsize=(9, 4.2), dpi=110)
@@ -108,14 +112,13 @@ def growth(run, out):
 
 def clusters(run, out):
     figure, at = axes("A cache of one cluster: what grows with the nodes", "each in its own unit, logarithmic")
-    series = [("the first list of builders, ms of a processor", BLUE, "-", "registry-list", 1),
-              ("a builder more, ms of a processor", LIGHT, "-", "registry-change", 1),
-              ("what all builders said, ms", GREY, "-", "registry-answers", 1),
-              ("the machines file, kB", GREEN, "--", "machines-file", 1e-6),
-              ("uploads: sessions in the busiest second", ORANGE, "--", "uploads-busiest-second", 1e-3)]
+    series = [("the first list of builders, ms of a processor", BLUE, "-", "registry-list", 1e3),
+              ("a builder more, ms of a processor", LIGHT, "-", "registry-change", 1e3),
+              ("what all builders said, ms", GREY, "-", "registry-answers", 1e3),
+              ("the machines file, kB", GREEN, "--", "machines-file", 1e-3),
+              ("uploads: sessions in the busiest second", ORANGE, "--", "uploads-busiest-second", 1)]
     for label, colour, style, name, each in series:
-        points = [(nodes, run.ms(name, OURS, f"{nodes:,} nodes")[0] * each) for nodes in NODES]
-        at.plot(*zip(*points), style, color=colour, marker="o", markersize=3, label=label)
+        at.plot(*zip(*run.by_nodes(name, each)), style, color=colour, marker="o", markersize=3, label=label)
     at.set_xscale("log")
     at.set_yscale("log")
     at.set_xlabel("nodes, logarithmic", color=FAINT)

@@ -3,24 +3,22 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::alternatives::{Measured, run};
 use crate::closures::Closure;
+use crate::lab::wait_for;
 use crate::report::Row;
 
 /// On the store's disk.
 const DIR: &str = "/nix/containerd";
 const NAME: &str = "localhost/closure:bench";
-/// For it to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn unpacked(closure: &Closure) -> Measured {
     let dir = Path::new(DIR);
@@ -51,7 +49,7 @@ pub fn unpacked(closure: &Closure) -> Measured {
 
 struct Containerd {
     process: Child,
-    socket: PathBuf,
+    socket: String,
 }
 
 impl Containerd {
@@ -66,39 +64,26 @@ impl Containerd {
             at("ttrpc")
         );
         fs::write(&config, text).unwrap();
-        let log = File::create(at("log")).unwrap();
         let process = Command::new("containerd")
-            .args(["--config", &config])
+            .args(["--config", &config, "--log-level", "fatal"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
             .spawn()
             .unwrap();
-        let this = Self { process, socket: socket.into() };
-        let began = Instant::now();
-        while !this.command(&["version"]).output().unwrap().status.success() {
-            let log = || fs::read_to_string(at("log")).unwrap();
-            assert!(began.elapsed() < PATIENCE, "containerd does not answer: {}", log());
-        }
+        let this = Self { process, socket };
+        wait_for("containerd to listen", || UnixStream::connect(&this.socket).is_ok());
         this
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(&self.socket).args(args).stdin(Stdio::null());
-        command
-    }
-
     fn asked(&self, args: &[&str]) {
-        run("ctr", &[&["--address", self.socket.to_str().unwrap()], args].concat());
+        run("ctr", &[&["--address", &self.socket], args].concat());
     }
 }
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        let pid = Pid::from_raw(self.process.id().cast_signed()).unwrap();
-        let _ = kill_process(pid, Signal::TERM);
-        drop(self.process.wait());
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -119,7 +104,7 @@ fn write(archive: &Path, closure: &Closure) {
         }
     }
     tar.into_inner().unwrap().flush().unwrap();
-    let digest = format!("sha256:{}", hex::encode(hashed.hash.finalize()));
+    let digest = digest_of(hashed.hash);
 
     let mut tar = tar::Builder::new(File::create(archive).unwrap());
     let bytes = fs::metadata(&layer).unwrap().len();
@@ -142,6 +127,10 @@ fn write(archive: &Path, closure: &Closure) {
     tar.finish().unwrap();
 }
 
+fn digest_of(hash: Sha256) -> String {
+    format!("sha256:{}", hex::encode(hash.finalize()))
+}
+
 fn blob(digest: &str) -> String {
     format!("blobs/{}", digest.replace(':', "/"))
 }
@@ -149,7 +138,7 @@ fn blob(digest: &str) -> String {
 /// Adds it by its digest; its descriptor.
 fn added(tar: &mut tar::Builder<File>, media_type: &str, value: &Value) -> Value {
     let text = value.to_string();
-    let digest = format!("sha256:{}", hex::encode(Sha256::digest(&text)));
+    let digest = digest_of(Sha256::new_with_prefix(&text));
     append(tar, &blob(&digest), value);
     json!({ "mediaType": media_type, "digest": digest, "size": text.len() })
 }

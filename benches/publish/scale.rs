@@ -18,7 +18,8 @@ use tokio::time::Instant;
 use crate::many::cpu;
 use crate::report::{Report, Row};
 
-const CLUSTERS: [(u32, &str); 3] = [(50, "50 nodes"), (500, "500 nodes"), (5000, "5,000 nodes")];
+pub const CLUSTERS: [(u32, &str); 3] =
+    [(50, "50 nodes"), (500, "500 nodes"), (5000, "5,000 nodes")];
 /// As in a cache, but in a bench nobody waits for quiet.
 const DEBOUNCE: Duration = Duration::from_millis(1);
 
@@ -40,10 +41,9 @@ async fn registry(nodes: u32, name: &'static str, dir: &Path, report: &mut Repor
 
     let began = cpu("self");
     let config = RegistryConfig { debounce: DEBOUNCE, ..RegistryConfig::new(machines.clone()) };
-    let second = Duration::from_secs(1);
     let registry = RegistryHandle::start(
         BuilderRegistry::new(config, Arc::new(cluster.clone())),
-        Backoff::new(second, 2 * second, 60 * second, 5),
+        backoff(),
         |end| assert_eq!(end, End::Done),
     );
     written(&machines, nodes).await;
@@ -70,6 +70,12 @@ async fn registry(nodes: u32, name: &'static str, dir: &Path, report: &mut Repor
     registry.asked(answers);
     assert_eq!(registry.list().await.len(), nodes as usize + 1);
     report.add(Row::ours("registry-answers", name), began.elapsed());
+}
+
+/// Of an actor that is never to need it.
+pub fn backoff() -> Backoff {
+    let second = Duration::from_secs(1);
+    Backoff::new(second, 2 * second, 60 * second, 5)
 }
 
 /// Until the file has so many lines. Looks seldom: a look costs, too.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nix_csi::actors::core::{Backoff, End, supervise};
+use nix_csi::actors::core::{End, supervise};
 use nix_csi::actors::gc::used::{Used, Uses, wall_clock};
 use nix_csi::actors::uploads::{CacheUploader, UploadsConfig};
 use nix_csi::model::StorePath;
@@ -18,8 +18,8 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::report::{Report, Row};
+use crate::scale::{CLUSTERS, backoff};
 
-const CLUSTERS: [(u32, &str); 3] = [(50, "50 nodes"), (500, "500 nodes"), (5000, "5,000 nodes")];
 /// That wait on each node.
 const CLOSURES: usize = 5;
 const AWAY: Duration = Duration::from_mins(10);
@@ -117,9 +117,7 @@ fn start(nix: &FakeNix, dir: &Path) {
         slots: 2,
         used: Used::fixed(Uses::default(), wall_clock()),
     };
-    let uploader = CacheUploader::new(Arc::new(nix.clone()), config);
-    let second = Duration::from_secs(1);
-    supervise(uploader, Backoff::new(second, 2 * second, 60 * second, 5), |end| {
+    supervise(CacheUploader::new(Arc::new(nix.clone()), config), backoff(), |end| {
         assert_eq!(end, End::Done);
     });
 }
